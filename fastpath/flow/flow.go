@@ -1,0 +1,69 @@
+package flow
+
+import (
+	"net/netip"
+
+	"baton/fastpath/wire"
+)
+
+// ID names one flow that the router owns: a slot of the forwarder's side table and that slot's generation, so a command
+// for a flow that has ended meanwhile is recognised as stale and ignored (counted), never applied to the next.
+// Zero is no flow.
+type ID uint64
+
+// OwnerID is an index into the forwarder's table of owners, below MaxOwners.
+type OwnerID uint16
+
+const (
+	// Router owns every flow that has not been transferred: the control plane itself.
+	Router OwnerID = 0
+	// MaxOwners bounds OwnerID.
+	MaxOwners = 4096
+)
+
+// Kind says why the forwarder handed something to the control plane.
+type Kind uint8
+
+// The kinds of punt. Within one flow they come in the order in which the forwarder saw things.
+const (
+	First     Kind = iota + 1 // the first valid cookie of a new incarnation, when it carries data or FIN; Frame is that segment
+	Segment                   // a later segment of a flow that the router owns; a bare first ACK is not punted where the client speaks first
+	Frozen                    // Freeze took effect: everything punted before was before the freeze; no Frame
+	Switched                  // Switch took effect: Held frames went to the new owner; the ID is now dead
+	Gone                      // the forwarder ended the flow by itself (idle, or replaced by a new incarnation); the ID is now dead
+	End                       // FIN or RST of a client on a flow that a target owns (rate-limited hint: ask the target)
+	Orphan                    // rate-limited copy of a segment that belongs to no flow
+	Neighbour                 // ARP reply or neighbour advertisement: Addr is at MAC
+)
+
+// Punt is one thing that the forwarder handed over. Frame aliases the forwarder's memory and is valid only until the
+// next call of Receive.
+type Punt struct {
+	Kind      Kind
+	Port      uint16           // data port of Frame
+	Flow      ID               // First, Segment, Frozen, Switched, Gone
+	Inc       wire.Incarnation // all but Neighbour; Orphan and End: IRS and ISS are zero when unknown
+	Handshake wire.Handshake   // First
+	TSOffset  uint32           // First: our TSval = wall clock in ms + TSOffset (mod 2^32)
+	Owner     OwnerID          // End: who owns it
+	Held      int              // Switched: number of held frames that were flushed to the new owner
+	Frame     []byte           // First, Segment, Orphan: a whole Ethernet frame, checksums verified
+	Addr      netip.Addr       // Neighbour
+	MAC       wire.MAC         // Neighbour
+}
+
+// HoldMode is what a freeze does with the client's packets (seed: "discarded ... so as to invoke retransmission" or
+// "buffered and forwarded").
+type HoldMode uint8
+
+// The two ways to freeze.
+const (
+	HoldBuffer  HoldMode = iota // hold them in order, bounded; flushed to whoever owns the flow next
+	HoldDiscard                 // drop them; the client retransmits
+)
+
+// Nexthop is how packets reach an owner on the data network.
+type Nexthop struct {
+	MAC  wire.MAC // destination
+	Port uint16   // data port to send from
+}
