@@ -1,0 +1,138 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// phaseBuckets go from 10 microseconds (a command to the lcore) to 1 s (the longest confirmation timeout by default).
+var phaseBuckets = []float64{
+	10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 100e-3, 200e-3, 500e-3, 1,
+}
+
+// Port is one data port's counters since start.
+type Port struct {
+	Name                 string // as configured
+	RxPackets, TxPackets uint64
+	RxBytes, TxBytes     uint64
+}
+
+// Table is the fill of one connection routing table.
+type Table struct {
+	Family            string // "ipv4" or "ipv6"
+	Entries, Capacity uint64
+}
+
+// Peer is one target host, seen over XCF.
+type Peer struct {
+	Host string
+	Up   bool
+	RTT  time.Duration // of the last ping; 0 unknown
+}
+
+// RouterSample is everything that a scrape of a routing host reads at once. Maps go from a label's value to a total.
+type RouterSample struct {
+	Ports      []Port
+	Drops      map[string]uint64 // by reason
+	Punts      map[string]uint64 // by kind
+	Handshakes map[string]uint64 // by result: answered, accepted, forged ...
+	Tables     []Table
+	Busy       float64 // share of the poll loop's time spent on packets, 0-1
+	Flows      int     // connections in the router's hands
+	Peers      []Peer
+}
+
+// Router is the metrics of a routing host.
+type Router struct {
+	registry  *prometheus.Registry
+	transfers *prometheus.CounterVec
+	phases    *prometheus.HistogramVec
+	requests  *prometheus.CounterVec
+}
+
+// NewRouter makes the metrics of a routing host. read is called once per scrape, possibly from several goroutines.
+func NewRouter(read func() RouterSample) *Router {
+	m := &Router{
+		registry: newRegistry(),
+		transfers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "baton_transfers_total",
+			Help: "Attempts to hand a connection to a target, by outcome.",
+		}, []string{"outcome", "target"}),
+		phases: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "baton_transfer_seconds",
+			Help:    "Duration of the phases of completed transfers; total is from the decision to the switched entry.",
+			Buckets: phaseBuckets,
+		}, []string{"phase"}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "baton_refusals_total",
+			Help: "Connections that the router answered with an error itself, by HTTP status or cause.",
+		}, []string{"cause"}),
+	}
+	m.registry.MustRegister(m.transfers, m.phases, m.requests, &routerCollector{read: read})
+	return m
+}
+
+// Registry is what Serve shows.
+func (m *Router) Registry() *prometheus.Registry { return m.registry }
+
+// TransferEnded counts one attempt of a transfer.
+func (m *Router) TransferEnded(outcome, target string) { m.transfers.WithLabelValues(outcome, target).Inc() }
+
+// PhaseTook records one phase of a completed transfer.
+func (m *Router) PhaseTook(phase string, d time.Duration) {
+	m.phases.WithLabelValues(phase).Observe(d.Seconds())
+}
+
+// Refused counts one connection that got an error from the router.
+func (m *Router) Refused(cause string) { m.requests.WithLabelValues(cause).Inc() }
+
+var (
+	packetsDesc = desc("baton_packets_total", "Packets on a data port.", "port", "direction")
+	bytesDesc   = desc("baton_bytes_total", "Octets on a data port, Ethernet headers included.", "port", "direction")
+	dropsDesc   = desc("baton_drops_total", "Packets that the forwarder dropped, by reason.", "reason")
+	puntsDesc   = desc("baton_punts_total", "What the forwarder handed to the control plane, by kind.", "kind")
+	shakesDesc  = desc("baton_handshakes_total", "TCP handshakes answered by cookie, by result.", "result")
+	entriesDesc = desc("baton_crt_entries", "Flows in the connection routing table.", "family")
+	roomDesc    = desc("baton_crt_capacity", "Flows that the connection routing table has room for.", "family")
+	busyDesc    = desc("baton_poll_busy_ratio", "Share of the poll loop's time that was spent on packets.")
+	flowsDesc   = desc("baton_router_connections", "Connections that the router owns at the moment.")
+	peerDesc    = desc("baton_xcf_peer_up", "Whether the target host is connected.", "host")
+	rttDesc     = desc("baton_xcf_peer_rtt_seconds", "Last measured round trip to the target host.", "host")
+)
+
+type routerCollector struct{ read func() RouterSample }
+
+// Describe implements prometheus.Collector.
+func (c *routerCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{packetsDesc, bytesDesc, dropsDesc, puntsDesc, shakesDesc, entriesDesc,
+		roomDesc, busyDesc, flowsDesc, peerDesc, rttDesc} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *routerCollector) Collect(ch chan<- prometheus.Metric) {
+	s := c.read()
+	for _, p := range s.Ports {
+		ch <- counter(packetsDesc, p.RxPackets, p.Name, "rx")
+		ch <- counter(packetsDesc, p.TxPackets, p.Name, "tx")
+		ch <- counter(bytesDesc, p.RxBytes, p.Name, "rx")
+		ch <- counter(bytesDesc, p.TxBytes, p.Name, "tx")
+	}
+	counters(ch, dropsDesc, s.Drops)
+	counters(ch, puntsDesc, s.Punts)
+	counters(ch, shakesDesc, s.Handshakes)
+	for _, t := range s.Tables {
+		ch <- gauge(entriesDesc, float64(t.Entries), t.Family)
+		ch <- gauge(roomDesc, float64(t.Capacity), t.Family)
+	}
+	ch <- gauge(busyDesc, s.Busy)
+	ch <- gauge(flowsDesc, float64(s.Flows))
+	for _, p := range s.Peers {
+		ch <- gauge(peerDesc, one(p.Up), p.Host)
+		if p.RTT > 0 {
+			ch <- gauge(rttDesc, p.RTT.Seconds(), p.Host)
+		}
+	}
+}
