@@ -1,0 +1,137 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// ErrNotRunning means that no daemon answers on the socket.
+var ErrNotRunning = errors.New("the daemon is not running")
+
+// ErrNotServed means that the daemon on the socket does not have what was asked for.
+var ErrNotServed = errors.New("not served by this daemon")
+
+// maxAnswer bounds an answer: MaxPage entries of a few hundred octets each.
+const maxAnswer = 16 << 20
+
+// Client asks the daemon on one socket. It is safe for use by several goroutines.
+type Client struct {
+	path string
+	http *http.Client
+}
+
+// NewClient returns a client of the socket at path. It does not connect yet.
+func NewClient(path string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
+	transport := &http.Transport{DialContext: dial, DisableKeepAlives: true}
+	return &Client{path: path, http: &http.Client{Transport: transport, Timeout: 10 * time.Second}}
+}
+
+// Version asks what runs.
+func (c *Client) Version(ctx context.Context) (Version, error) {
+	return get[Version](ctx, c, "version", nil)
+}
+
+// CRT asks for a page of the connection routing table.
+func (c *Client) CRT(ctx context.Context, q CRTQuery) (CRTPage, error) {
+	v := url.Values{}
+	for key, s := range map[string]string{"client": q.Client, "service": q.Service, "owner": q.Owner} {
+		if s != "" {
+			v.Set(key, s)
+		}
+	}
+	for key, n := range map[string]int{"offset": q.Offset, "limit": q.Limit} {
+		if n != 0 {
+			v.Set(key, strconv.Itoa(n))
+		}
+	}
+	return get[CRTPage](ctx, c, "crt", v)
+}
+
+// Targets asks for the destination port table.
+func (c *Client) Targets(ctx context.Context) ([]Target, error) {
+	return get[[]Target](ctx, c, "targets", nil)
+}
+
+// Transfers asks for recent transfers, newest first.
+func (c *Client) Transfers(ctx context.Context) ([]Transfer, error) {
+	return get[[]Transfer](ctx, c, "transfers", nil)
+}
+
+// Counters asks for all counters.
+func (c *Client) Counters(ctx context.Context) ([]Counter, error) {
+	return get[[]Counter](ctx, c, "counters", nil)
+}
+
+// Ports asks for the data ports.
+func (c *Client) Ports(ctx context.Context) ([]Port, error) { return get[[]Port](ctx, c, "ports", nil) }
+
+// Flows asks a target host for the connections it has taken.
+func (c *Client) Flows(ctx context.Context) ([]Flow, error) { return get[[]Flow](ctx, c, "flows", nil) }
+
+// Doctor asks the daemon to check its host.
+func (c *Client) Doctor(ctx context.Context) ([]Finding, error) {
+	return get[[]Finding](ctx, c, "doctor", nil)
+}
+
+func get[T any](ctx context.Context, c *Client, name string, query url.Values) (T, error) {
+	var v T
+	u := url.URL{Scheme: "http", Host: "baton", Path: "/v1/" + name, RawQuery: query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return v, fmt.Errorf("ask for %s: %w", name, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return v, c.explain(name, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
+	if resp.StatusCode != http.StatusOK {
+		return v, refusal(name, resp.StatusCode, body)
+	}
+	if err := body.Decode(&v); err != nil {
+		return v, fmt.Errorf("read answer to %s: %w", name, err)
+	}
+	return v, nil
+}
+
+// explain turns what a missing daemon looks like (no socket, or one that nobody listens on) into words.
+func (c *Client) explain(name string, err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w (no socket %s; another path: --socket)", ErrNotRunning, c.path)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w (nobody listens on %s)", ErrNotRunning, c.path)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("open %s: permission denied (only the daemon's user may)", c.path)
+	}
+	return fmt.Errorf("ask for %s: %w", name, err)
+}
+
+func refusal(name string, status int, body *json.Decoder) error {
+	var f failure
+	if err := body.Decode(&f); err != nil || f.Error == "" {
+		f.Error = http.StatusText(status)
+	}
+	switch status {
+	case http.StatusNotFound:
+		return fmt.Errorf("%s: %w", name, ErrNotServed)
+	case http.StatusBadRequest:
+		return fmt.Errorf("%s: %s", name, f.Error)
+	}
+	return fmt.Errorf("daemon could not answer %s: %s", name, f.Error)
+}

@@ -1,0 +1,121 @@
+package admin
+
+import "time"
+
+// Version says what runs.
+type Version struct {
+	Program  string    `json:"program"` // "baton" or "baton-target"
+	Version  string    `json:"version"`
+	Go       string    `json:"go"`
+	Host     string    `json:"host"`
+	PID      int       `json:"pid"`
+	Started  time.Time `json:"started"`
+	Software []string  `json:"software,omitempty"` // what it was built with and runs on: DPDK, kernel
+}
+
+// CRTQuery selects entries of the connection routing table. Empty fields select everything.
+type CRTQuery struct {
+	Client  string // address, or address:port
+	Service string // address, or address:port
+	Owner   string // "router" or a target's name
+	Offset  int    // entries to skip
+	Limit   int    // most entries in the answer: 1 to MaxPage; 0 means DefaultPage
+}
+
+// Bounds of a page of entries.
+const (
+	DefaultPage = 100
+	MaxPage     = 10000
+)
+
+// CRTPage is a part of the connection routing table, in the table's order. The table changes while it is read: an entry
+// that moves between two pages can be missed or seen twice.
+type CRTPage struct {
+	Entries  []CRTEntry `json:"entries"`
+	Offset   int        `json:"offset"`
+	Matching int        `json:"matching"` // entries that the query selects, on all pages
+	Total    int        `json:"total"`    // entries in the table
+	Capacity int        `json:"capacity"`
+}
+
+// CRTEntry is one flow of the connection routing table.
+type CRTEntry struct {
+	Client  string  `json:"client"`
+	Service string  `json:"service"`
+	Owner   string  `json:"owner"`
+	State   string  `json:"state"`
+	Idle    float64 `json:"idle_seconds"`
+}
+
+// Target is one row of the destination port table, or a target host without any.
+type Target struct {
+	Host      string  `json:"host"`
+	Job       string  `json:"job,omitempty"`
+	Service   string  `json:"service,omitempty"` // DVIPA:port
+	Ready     bool    `json:"ready"`             // could be given a connection now
+	Reason    string  `json:"reason,omitempty"`  // why not
+	Connected bool    `json:"connected"`         // over XCF
+	Address   string  `json:"address"`           // on the data network
+	MAC       string  `json:"mac,omitempty"`
+	Window    uint32  `json:"window,omitempty"` // the listener's first window
+	RTT       float64 `json:"rtt_seconds"`      // of the last XCF ping; 0 unknown
+	Pending   int     `json:"pending"`          // transfers under way to this host
+	Active    int     `json:"active"`           // connections given to this host that have not ended
+}
+
+// Transfer is one attempt to hand a connection to a target.
+type Transfer struct {
+	Time    time.Time          `json:"time"` // of the decision
+	Client  string             `json:"client"`
+	Service string             `json:"service"`
+	Job     string             `json:"job"`
+	Target  string             `json:"target"`
+	Outcome string             `json:"outcome"`
+	Reason  string             `json:"reason,omitempty"`
+	Bytes   int                `json:"bytes"`          // octets that the target had to read
+	Held    int                `json:"held"`           // packets flushed to the target
+	Phases  map[string]float64 `json:"phases_seconds"` // frozen, accepted, confirmed, switched: since the phase before
+	Total   float64            `json:"total_seconds"`
+}
+
+// Counter is one named total.
+type Counter struct {
+	Group string `json:"group"` // drop, punt, handshake, router ...
+	Name  string `json:"name"`
+	Value uint64 `json:"value"`
+}
+
+// Port is one data port.
+type Port struct {
+	Name      string            `json:"name"` // device string
+	Driver    string            `json:"driver"`
+	MAC       string            `json:"mac"`
+	Address   string            `json:"address"`
+	Up        bool              `json:"up"`
+	RxPackets uint64            `json:"rx_packets"`
+	TxPackets uint64            `json:"tx_packets"`
+	RxBytes   uint64            `json:"rx_bytes"`
+	TxBytes   uint64            `json:"tx_bytes"`
+	RxMissed  uint64            `json:"rx_missed"`
+	RxErrors  uint64            `json:"rx_errors"`
+	TxErrors  uint64            `json:"tx_errors"`
+	NoMbuf    uint64            `json:"rx_nombuf"`
+	Extended  map[string]uint64 `json:"extended,omitempty"` // the driver's own counters
+}
+
+// Flow is one connection that a target host has taken.
+type Flow struct {
+	Client  string    `json:"client"`
+	Service string    `json:"service"`
+	Job     string    `json:"job"`
+	State   string    `json:"state"`
+	Router  string    `json:"router"` // the routing host that gave it
+	Since   time.Time `json:"since"`
+}
+
+// Finding is the result of one check of the doctor.
+type Finding struct {
+	Check  string `json:"check"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"` // what was found; not OK: also the one thing to set
+}
