@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"baton/control/admin"
+)
+
+// daemon serves s on a socket of its own until the test ends.
+func daemon(t *testing.T, s admin.Source) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "s")
+	l, err := admin.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- admin.Serve(ctx, l, s) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return socket
+}
+
+func run(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	cmd := newCommand()
+	cmd.SetOut(&out)
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func fixed[T any](v T) func(context.Context) (T, error) {
+	return func(context.Context) (T, error) { return v, nil }
+}
+
+func source() admin.Source {
+	return admin.Source{
+		Version: fixed(admin.Version{Program: "baton", Version: "dev", Host: "rh1"}),
+		CRT: func(_ context.Context, q admin.CRTQuery) (admin.CRTPage, error) {
+			e := admin.CRTEntry{Client: "10.77.0.100:4000", Service: "10.77.0.10:80", Owner: q.Owner, State: "established"}
+			return admin.CRTPage{Entries: []admin.CRTEntry{e}, Matching: 1, Total: 9, Capacity: 64}, nil
+		},
+		Targets: fixed([]admin.Target{{Host: "t1", Job: "web-a", Ready: true, Connected: true, MAC: "02:00:00:00:00:21"},
+			{Host: "t2", Reason: "no neighbour"}}),
+		Transfers: fixed([]admin.Transfer{{Time: time.Unix(0, 0), Client: "10.77.0.100:4000", Target: "t1",
+			Outcome: "switched", Phases: map[string]float64{"confirmed": 0.000123}, Total: 0.0002}}),
+		Counters: fixed([]admin.Counter{{Group: "drop", Name: "checksum", Value: 3}}),
+		Ports:    fixed([]admin.Port{{Name: "net_af_xdp0", Driver: "net_af_xdp", RxPackets: 42}}),
+		Flows:    fixed([]admin.Flow{{Client: "10.77.0.100:4000", Job: "web-a", State: "live"}}),
+		Doctor:   fixed([]admin.Finding{{Check: "ip_forward", OK: true, Detail: "off on data0"}}),
+	}
+}
+
+func TestTablesAndJSONOfEveryCommand(t *testing.T) {
+	socket := daemon(t, source())
+	tests := []struct {
+		command string
+		table   string // must occur in the table
+		json    string // must occur in the JSON
+	}{
+		{"crt --owner t1", "10.77.0.10:80  t1", `"owner": "t1"`},
+		{"targets", "no neighbour", `"mac": "02:00:00:00:00:21"`},
+		{"transfers", "123µs", `"outcome": "switched"`},
+		{"counters", "checksum", `"value": 3`},
+		{"ports", "42", `"driver": "net_af_xdp"`},
+		{"flows", "live", `"job": "web-a"`},
+		{"doctor", "ok", `"ok": true`},
+		{"version", "baton dev", `"host": "rh1"`},
+	}
+	for _, test := range tests {
+		t.Run(test.command, func(t *testing.T) {
+			args := append(strings.Fields(test.command), "--socket", socket)
+			out, err := run(t, args...)
+			if err != nil || !strings.Contains(out, test.table) {
+				t.Errorf("table %q, error %v; want it to contain %q", out, err, test.table)
+			}
+			out, err = run(t, append(args, "--json")...)
+			if err != nil || !strings.Contains(out, test.json) || !json.Valid([]byte(out)) {
+				t.Errorf("JSON %q, error %v; want it to contain %q", out, err, test.json)
+			}
+		})
+	}
+}
+
+func TestDoctorFailsWhenAFindingIsBad(t *testing.T) {
+	socket := daemon(t, admin.Source{Doctor: fixed([]admin.Finding{{Check: "dvipa", Detail: "ip addr del 10.77.0.10/32 dev lo"}})})
+	out, err := run(t, "doctor", "--socket", socket)
+	if !errors.Is(err, errUnhealthy) || !strings.Contains(out, "FAIL  dvipa  ip addr del") {
+		t.Errorf("output %q, error %v; want the finding and errUnhealthy", out, err)
+	}
+}
+
+func TestMissingDaemonIsSaidPlainly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "none")
+	_, err := run(t, "ports", "--socket", path)
+	if !errors.Is(err, admin.ErrNotRunning) || !strings.Contains(err.Error(), path) {
+		t.Errorf("error %v, want ErrNotRunning and the path", err)
+	}
+}
+
+func TestMissingBusesListNothing(t *testing.T) {
+	nics, err := listNICs([]bus{{t.TempDir() + "/none", "class", "0x02"}})
+	if err != nil || nics == nil || len(nics) != 0 {
+		t.Errorf("nics %v, error %v; want an empty list", nics, err)
+	}
+}

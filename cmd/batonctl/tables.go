@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"baton/control/admin"
+)
+
+var errUnhealthy = errors.New("the host is not set up as it should be (see FAIL above)")
+
+func crtCommand(o *options) *cobra.Command {
+	var q admin.CRTQuery
+	cmd := ask(o, "crt", "List the connection routing table", func(c *admin.Client, ctx context.Context) (admin.CRTPage, error) {
+		return c.CRT(ctx, q)
+	}, writeCRT)
+	f := cmd.Flags()
+	f.StringVar(&q.Client, "client", "", "only flows of this client (address or address:port)")
+	f.StringVar(&q.Service, "service", "", "only flows to this DVIPA (address or address:port)")
+	f.StringVar(&q.Owner, "owner", "", `only flows of this owner ("router" or a target's name)`)
+	f.IntVar(&q.Offset, "offset", 0, "skip this many flows")
+	f.IntVar(&q.Limit, "limit", admin.DefaultPage, fmt.Sprintf("show at most this many flows (1 to %d)", admin.MaxPage))
+	return cmd
+}
+
+func writeCRT(w io.Writer, p admin.CRTPage) {
+	fmt.Fprintln(w, "CLIENT\tSERVICE\tOWNER\tSTATE\tIDLE")
+	for _, e := range p.Entries {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.Client, e.Service, e.Owner, e.State, seconds(e.Idle))
+	}
+	fmt.Fprintf(w, "%d of %d matching flows from number %d; %d in the table, room for %d\n",
+		len(p.Entries), p.Matching, p.Offset, p.Total, p.Capacity)
+}
+
+func targetsCommand(o *options) *cobra.Command {
+	return ask(o, "targets", "List who listens where (DPT)", (*admin.Client).Targets, writeTargets)
+}
+
+func writeTargets(w io.Writer, rows []admin.Target) {
+	fmt.Fprintln(w, "HOST\tJOB\tSERVICE\tREADY\tCONNECTED\tADDRESS\tMAC\tWINDOW\tRTT\tPENDING\tACTIVE\tREASON")
+	for _, t := range rows {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\n", t.Host, dash(t.Job), dash(t.Service),
+			yes(t.Ready), yes(t.Connected), t.Address, dash(t.MAC), t.Window, seconds(t.RTT), t.Pending, t.Active, t.Reason)
+	}
+}
+
+func transfersCommand(o *options) *cobra.Command {
+	return ask(o, "transfers", "List recent transfers, newest first", (*admin.Client).Transfers, writeTransfers)
+}
+
+func writeTransfers(w io.Writer, rows []admin.Transfer) {
+	fmt.Fprintln(w, "TIME\tCLIENT\tSERVICE\tJOB\tTARGET\tOUTCOME\tBYTES\tHELD\tFROZEN\tACCEPTED\tCONFIRMED\tSWITCHED\tTOTAL\tREASON")
+	for _, t := range rows {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", t.Time.Format(time.TimeOnly), t.Client,
+			t.Service, t.Job, dash(t.Target), t.Outcome, t.Bytes, t.Held, seconds(t.Phases["frozen"]),
+			seconds(t.Phases["accepted"]), seconds(t.Phases["confirmed"]), seconds(t.Phases["switched"]),
+			seconds(t.Total), t.Reason)
+	}
+}
+
+func countersCommand(o *options) *cobra.Command {
+	return ask(o, "counters", "List all counters", (*admin.Client).Counters, writeCounters)
+}
+
+func writeCounters(w io.Writer, rows []admin.Counter) {
+	fmt.Fprintln(w, "GROUP\tNAME\tVALUE")
+	for _, c := range rows {
+		fmt.Fprintf(w, "%s\t%s\t%d\n", c.Group, c.Name, c.Value)
+	}
+}
+
+func portsCommand(o *options) *cobra.Command {
+	return ask(o, "ports", "List data ports with their driver and statistics", (*admin.Client).Ports, writePorts)
+}
+
+func writePorts(w io.Writer, rows []admin.Port) {
+	fmt.Fprintln(w, "PORT\tDRIVER\tMAC\tADDRESS\tUP\tRX PACKETS\tTX PACKETS\tRX BYTES\tTX BYTES\tMISSED\tRX ERR\tTX ERR\tNO MBUF")
+	for _, p := range rows {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", p.Name, p.Driver, p.MAC, p.Address,
+			yes(p.Up), p.RxPackets, p.TxPackets, p.RxBytes, p.TxBytes, p.RxMissed, p.RxErrors, p.TxErrors, p.NoMbuf)
+	}
+}
+
+func flowsCommand(o *options) *cobra.Command {
+	return ask(o, "flows", "List the connections that this target host has taken", (*admin.Client).Flows, writeFlows)
+}
+
+func writeFlows(w io.Writer, rows []admin.Flow) {
+	fmt.Fprintln(w, "CLIENT\tSERVICE\tJOB\tSTATE\tROUTER\tSINCE")
+	for _, f := range rows {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", f.Client, f.Service, f.Job, f.State, f.Router,
+			f.Since.Format(time.RFC3339))
+	}
+}
+
+// doctorCommand prints every finding and ends with an error when one of them is bad, so that scripts can ask.
+func doctorCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "doctor", Short: "Let the daemon check its host", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			findings, err := o.client().Doctor(cmd.Context())
+			if err != nil {
+				return err
+			}
+			err = o.show(cmd.OutOrStdout(), findings, func(w io.Writer) { writeFindings(w, findings) })
+			if err != nil {
+				return err
+			}
+			return verdict(findings)
+		},
+	}
+}
+
+func writeFindings(w io.Writer, findings []admin.Finding) {
+	for _, f := range findings {
+		word := "FAIL"
+		if f.OK {
+			word = "ok"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", word, f.Check, f.Detail)
+	}
+}
+
+func verdict(findings []admin.Finding) error {
+	for _, f := range findings {
+		if !f.OK {
+			return errUnhealthy
+		}
+	}
+	return nil
+}
+
+func versionCommand(o *options) *cobra.Command {
+	return ask(o, "version", "Say what daemon runs", (*admin.Client).Version, func(w io.Writer, v admin.Version) {
+		fmt.Fprintf(w, "%s %s (%s) on %s, pid %d, since %s\n", v.Program, v.Version, v.Go, v.Host, v.PID,
+			v.Started.Format(time.RFC3339))
+		for _, s := range v.Software {
+			fmt.Fprintln(w, s)
+		}
+	})
+}
+
+// seconds prints a duration with at most microsecond resolution, and "-" for one that was not measured.
+func seconds(s float64) string {
+	if s == 0 {
+		return "-"
+	}
+	return time.Duration(s * float64(time.Second)).Round(time.Microsecond).String()
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
