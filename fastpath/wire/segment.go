@@ -2,6 +2,7 @@ package wire
 
 import (
 	"net/netip"
+	"strings"
 
 	"baton/fastpath/seq"
 )
@@ -23,6 +24,20 @@ const (
 
 // Has reports whether all bits of mask are set.
 func (f Flags) Has(mask Flags) bool { return f&mask == mask }
+
+// String prints the bits as tcpdump does: F S R P . U E W, or "none".
+func (f Flags) String() string {
+	if f == 0 {
+		return "none"
+	}
+	var b strings.Builder
+	for i, letter := range "FSRP.UEW" {
+		if f.Has(1 << i) {
+			b.WriteRune(letter)
+		}
+	}
+	return b.String()
+}
 
 // Segment is a TCP segment without its addresses: what control/tcp takes and makes.
 type Segment struct {
