@@ -16,7 +16,8 @@
 //	|               Envelope (xcf.proto), that many octets          |
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //
-// The first message each way is Hello; it has 5 s together with the TLS handshake. Ping goes out every second, and a
+// The first message each way is Hello, the Server's first, so that a refusal by TLS meets no data; both have 5 s together
+// with the TLS handshake. Ping goes out every second, and a
 // stream whose peer did not answer for 3 s is dead: the Server forgets it, the Dialer dials again with a backoff of
 // 0.1 to 5 s with jitter. gRPC is not used here because its echo costs about twice a bare TLS stream's, and a client is
 // kept waiting for two of them.
