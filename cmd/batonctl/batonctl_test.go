@@ -5,12 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"baton/control/admin"
+	"baton/control/xcf"
 )
 
 // daemon serves s on a socket of its own until the test ends.
@@ -116,5 +118,26 @@ func TestMissingBusesListNothing(t *testing.T) {
 	nics, err := listNICs([]bus{{t.TempDir() + "/none", "class", "0x02"}})
 	if err != nil || nics == nil || len(nics) != 0 {
 		t.Errorf("nics %v, error %v; want an empty list", nics, err)
+	}
+}
+
+func TestCertsThatAreIssuedCheckOut(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := run(t, "certs", "init", "--dir", dir); err != nil {
+		t.Fatal(err)
+	}
+	out, err := run(t, "certs", "issue", "t1", "--role", "target", "--ip", "10.78.0.21", "--dir", dir, "--json")
+	if err != nil || !strings.Contains(out, `t1.pem"`) {
+		t.Fatalf("output %q, error %v", out, err)
+	}
+	files := xcf.Files{CA: filepath.Join(dir, "ca.pem"), Cert: filepath.Join(dir, "t1.pem"), Key: filepath.Join(dir, "t1.key")}
+	if _, err := files.Check(xcf.RoleTarget, "t1"); err != nil {
+		t.Errorf("issued certificate: %v", err)
+	}
+	if _, err := run(t, "certs", "init", "--dir", dir); !errors.Is(err, os.ErrExist) {
+		t.Errorf("second init: %v, want os.ErrExist", err)
+	}
+	if _, err := run(t, "certs", "issue", "t2", "--role", "client", "--dir", dir); err == nil {
+		t.Error("an unknown role was accepted")
 	}
 }
