@@ -1,0 +1,243 @@
+/* clang-format off */
+//go:build ignore
+/* clang-format on */
+
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//
+// guard: the doorkeeper on the interfaces at which clients' packets arrive. A service here has no
+// connections but those that were handed over, so whatever would start one (a SYN) or would make
+// the stack answer with a RST (a segment that finds a listener or nobody) is dropped. It needs no
+// agent: program, maps and link are pinned.
+#include "kernel.h"
+
+enum {
+	ETH_P_IP = 0x0800,
+	ETH_P_IPV6 = 0x86DD,
+	IPPROTO_HOPOPTS = 0,
+	IPPROTO_TCP = 6,
+	IPPROTO_ROUTING = 43,
+	IPPROTO_FRAGMENT = 44,
+	IPPROTO_DSTOPTS = 60,
+	TCP_FLAG_SYN = 0x02,
+	TCP_FLAG_ACK = 0x10,
+	EXTENSION_HEADERS_MAX = 4,
+};
+
+// enum baton_counter: what the guard did with a TCP packet for a DVIPA.
+enum baton_counter {
+	BATON_COUNTER_PASSED = 0,    // belongs to a connection
+	BATON_COUNTER_SYN = 1,       // dropped: would start a connection that nobody routed
+	BATON_COUNTER_LISTENER = 2,  // dropped: of no connection, would hit the listener
+	BATON_COUNTER_NO_SOCKET = 3, // dropped: of no connection, nobody listens
+	BATON_COUNTER_FRAGMENT = 4,  // dropped: a fragment has no ports
+	BATON_COUNTER_MALFORMED = 5, // dropped: truncated, or more extension headers than we follow
+	BATON_COUNTERS = 6,
+};
+
+// struct baton_service names a guarded service. IPv4 addresses are IPv4-mapped. Port 0: the address
+// has services.
+struct baton_service {
+	__be32 address_be[4];
+	__be16 port_be;
+	__u16 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct baton_service);
+	__type(value, __u32); // not read
+	__uint(max_entries, 8192);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} services SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, enum baton_counter);
+	__type(value, __u64);
+	__uint(max_entries, BATON_COUNTERS);
+} counters SEC(".maps");
+
+struct ethhdr {
+	__u8 h_dest[6];
+	__u8 h_source[6];
+	__be16 h_proto;
+};
+
+struct iphdr {
+	__u8 version_ihl;
+	__u8 tos;
+	__be16 tot_len;
+	__be16 id;
+	__be16 frag_off; // flags 3 bits, offset 13
+	__u8 ttl;
+	__u8 protocol;
+	__u16 check;
+	__be32 saddr;
+	__be32 daddr;
+};
+
+struct ipv6hdr {
+	__u8 version_class_flow[4];
+	__be16 payload_len;
+	__u8 nexthdr;
+	__u8 hop_limit;
+	__be32 saddr[4];
+	__be32 daddr[4];
+};
+
+struct tcp_ports_flags {
+	__be16 source;
+	__be16 dest;
+	__be32 seq;
+	__be32 ack_seq;
+	__u8 doff;
+	__u8 flags;
+};
+
+// struct baton_packet: where things are, once found.
+struct baton_packet {
+	struct baton_service service;
+	struct bpf_sock_tuple tuple;
+	__u32 tuple_size;
+	__u32 tcp_offset;
+	__u32 protocol;
+	__u32 fragment;
+	__u32 too_deep;
+};
+
+// baton_drop counts and drops.
+static __always_inline int baton_drop(enum baton_counter reason)
+{
+	__u64 *counter = bpf_map_lookup_elem(&counters, &reason);
+
+	if (counter)
+		(*counter)++;
+	return TCX_DROP;
+}
+
+static __always_inline int baton_pass(void)
+{
+	enum baton_counter reason = BATON_COUNTER_PASSED;
+	__u64 *counter = bpf_map_lookup_elem(&counters, &reason);
+
+	if (counter)
+		(*counter)++;
+	return TCX_NEXT;
+}
+
+// baton_parse_ipv4 fills p. Returns -1 if the packet is too short to be of interest to anybody.
+static __always_inline int baton_parse_ipv4(struct __sk_buff *skb, struct baton_packet *p)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)))
+		return -1;
+	p->protocol = ip.protocol;
+	p->fragment = (ip.frag_off & bpf_htons(0x3fff)) != 0; // MF or an offset
+	p->tcp_offset = sizeof(struct ethhdr) + (ip.version_ihl & 0xf) * 4;
+	p->service.address_be[2] = bpf_htonl(0xffff);
+	p->service.address_be[3] = ip.daddr;
+	p->tuple.ipv4.saddr = ip.saddr;
+	p->tuple.ipv4.daddr = ip.daddr;
+	p->tuple_size = sizeof(p->tuple.ipv4);
+	return 0;
+}
+
+// baton_skip_extensions follows IPv6 extension headers (RFC 8200 section 4) to the transport
+// header.
+static __always_inline void baton_skip_extensions(struct __sk_buff *skb, struct baton_packet *p)
+{
+	for (int i = 0; i < EXTENSION_HEADERS_MAX; i++) {
+		__u8 header[2]; // next header, length in 8 octets not counting the first 8
+
+		if (p->protocol == IPPROTO_FRAGMENT)
+			p->fragment = 1;
+		else if (p->protocol != IPPROTO_HOPOPTS && p->protocol != IPPROTO_ROUTING &&
+			 p->protocol != IPPROTO_DSTOPTS)
+			return;
+		if (bpf_skb_load_bytes(skb, p->tcp_offset, header, sizeof(header)))
+			break;
+		p->tcp_offset += p->protocol == IPPROTO_FRAGMENT ? 8 : (header[1] + 1) * 8;
+		p->protocol = header[0];
+	}
+	p->too_deep = 1;
+}
+
+// baton_parse_ipv6 is baton_parse_ipv4 for IPv6.
+static __always_inline int baton_parse_ipv6(struct __sk_buff *skb, struct baton_packet *p)
+{
+	struct ipv6hdr ip;
+
+	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)))
+		return -1;
+	p->protocol = ip.nexthdr;
+	p->tcp_offset = sizeof(struct ethhdr) + sizeof(ip);
+	baton_skip_extensions(skb, p);
+	__builtin_memcpy(p->service.address_be, ip.daddr, sizeof(ip.daddr));
+	__builtin_memcpy(p->tuple.ipv6.saddr, ip.saddr, sizeof(ip.saddr));
+	__builtin_memcpy(p->tuple.ipv6.daddr, ip.daddr, sizeof(ip.daddr));
+	p->tuple_size = sizeof(p->tuple.ipv6);
+	return 0;
+}
+
+static __always_inline int baton_parse(struct __sk_buff *skb, struct baton_packet *p)
+{
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return baton_parse_ipv4(skb, p);
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return baton_parse_ipv6(skb, p);
+	return -1;
+}
+
+// baton_judge decides by who the segment belongs to.
+static __always_inline int baton_judge(struct __sk_buff *skb, struct baton_packet *p)
+{
+	struct bpf_sock *found;
+	__u32 state;
+
+	// A constant size for the verifier.
+	if (p->tuple_size == sizeof(p->tuple.ipv4))
+		found = bpf_skc_lookup_tcp(skb, &p->tuple, sizeof(p->tuple.ipv4),
+					   BPF_F_CURRENT_NETNS, 0);
+	else
+		found = bpf_skc_lookup_tcp(skb, &p->tuple, sizeof(p->tuple.ipv6),
+					   BPF_F_CURRENT_NETNS, 0);
+	if (!found)
+		return baton_drop(BATON_COUNTER_NO_SOCKET);
+	state = found->state;
+	bpf_sk_release(found);
+	return state == TCP_LISTEN ? baton_drop(BATON_COUNTER_LISTENER) : baton_pass();
+}
+
+SEC("tc")
+int baton_guard(struct __sk_buff *skb)
+{
+	struct baton_packet p = {};
+	struct tcp_ports_flags tcp;
+
+	if (baton_parse(skb, &p))
+		return TCX_NEXT;
+	if (p.protocol != IPPROTO_TCP && !p.too_deep)
+		return TCX_NEXT;
+	if (!bpf_map_lookup_elem(&services, &p.service))
+		return TCX_NEXT; // not an address of ours
+	if (p.fragment)
+		return baton_drop(BATON_COUNTER_FRAGMENT);
+	if (p.too_deep || bpf_skb_load_bytes(skb, p.tcp_offset, &tcp, sizeof(tcp)))
+		return baton_drop(BATON_COUNTER_MALFORMED);
+	p.service.port_be = tcp.dest;
+	if (!bpf_map_lookup_elem(&services, &p.service))
+		return TCX_NEXT;
+	if ((tcp.flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == TCP_FLAG_SYN)
+		return baton_drop(BATON_COUNTER_SYN);
+	if (p.tuple_size == sizeof(p.tuple.ipv4)) {
+		p.tuple.ipv4.sport = tcp.source;
+		p.tuple.ipv4.dport = tcp.dest;
+	} else {
+		p.tuple.ipv6.sport = tcp.source;
+		p.tuple.ipv6.dport = tcp.dest;
+	}
+	return baton_judge(skb, &p);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
