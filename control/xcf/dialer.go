@@ -13,8 +13,8 @@ import (
 
 // Backoff between two attempts to connect.
 const (
-	backoffMin = 100 * time.Millisecond
-	backoffMax = 5 * time.Second
+	backoffFirst = 100 * time.Millisecond
+	backoffLast  = 5 * time.Second
 )
 
 // Router is a routing host that a target host serves.
@@ -56,20 +56,20 @@ func (d *Dialer) Run(ctx context.Context) {
 
 // keep connects to one routing host, again and again. The backoff begins anew after a stream that was up.
 func (d *Dialer) keep(ctx context.Context, r Router) {
-	backoff := backoffMin
+	backoff := backoffFirst
 	for ctx.Err() == nil {
 		wasUp, err := d.session(ctx, r)
 		if ctx.Err() != nil {
 			return
 		}
 		if wasUp {
-			backoff = backoffMin
+			backoff = backoffFirst
 			d.log.Warn("xcf: routing host down", "host", r.Host, "err", err)
 		} else if d.of(r.Host).failed(err) { // said once, not at each attempt
 			d.log.Error("xcf: connect", "host", r.Host, "address", r.Address, "err", err)
 		}
 		sleep(ctx, jitter(backoff))
-		backoff = min(2*backoff, backoffMax)
+		backoff = min(2*backoff, backoffLast)
 	}
 }
 

@@ -50,8 +50,8 @@ type frameReader struct {
 
 func newFrameReader(r io.Reader) *frameReader { return &frameReader{r: bufio.NewReaderSize(r, 16<<10)} }
 
-// next returns the next message and its size on the stream, octets. io.EOF means that the peer closed the stream between
-// two messages.
+// next returns the next message and its size on the stream, octets. io.EOF means that the peer closed the stream
+// between two messages.
 func (f *frameReader) next() (*Envelope, int, error) {
 	var length [lengthSize]byte
 	if _, err := io.ReadFull(f.r, length[:]); err != nil {

@@ -44,8 +44,8 @@ func (c Config) connect(ctx context.Context, raw *net.TCPConn, router string) (*
 	return s.greet((*stream).readHello, c.sendHello)
 }
 
-// secure reads our certificate and does the TLS handshake within handshakeTime, as side (tls.Server or tls.Client), with
-// a peer that has the role, and the name unless that is empty.
+// secure reads our certificate and does the TLS handshake within handshakeTime, as side (tls.Server or tls.Client),
+// with a peer that has the role, and the name unless that is empty.
 func (c Config) secure(ctx context.Context, raw *net.TCPConn, own Role, side func(net.Conn, *tls.Config) *tls.Conn,
 	role Role, name string) (*stream, error) {
 	s := &stream{raw: raw}

@@ -84,7 +84,7 @@ func (id Identity) expect(role Role, name string) error {
 		return fmt.Errorf("%w: it is %s, a %s is wanted", ErrRole, id, role)
 	}
 	if name != "" && id.Name != name {
-		return fmt.Errorf("%w: it is %s, host %q is wanted", ErrName, id, name)
+		return fmt.Errorf("%w: it is %s, host %s is wanted", ErrName, id, name)
 	}
 	return nil
 }

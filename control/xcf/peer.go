@@ -130,8 +130,8 @@ func (p *Peer) Send(e *Envelope) error {
 	return err
 }
 
-// enqueue encodes e, and reports whether the caller is to write p.scratch itself: nobody else writes, nothing waits, and
-// the send buffer has room for it.
+// enqueue encodes e, and reports whether the caller is to write p.scratch itself: nobody else writes, nothing waits,
+// and the send buffer has room for it.
 func (p *Peer) enqueue(e *Envelope) (direct bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -20,9 +20,9 @@ func (r RoundTrips) Quantile(q float64) time.Duration {
 	return r[min(int(q*float64(len(r))), len(r)-1)]
 }
 
-// MeasureRoundTrips sends n commits of size octets, one after the other, over a real stream on loopback, whose other end
-// sends each back as it is: the least that an answer over XCF can take on this machine. It makes a CA and certificates in
-// dir, which must be empty.
+// MeasureRoundTrips sends n commits of size octets, one after the other, over a real stream on loopback, whose other
+// end sends each back as it is: the least that an answer over XCF can take on this machine. It makes a CA and
+// certificates in dir, which must be empty.
 func MeasureRoundTrips(ctx context.Context, dir string, n, size int) (RoundTrips, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	router, target, err := measurePair(dir)

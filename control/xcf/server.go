@@ -18,8 +18,8 @@ const handshakesMax = 256
 const acceptPause = 100 * time.Millisecond
 
 // Server is the routing host's side: it accepts streams of target hosts, one per host. When a host opens another one,
-// the older is closed first (ErrReplaced): its peer must have given up on it, as a restarted agent has. Its methods are safe for
-// concurrent use.
+// the older is closed first (ErrReplaced): its peer must have given up on it, as a restarted agent has. Its methods are
+// safe for concurrent use.
 type Server struct {
 	hosts
 	config   Config

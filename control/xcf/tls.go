@@ -150,8 +150,8 @@ func explainAlert(err error) error {
 // tlsConfig is the configuration of one stream: TLS 1.3, no resumption (each stream verifies anew), and a peer that
 // has the role, and the name unless that is empty. The identity is put in *peer.
 //
-// Chain and identity are checked in VerifyConnection on both sides, because the peer's name is in a URI, which crypto/tls
-// does not compare with a server name.
+// Chain and identity are checked in VerifyConnection on both sides, because the peer's name is in a URI, which
+// crypto/tls does not compare with a server name.
 func (c *credentials) tlsConfig(role Role, name string, peer *Identity) *tls.Config {
 	return &tls.Config{
 		MinVersion:                  tls.VersionTLS13,
