@@ -5,8 +5,9 @@ package target
 //
 // rcvbuf is the listener's receive buffer as the kernel accounts it, mss the client's MSS, scale the window scale that
 // the client was told. The rule is that of cookie_v4_check() and tcp_select_initial_window() in Linux 6.18: half the
-// buffer (a socket that has received nothing yet counts every octet twice, TCP_DEFAULT_SCALING_RATIO), at most 65,535, whole
-// segments only. The scale cuts off the rest; the kernel sometimes rounds up instead, so this is never too much.
+// buffer (a socket that has received nothing yet counts every octet twice, TCP_DEFAULT_SCALING_RATIO), whole segments
+// only. The result is never too much: the kernel may round up to the scale, and may grant more than 65,535, which no W
+// needs.
 func FirstWindow(rcvbuf uint32, mss uint16, scale uint8) uint32 {
 	space := rcvbuf / 2
 	if mss > 0 && space > uint32(mss) {
