@@ -1,0 +1,205 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"baton/control/inspect"
+)
+
+// check reports what is wrong with the file as a whole, each of its values being of the right type and in range.
+func (r *Router) check(to *report) {
+	to.hostName("host", r.Host)
+	r.Data.check(to)
+	to.hostPort("xcf.listen", r.XCF.Listen, false)
+	to.xcfFiles(r.XCF.CA, r.XCF.Cert, r.XCF.Key)
+	to.socketPath("admin.socket", r.Admin.Socket)
+	if r.Metrics.Listen != "" {
+		to.hostPort("metrics.listen", r.Metrics.Listen, false)
+	}
+	r.checkAddresses(to)
+	r.checkTargets(to)
+	r.checkJobs(to)
+	for i, d := range r.DVIPAs {
+		r.checkPorts(to, at("dvipas", i)+".ports", d.Ports)
+	}
+	r.warnUnused(to)
+}
+
+func (d *Data) check(to *report) {
+	devices := map[string]string{}
+	for i, p := range d.Ports {
+		key := at("data.ports", i)
+		to.notEmpty(key+".device", p.Device, "a DPDK device string as in net_af_xdp0,iface=data0 or 0000:01:00.0")
+		to.once(devices, key+".device", p.Device)
+		to.unicast(key+".address", p.Address.Addr())
+		if p.Address.Bits() < p.Address.Addr().BitLen()-1 && p.Address == p.Address.Masked() {
+			to.failf(key+".address", "%s is the network, not an address in it: want one as in %s/%d",
+				p.Address, p.Address.Addr().Next(), p.Address.Bits())
+		}
+	}
+}
+
+func (r *report) xcfFiles(ca, cert, key string) {
+	r.notEmpty("xcf.ca", ca, "the file of the CA's certificate")
+	r.notEmpty("xcf.cert", cert, "the file of this host's certificate")
+	r.notEmpty("xcf.key", key, "the file of this host's key")
+}
+
+// checkAddresses reports addresses of the data network that are given to more than one.
+func (r *Router) checkAddresses(to *report) {
+	owners := map[string]string{}
+	for i, p := range r.Data.Ports {
+		to.once(owners, at("data.ports", i)+".address", p.Address.Addr().String())
+	}
+	for i, d := range r.DVIPAs {
+		key := at("dvipas", i) + ".address"
+		to.unicast(key, d.Address)
+		to.once(owners, key, d.Address.String())
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Targets)) {
+		to.once(owners, join("targets", name)+".address", r.Targets[name].Address.String())
+	}
+}
+
+// checkTargets reports targets that no packet can reach by rewriting its MAC addresses.
+func (r *Router) checkTargets(to *report) {
+	for name, t := range r.Targets {
+		key := join("targets", name)
+		to.hostName(key, name)
+		to.unicast(key+".address", t.Address)
+		if !r.onDataNetwork(t.Address) {
+			to.failf(key+".address", "%s is in no data port's network (%s): targets are reached by their MAC addresses",
+				t.Address, r.networks())
+		}
+	}
+}
+
+func (r *Router) onDataNetwork(a netip.Addr) bool {
+	return slices.ContainsFunc(r.Data.Ports, func(p DataPort) bool { return p.Address.Contains(a) })
+}
+
+func (r *Router) networks() string {
+	var all []string
+	for _, p := range r.Data.Ports {
+		all = append(all, p.Address.Masked().String())
+	}
+	return strings.Join(all, ", ")
+}
+
+func (r *Router) checkJobs(to *report) {
+	for name, job := range r.Jobs {
+		key := join("jobs", name)
+		to.jobName(key, name)
+		seen := map[string]string{}
+		for i, host := range job.Hosts {
+			to.once(seen, at(key+".hosts", i), host)
+			if _, ok := r.Targets[host]; !ok {
+				to.failf(at(key+".hosts", i), "%q is not under targets%s", host, suggest(host, sortedKeys(r.Targets)))
+			}
+		}
+	}
+}
+
+func (r *Router) checkPorts(to *report, key string, ports []Port) {
+	seen := map[string]string{}
+	for i, p := range ports {
+		key := at(key, i)
+		to.once(seen, key+".port", fmt.Sprintf("port %d", p.Port))
+		to.window(key+".window", p.Window, p.WindowScale)
+		r.checkHTTP(to, key+".http", p.HTTP)
+	}
+}
+
+// window checks W. It is announced unscaled in the SYN-ACK (RFC 7323 §2.2) and scaled later, and must be the same.
+func (r *report) window(key string, window uint32, scale uint8) {
+	unit := uint32(1) << scale
+	if window%unit == 0 {
+		return
+	}
+	below := window - window%unit
+	choice := fmt.Sprintf("%d or %d", below, below+unit)
+	if below == 0 {
+		choice = fmt.Sprint(unit)
+	} else if below+unit > 65535 {
+		choice = fmt.Sprint(below)
+	}
+	r.failf(key, "%d is no multiple of 2^window_scale = %d: want %s, or a smaller window_scale", window, unit, choice)
+}
+
+func (r *Router) checkHTTP(to *report, key string, h HTTP) {
+	if h.Default == "" && len(h.Rules) == 0 {
+		to.failf(key, "no rules and no default: every request would get 404")
+	}
+	if h.Default != "" {
+		r.knownJob(to, key+".default", h.Default)
+	}
+	rules := make([]inspect.Rule, len(h.Rules))
+	for i, rule := range h.Rules {
+		rules[i] = inspect.Rule(rule)
+		r.checkRule(to, at(key+".rules", i), rules[i])
+	}
+	to.warnRules(key+".rules", rules, h.Default)
+}
+
+func (r *Router) checkRule(to *report, key string, rule inspect.Rule) {
+	r.knownJob(to, key+".job", rule.Job)
+	switch err := rule.Check(); {
+	case errors.Is(err, inspect.ErrHost):
+		to.failf(key+".host", "%v", err)
+	case errors.Is(err, inspect.ErrPath):
+		to.failf(key+".path", "%v", err)
+	}
+}
+
+// warnRules warns of rules that do not do what they seem to.
+func (r *report) warnRules(key string, rules []inspect.Rule, fallback string) {
+	for i, first := range inspect.Shadowed(rules) {
+		if first >= 0 {
+			r.warnf(at(key, i), "never reached: the rule in line %d matches everything that this one does",
+				r.locate(at(key, first)).line)
+		}
+	}
+	for _, i := range inspect.SplitByPath(rules, fallback) {
+		r.warnf(at(key, i)+".path", "the path decides between jobs, but routing is per connection: "+
+			"later requests on the same connection stay with the target of the first")
+	}
+}
+
+func (r *Router) knownJob(to *report, key, job string) {
+	if _, ok := r.Jobs[job]; !ok {
+		to.failf(key, "%q is not under jobs%s", job, suggest(job, sortedKeys(r.Jobs)))
+	}
+}
+
+// warnUnused warns of jobs that nothing is routed to and of targets without a job.
+func (r *Router) warnUnused(to *report) {
+	routed, serving := map[string]bool{}, map[string]bool{}
+	for _, d := range r.DVIPAs {
+		for _, p := range d.Ports {
+			routed[p.HTTP.Default] = true
+			for _, rule := range p.HTTP.Rules {
+				routed[rule.Job] = true
+			}
+		}
+	}
+	for name, job := range r.Jobs {
+		if !routed[name] {
+			to.warnf(join("jobs", name), "no rule and no default routes to this job")
+		}
+		for _, host := range job.Hosts {
+			serving[host] = true
+		}
+	}
+	for name := range r.Targets {
+		if !serving[name] {
+			to.warnf(join("targets", name), "no job names this host")
+		}
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,68 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// check reports what is wrong with the file as a whole, each of its values being of the right type and in range, and
+// fills in the defaults that depend on other values.
+func (t *Target) check(to *report) {
+	to.hostName("host", t.Host)
+	to.xcfFiles(t.XCF.CA, t.XCF.Cert, t.XCF.Key)
+	t.checkRouters(to)
+	t.Guard.check(to)
+	t.checkJobs(to)
+	to.socketPath("admin.socket", t.Admin.Socket)
+	if t.Metrics.Listen != "" {
+		to.hostPort("metrics.listen", t.Metrics.Listen, false)
+	}
+}
+
+func (t *Target) checkRouters(to *report) {
+	names, addresses := map[string]string{}, map[string]string{}
+	for i, h := range t.XCF.Routers {
+		key := at("xcf.routers", i)
+		to.hostName(key+".host", h.Host)
+		to.hostPort(key+".address", h.Address, true)
+		to.once(names, key+".host", h.Host)
+		to.once(addresses, key+".address", h.Address)
+	}
+}
+
+func (g *Guard) check(to *report) {
+	seen := map[string]string{}
+	for i, name := range g.Interfaces {
+		key := at("guard.interfaces", i)
+		if name == "" || len(name) > maxInterface || strings.ContainsAny(name, "/: \t") {
+			to.failf(key, "%q is no name of an interface: want 1 to %d octets as in data0", name, maxInterface)
+		}
+		if name == "lo" {
+			to.failf(key, "clients' packets do not arrive on lo: want the interface of the data network")
+		}
+		to.once(seen, key, name)
+	}
+	to.absolutePath("guard.bpffs", g.BPFFS)
+}
+
+func (t *Target) checkJobs(to *report) {
+	seen := map[string]string{}
+	for i := range t.Jobs {
+		j, key := &t.Jobs[i], at("jobs", i)
+		to.jobName(key+".name", j.Name)
+		to.unicast(key+".address", j.Address)
+		to.once(seen, key+".name", fmt.Sprintf("job %s of %s", j.Name, netip.AddrPortFrom(j.Address, j.Port)))
+		j.checkListener(to, key+".listener")
+	}
+}
+
+// checkListener fills in the listener's default.
+func (j *TargetJob) checkListener(to *report, key string) {
+	if !j.Listener.IsValid() {
+		j.Listener = netip.AddrPortFrom(j.Address, j.Port)
+	}
+	if j.Listener.Port() == 0 {
+		to.failf(key, "%s has no port: want one as in %s", j.Listener, netip.AddrPortFrom(j.Listener.Addr(), j.Port))
+	}
+}

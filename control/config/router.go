@@ -1,0 +1,133 @@
+package config
+
+import "net/netip"
+
+// Router is the configuration of a routing host.
+type Router struct {
+	Host    string                `yaml:"host"`                          // name in its certificate
+	Epoch   uint64                `yaml:"epoch" default:"1" range:"1.."` // of its ownership of the DVIPAs
+	Data    Data                  `yaml:"data"`
+	CRT     CRT                   `yaml:"crt"`
+	XCF     RouterXCF             `yaml:"xcf"`
+	Admin   RouterAdmin           `yaml:"admin"`
+	Metrics RouterMetrics         `yaml:"metrics"`
+	Log     Log                   `yaml:"log"`
+	DVIPAs  []DVIPA               `yaml:"dvipas"`
+	Jobs    map[string]Job        `yaml:"jobs"`    // by job name
+	Targets map[string]TargetHost `yaml:"targets"` // by host name
+
+	report *report
+}
+
+// Data is the data network: DPDK's ports and the loop that polls them.
+type Data struct {
+	Lcore     Lcore      `yaml:"lcore" default:"auto"`
+	Hugepages string     `yaml:"hugepages" default:"auto" oneof:"auto|always|never"`
+	Memory    int        `yaml:"memory" default:"256" range:"32..1048576"` // MiB
+	Ports     []DataPort `yaml:"ports"`
+	Idle      Idle       `yaml:"idle"`
+}
+
+// DataPort is one port of the data network. Its index in Data.Ports is the port number everywhere.
+type DataPort struct {
+	Device  string       `yaml:"device"`  // DPDK device string
+	Address netip.Prefix `yaml:"address"` // own address and the network's prefix length
+}
+
+// Idle says what the poll loop does without packets.
+type Idle struct {
+	Spin  Duration `yaml:"spin" default:"50us" range:"0s..1s"`
+	Sleep Duration `yaml:"sleep" default:"100us" range:"0s..100ms"` // 0: never
+}
+
+// CRT bounds the connection routing table.
+type CRT struct {
+	IPv4Entries int      `yaml:"ipv4_entries" default:"1048576" range:"64..268435456"`
+	IPv6Entries int      `yaml:"ipv6_entries" default:"65536" range:"64..268435456"`
+	RouterFlows int      `yaml:"router_flows" default:"65536" range:"16..16777216"`
+	HeldPackets int      `yaml:"held_packets" default:"256" range:"1..65535"` // per flow
+	RouterIdle  Duration `yaml:"router_idle" default:"60s" range:"1s..24h"`
+	Linger      Duration `yaml:"linger" default:"2s" range:"0s..1h"`
+}
+
+// RouterXCF is where targets reach the routing host. The paths are absolute or relative to the working directory.
+type RouterXCF struct {
+	Listen string `yaml:"listen"` // host:port, the host may be empty
+	CA     string `yaml:"ca"`
+	Cert   string `yaml:"cert"`
+	Key    string `yaml:"key"`
+}
+
+// RouterAdmin is where batonctl reaches the routing host.
+type RouterAdmin struct {
+	Socket string `yaml:"socket" default:"/run/baton/baton.sock"`
+}
+
+// RouterMetrics is where Prometheus reaches the routing host.
+type RouterMetrics struct {
+	Listen string `yaml:"listen" default:"127.0.0.1:9600"` // "": nowhere
+}
+
+// Log says what is logged, to stderr. Level is a word that slog.Level reads.
+type Log struct {
+	Level  string `yaml:"level" default:"info" oneof:"debug|info|warn|error"`
+	Format string `yaml:"format" default:"text" oneof:"text|json"`
+}
+
+// DVIPA is a virtual address of the cluster, which this host owns.
+type DVIPA struct {
+	Address netip.Addr `yaml:"address"`
+	Ports   []Port     `yaml:"ports"`
+}
+
+// Port is a service of a DVIPA.
+type Port struct {
+	Port        uint16   `yaml:"port" range:"1..65535"`
+	Distribute  string   `yaml:"distribute" default:"contentrouted" oneof:"contentrouted"`
+	Protocol    string   `yaml:"protocol" default:"http" oneof:"http"`
+	MSS         uint16   `yaml:"mss" default:"1460" range:"536..8960"`       // announced, octets
+	Window      uint32   `yaml:"window" default:"32768" range:"2048..65535"` // W, octets; a multiple of 2^WindowScale
+	WindowScale uint8    `yaml:"window_scale" default:"7" range:"0..14"`
+	Freeze      string   `yaml:"freeze" default:"buffer" oneof:"buffer|discard"`
+	Timeouts    Timeouts `yaml:"timeouts"`
+	HTTP        HTTP     `yaml:"http"`
+}
+
+// Timeouts of one connection and its transfer.
+type Timeouts struct {
+	Request Duration `yaml:"request" default:"10s" range:"100ms..1h"`
+	Offer   Duration `yaml:"offer" default:"200ms" range:"1ms..1m"`
+	Confirm Duration `yaml:"confirm" default:"1s" range:"10ms..5m"`
+}
+
+// HTTP is the routing application for HTTP/1.x.
+type HTTP struct {
+	Mixed   string `yaml:"mixed" default:"reject" oneof:"reject"`
+	Default string `yaml:"default" default:""` // job; "": none
+	Rules   []Rule `yaml:"rules" default:""`
+}
+
+// Rule is one routing rule. It converts to inspect.Rule, which defines what the patterns mean.
+type Rule struct {
+	Host string `yaml:"host" default:""` // "": any
+	Path string `yaml:"path" default:""` // "": any
+	Job  string `yaml:"job"`
+}
+
+// Job names who can serve.
+type Job struct {
+	Hosts []string `yaml:"hosts"` // tried in this order
+}
+
+// TargetHost is how a target is reached.
+type TargetHost struct {
+	Address netip.Addr `yaml:"address"` // on the data network
+}
+
+// Warnings returns what the file may say and probably does not mean, in the order of the file.
+func (r *Router) Warnings() []*Problem { return r.report.warnings }
+
+// CheckFiles returns a Problem for each file that the configuration names and that cannot be read.
+func (r *Router) CheckFiles() error {
+	return r.report.checkFiles(map[string]string{"xcf.ca": r.XCF.CA, "xcf.cert": r.XCF.Cert, "xcf.key": r.XCF.Key})
+}

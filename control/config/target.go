@@ -1,0 +1,72 @@
+package config
+
+import "net/netip"
+
+// Target is the configuration of a target host.
+type Target struct {
+	Host    string        `yaml:"host"` // name in its certificate
+	XCF     TargetXCF     `yaml:"xcf"`
+	Guard   Guard         `yaml:"guard"`
+	Jobs    []TargetJob   `yaml:"jobs"`
+	Limits  Limits        `yaml:"limits"`
+	Admin   TargetAdmin   `yaml:"admin"`
+	Metrics TargetMetrics `yaml:"metrics"`
+	Log     Log           `yaml:"log"`
+
+	report *report
+}
+
+// TargetXCF is whom the target dials. The paths are absolute or relative to the working directory.
+type TargetXCF struct {
+	CA      string       `yaml:"ca"`
+	Cert    string       `yaml:"cert"`
+	Key     string       `yaml:"key"`
+	Routers []RouterHost `yaml:"routers"`
+}
+
+// RouterHost is a routing host that may hand connections over.
+type RouterHost struct {
+	Host    string `yaml:"host"`    // name in its certificate
+	Address string `yaml:"address"` // host:port
+}
+
+// Guard is the BPF program on the interfaces on which clients' packets arrive.
+type Guard struct {
+	Interfaces []string `yaml:"interfaces"`
+	BPFFS      string   `yaml:"bpffs" default:"/sys/fs/bpf/baton"`
+	Addresses  string   `yaml:"addresses" default:"manage" oneof:"manage|check"`
+}
+
+// TargetJob is a job that this host serves, and the listener that does it.
+type TargetJob struct {
+	Name     string         `yaml:"name"`
+	Address  netip.Addr     `yaml:"address"` // DVIPA
+	Port     uint16         `yaml:"port" range:"1..65535"`
+	Listener netip.AddrPort `yaml:"listener" default:""` // filled in as Address:Port
+	Netns    string         `yaml:"netns" default:""`    // name or path; "": the agent's own
+	Window   uint32         `yaml:"window" default:"32768" range:"2048..65535"`
+}
+
+// Limits of the agent.
+type Limits struct {
+	Reservations int      `yaml:"reservations" default:"4096" range:"1..1048576"`
+	BacklogRetry Duration `yaml:"backlog_retry" default:"100ms" range:"0s..10s"`
+}
+
+// TargetAdmin is where batonctl reaches the agent.
+type TargetAdmin struct {
+	Socket string `yaml:"socket" default:"/run/baton/target.sock"`
+}
+
+// TargetMetrics is where Prometheus reaches the agent.
+type TargetMetrics struct {
+	Listen string `yaml:"listen" default:"127.0.0.1:9601"` // "": nowhere
+}
+
+// Warnings returns what the file may say and probably does not mean, in the order of the file.
+func (t *Target) Warnings() []*Problem { return t.report.warnings }
+
+// CheckFiles returns a Problem for each file that the configuration names and that cannot be read.
+func (t *Target) CheckFiles() error {
+	return t.report.checkFiles(map[string]string{"xcf.ca": t.XCF.CA, "xcf.cert": t.XCF.Cert, "xcf.key": t.XCF.Key})
+}
