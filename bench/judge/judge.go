@@ -66,7 +66,7 @@ type Conn struct {
 }
 
 // String prints "client -> service".
-func (c Conn) String() string { return c.Inc.Tuple.String() }
+func (c Conn) String() string { return c.Inc.String() }
 
 // Pass reports whether no rule was broken.
 func (r Report) Pass() bool { return len(r.Violations) == 0 }

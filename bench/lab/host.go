@@ -1,0 +1,123 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"baton/fastpath/wire"
+)
+
+// Host is one namespace: a host of the laboratory. Its methods are safe for several goroutines.
+type Host struct {
+	Name      string // client, rh1, t1, t2, ...
+	Namespace string // as ip-netns(8) knows it
+	Data      netip.Prefix
+	XCF       netip.Prefix // the client has no interface there
+	lab       *Lab
+}
+
+// Dir is the host's own directory.
+func (h *Host) Dir() string { return h.lab.Path(h.Name) }
+
+// Path returns a path below the host's directory.
+func (h *Host) Path(elem ...string) string {
+	return filepath.Join(append([]string{h.Dir()}, elem...)...)
+}
+
+// Do runs f with its thread in the host's network namespace. Sockets that f opens stay there; goroutines that it starts
+// do not.
+func (h *Host) Do(f func() error) error { return inNamespace(h.Namespace, f) }
+
+// inNamespace runs f on a thread of its own, which ends with it: a thread that has changed its namespace is not reused.
+func inNamespace(name string, f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		done <- enter(name, f)
+	}()
+	return <-done
+}
+
+func enter(name string, f func() error) error {
+	fd, err := unix.Open(namespacePath(name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open namespace %s: %w", name, err)
+	}
+	err = unix.Setns(fd, unix.CLONE_NEWNET)
+	_ = unix.Close(fd)
+	if err != nil {
+		return fmt.Errorf("enter namespace %s: %w", name, err)
+	}
+	return f()
+}
+
+// MAC returns the address of the host's data interface.
+func (h *Host) MAC() (mac wire.MAC, err error) {
+	err = h.Do(func() error {
+		dev, err := net.InterfaceByName(DataInterface)
+		if err == nil {
+			mac = wire.MAC(dev.HardwareAddr)
+		}
+		return err
+	})
+	return mac, err
+}
+
+// SetSysctl sets a kernel parameter of the host ("net.ipv4.tcp_sack") and returns a function that puts it back.
+func (h *Host) SetSysctl(key, value string) (restore func() error, err error) {
+	path := filepath.Join("/proc/sys", strings.ReplaceAll(key, ".", "/"))
+	var old []byte
+	err = h.Do(func() error {
+		var err error
+		if old, err = os.ReadFile(path); err != nil {
+			return err
+		}
+		return os.WriteFile(path, []byte(value), 0)
+	})
+	return func() error {
+		return h.Do(func() error { return os.WriteFile(path, old, 0) })
+	}, err
+}
+
+// Listen listens on the host. MPTCP is off: the kernel cannot import into a listener that has it.
+func (h *Host) Listen(address string) (l net.Listener, err error) {
+	c := net.ListenConfig{}
+	c.SetMultipathTCP(false)
+	return h.ListenConfig(c, address)
+}
+
+// ListenConfig listens with options of one's own. Go's default includes MPTCP.
+func (h *Host) ListenConfig(c net.ListenConfig, address string) (l net.Listener, err error) {
+	err = h.Do(func() error {
+		var err error
+		l, err = c.Listen(context.Background(), "tcp", address)
+		return err
+	})
+	return l, err
+}
+
+// Dial connects from the host, from local if it is valid (a port of 0 lets the kernel choose).
+func (h *Host) Dial(ctx context.Context, local, remote netip.AddrPort) (c *Conn, err error) {
+	d := net.Dialer{}
+	d.SetMultipathTCP(false)
+	if local.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(local)
+		d.Control = reuseAddress
+	}
+	err = h.Do(func() error {
+		raw, err := d.DialContext(ctx, "tcp", remote.String())
+		if err == nil {
+			c = newConn(raw.(*net.TCPConn))
+		}
+		return err
+	})
+	return c, err
+}

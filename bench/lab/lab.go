@@ -1,0 +1,158 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The lab's networks (documentation in doc.go).
+var (
+	DVIPA       = netip.MustParseAddr("10.77.0.10")
+	dataNetwork = netip.MustParsePrefix("10.77.0.0/24")
+	xcfNetwork  = netip.MustParsePrefix("10.78.0.0/24")
+)
+
+// Host numbers in both networks.
+const (
+	routerNumber = 1
+	targetNumber = 20 // + 1, 2, ...
+	clientNumber = 100
+)
+
+// Options says what to build. The zero value is one target.
+type Options struct {
+	Targets int    // 1 to 70; 0 means 1
+	Dir     string // for configurations, logs and data; "" makes one that Close removes
+}
+
+// Lab is a running laboratory.
+type Lab struct {
+	Prefix  string // of its namespaces; unique on the machine
+	Dir     string // one directory per host below it
+	Client  *Host
+	Router  *Host
+	Targets []*Host
+
+	keepDir   bool
+	mu        sync.Mutex // guards processes
+	processes []*Process // oldest first
+	atClose   []func() error
+	watcher   *watcher
+}
+
+var labs atomic.Int32 // made by this process
+
+// New builds a laboratory. Its error says what is missing; nothing is left behind then.
+func New(o Options) (*Lab, error) {
+	if o.Targets == 0 {
+		o.Targets = 1
+	}
+	if o.Targets < 1 || o.Targets > 70 {
+		return nil, fmt.Errorf("build a lab of %d targets: between 1 and 70 are possible", o.Targets)
+	}
+	if os.Geteuid() != 0 {
+		return nil, ErrNotRoot
+	}
+	l := &Lab{Prefix: fmt.Sprintf("%s%d-%d", prefixOf, os.Getpid(), labs.Add(1)), Dir: o.Dir, keepDir: o.Dir != ""}
+	if l.Dir == "" {
+		l.Dir = directoryOf(l.Prefix)
+	}
+	if err := l.build(o.Targets); err != nil {
+		return nil, errors.Join(fmt.Errorf("build lab: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// ErrNotRoot is returned to callers that are not root.
+var ErrNotRoot = errors.New("a lab needs root")
+
+func (l *Lab) build(targets int) error {
+	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
+		return err
+	}
+	var err error
+	if l.watcher, err = startWatcher(l.Prefix); err != nil {
+		return err
+	}
+	l.Client = l.host("client", clientNumber)
+	l.Router = l.host("rh1", routerNumber)
+	for i := range targets {
+		l.Targets = append(l.Targets, l.host(fmt.Sprintf("t%d", i+1), targetNumber+i+1))
+	}
+	for _, h := range l.Hosts() {
+		if err := os.MkdirAll(h.Dir(), 0o755); err != nil {
+			return err
+		}
+	}
+	return l.network()
+}
+
+func (l *Lab) host(name string, number int) *Host {
+	return &Host{
+		Name: name, Namespace: l.Prefix + "-" + name, lab: l,
+		Data: address(dataNetwork, number), XCF: address(xcfNetwork, number),
+	}
+}
+
+// address returns the host with that number in a /24 network.
+func address(network netip.Prefix, number int) netip.Prefix {
+	a := network.Addr().As4()
+	a[3] = byte(number)
+	return netip.PrefixFrom(netip.AddrFrom4(a), network.Bits())
+}
+
+// Hosts lists all hosts: the client, the routing host, the targets.
+func (l *Lab) Hosts() []*Host { return append([]*Host{l.Client, l.Router}, l.Targets...) }
+
+// Close ends all processes and removes everything that the lab made. It may be called again.
+func (l *Lab) Close() error {
+	var errs []error
+	l.mu.Lock()
+	processes := l.processes
+	l.processes = nil
+	l.mu.Unlock()
+	for _, p := range slices.Backward(processes) {
+		p.Stop()
+	}
+	for _, f := range slices.Backward(l.atClose) {
+		errs = append(errs, f())
+	}
+	l.atClose = nil
+	errs = append(errs, removeNetwork(l.Prefix), unmountBelow(l.Dir))
+	if !l.keepDir {
+		errs = append(errs, os.RemoveAll(l.Dir))
+	}
+	if l.watcher != nil {
+		errs = append(errs, l.watcher.dismiss())
+		l.watcher = nil
+	}
+	return errors.Join(errs...)
+}
+
+// Path returns a path below the lab's directory.
+func (l *Lab) Path(elem ...string) string { return filepath.Join(append([]string{l.Dir}, elem...)...) }
+
+// Until calls try every few milliseconds until it returns nil, and gives up with its last error when ctx ends.
+func Until(ctx context.Context, what string, try func() error) error {
+	pause := time.Millisecond
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s: %w", what, err)
+		case <-time.After(pause):
+			pause = min(2*pause, 50*time.Millisecond)
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package lab
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// The names of every host's interfaces, in its own namespace.
+const (
+	DataInterface = "data0"
+	XCFInterface  = "xcf0"
+)
+
+// switchOf and xcfSwitch name the namespaces of the two bridges.
+func (l *Lab) dataSwitch() string { return l.Prefix + "-sw" }
+func (l *Lab) xcfSwitch() string  { return l.Prefix + "-xcf" }
+
+// network makes namespaces, bridges and links. The routing host's data interface gets no address: it is the
+// forwarder's, and the kernel must not answer there.
+func (l *Lab) network() error {
+	for _, ns := range []string{l.dataSwitch(), l.xcfSwitch()} {
+		if err := addNamespace(ns); err != nil {
+			return err
+		}
+		if err := ip(ns, "link add br0 type bridge mcast_snooping 0\nlink set br0 up\n"); err != nil {
+			return err
+		}
+	}
+	for _, h := range l.Hosts() {
+		if err := addNamespace(h.Namespace); err != nil {
+			return err
+		}
+		if err := ip(h.Namespace, "link set lo up\n"); err != nil {
+			return err
+		}
+		if err := l.plug(h, l.dataSwitch(), DataInterface, h == l.Router); err != nil {
+			return err
+		}
+		if h == l.Client {
+			continue
+		}
+		if err := l.plug(h, l.xcfSwitch(), XCFInterface, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plug connects a host to a bridge.
+func (l *Lab) plug(h *Host, bridge, name string, bare bool) error {
+	port := "p-" + h.Name
+	err := ip(bridge, fmt.Sprintf("link add %s type veth peer name %s netns %s\nlink set %s master br0 up\n",
+		port, name, h.Namespace, port))
+	if err != nil {
+		return err
+	}
+	if err := noOffloads(bridge, port); err != nil {
+		return err
+	}
+	if err := noOffloads(h.Namespace, name); err != nil {
+		return err
+	}
+	commands := fmt.Sprintf("link set %s up\n", name)
+	if addr := h.Data; !bare {
+		if name == XCFInterface {
+			addr = h.XCF
+		}
+		commands = fmt.Sprintf("addr add %s dev %s\n", addr, name) + commands
+	}
+	return ip(h.Namespace, commands)
+}
+
+// addNamespace makes a network namespace without IPv6 (its neighbour discovery would only be noise in captures), and
+// without the metrics of former connections that a kernel applies to new ones.
+func addNamespace(name string) error {
+	if err := run("ip", "netns", "add", name); err != nil {
+		return err
+	}
+	return inNamespace(name, func() error {
+		for key, value := range map[string]string{
+			"net/ipv6/conf/all/disable_ipv6": "1", "net/ipv6/conf/default/disable_ipv6": "1",
+			"net/ipv4/tcp_no_metrics_save": "1",
+		} {
+			err := os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0)
+			if err != nil && !os.IsNotExist(err) {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// noOffloads makes an interface send and receive what is on the wire: one frame per segment, with its checksum.
+func noOffloads(namespace, name string) error {
+	return run("ip", "netns", "exec", namespace, "ethtool", "-K", name,
+		"rx", "off", "tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")
+}
+
+// ip runs commands of ip(8), one a line, in a namespace.
+func ip(namespace, commands string) error {
+	cmd := exec.Command("ip", "-n", namespace, "-batch", "-")
+	cmd.Stdin = strings.NewReader(commands)
+	return output(cmd)
+}
+
+func run(name string, args ...string) error { return output(exec.Command(name, args...)) }
+
+// output runs a command; what it printed becomes part of the error.
+func output(cmd *exec.Cmd) error {
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}

@@ -1,0 +1,147 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stopTime is how long a process may take to end on SIGTERM before it is killed.
+const stopTime = 5 * time.Second
+
+// Process is a program on a host. Its output goes to the file LogPath.
+type Process struct {
+	Name    string
+	LogPath string
+	cmd     *exec.Cmd
+	done    chan struct{} // closed when it has ended
+	err     error         // how; valid after done
+	stop    sync.Once
+}
+
+// ErrEnded says that a process ended before it was ready.
+var ErrEnded = errors.New("process has ended")
+
+// Start starts a program on the host, in a process group of its own. The log of an earlier process of that name is
+// continued. Lab.Close ends it.
+func (h *Host) Start(name string, argv ...string) (*Process, error) {
+	p := &Process{Name: name, LogPath: h.Path(name + ".log"), done: make(chan struct{})}
+	log, err := os.OpenFile(p.LogPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = log.Close() }() // the process has its own descriptor
+	p.cmd = h.command(context.Background(), argv)
+	p.cmd.Dir = h.Dir()
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s on %s: %w", name, h.Name, err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	h.lab.mu.Lock()
+	defer h.lab.mu.Unlock()
+	h.lab.processes = append(h.lab.processes, p)
+	return p, nil
+}
+
+// command wraps argv for the host. ip-netns(8) also gives it the namespace's own /sys, and then becomes the program,
+// so the process's number is the program's.
+func (h *Host) command(ctx context.Context, argv []string) *exec.Cmd {
+	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", h.Namespace}, argv...)...)
+}
+
+// Run runs a program on the host to its end and returns its standard output. Its error has what it said on standard
+// error.
+func (h *Host) Run(ctx context.Context, argv ...string) ([]byte, error) {
+	cmd := h.command(ctx, argv)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		return out, fmt.Errorf("%s on %s: %w: %s", strings.Join(argv, " "), h.Name, err, bytes.TrimSpace(errs.Bytes()))
+	}
+	return out, nil
+}
+
+// PID is the process's number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Err waits for the end and says how it was; nil is exit status 0.
+func (p *Process) Err() error {
+	<-p.done
+	return p.err
+}
+
+// Signal sends a signal to the process.
+func (p *Process) Signal(s syscall.Signal) error { return unix.Kill(p.PID(), s) }
+
+// Stop ends the process and its group: SIGTERM first, SIGKILL after 5 s. It returns when the process has ended.
+func (p *Process) Stop() {
+	p.stop.Do(func() {
+		_ = unix.Kill(-p.PID(), unix.SIGTERM) // it may have ended
+		select {
+		case <-p.done:
+		case <-time.After(stopTime):
+		}
+		_ = unix.Kill(-p.PID(), unix.SIGKILL)
+		<-p.done
+	})
+}
+
+// Kill ends the process by SIGKILL, which it cannot notice.
+func (p *Process) Kill() {
+	_ = unix.Kill(-p.PID(), unix.SIGKILL) // it may have ended
+	<-p.done
+}
+
+// Ready waits until check returns nil. It fails when ctx or the process ends first; its error then has the last lines
+// of the log.
+func (p *Process) Ready(ctx context.Context, check func() error) error {
+	ended := false
+	err := Until(ctx, p.Name+" is ready", func() error {
+		select {
+		case <-p.done:
+			ended = true
+			return nil
+		default:
+			return check()
+		}
+	})
+	switch {
+	case ended:
+		return fmt.Errorf("%s: %w (%v): %s", p.Name, ErrEnded, p.err, p.lastLines())
+	case err != nil:
+		return fmt.Errorf("%w: %s", err, p.lastLines())
+	}
+	return nil
+}
+
+// Log returns what the process has printed so far.
+func (p *Process) Log() string {
+	text, err := os.ReadFile(p.LogPath)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+func (p *Process) lastLines() string {
+	lines := strings.Split(strings.TrimSpace(p.Log()), "\n")
+	return strings.Join(lines[max(0, len(lines)-5):], " | ")
+}
