@@ -13,6 +13,7 @@ import (
 type conn struct {
 	tuple          wire.Tuple
 	number         int // of the incarnation on this tuple, from 1
+	clientMAC      wire.MAC
 	client, server half
 	established    bool
 	first          int

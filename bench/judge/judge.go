@@ -42,6 +42,7 @@ type Report struct {
 	Conns      []Conn      // established connections, in the order of their first frame
 	Resets     int         // RST frames from or to the DVIPA
 	Strays     int         // segments of clients that belong to no connection
+	Flooded    int         // segments in the client's name from another MAC: a switch showed us what was forwarded
 	Frames     int         // frames of the capture
 }
 
@@ -221,6 +222,8 @@ func (j *Live) tcp(at time.Time) {
 		return
 	}
 	switch {
+	case c != nil && toServer && s.Link.Src != c.clientMAC:
+		j.report.Flooded++
 	case c != nil:
 		j.segment(c, s, toServer)
 	case s.Segment.Flags.Has(wire.RST):
@@ -316,7 +319,7 @@ func (j *Live) missing(streams map[netip.AddrPort][]Stream) {
 
 // newConn begins a connection with the client's SYN.
 func newConn(tuple wire.Tuple, number int, s *segment) *conn {
-	c := &conn{tuple: tuple, number: number, first: s.index, opened: s.time}
+	c := &conn{tuple: tuple, number: number, first: s.index, opened: s.time, clientMAC: s.Link.Src}
 	c.client = half{name: "client", rule: StreamToServer}
 	c.server = half{name: "service", rule: StreamToClient}
 	c.client.synchronise(s.Segment.Seq, s.Segment.Options)

@@ -36,6 +36,10 @@ func TestHarmlessPasses(t *testing.T) {
 			a.TSVal, b.TSVal = b.TSVal, a.TSVal
 			return items
 		}, 0},
+		"what was forwarded is flooded back": {func(items []*item) []*item {
+			items = after(items, secondData, secondData, func(it *item) { it.mac = routerMAC })
+			return after(items, syn, syn, func(it *item) { it.mac = routerMAC })
+		}, 0},
 		"D-SACK": {func(items []*item) []*item {
 			return after(items, clientAck, clientAck, sackBlock(iss.Add(1), iss.Add(4)))
 		}, 0},
