@@ -30,7 +30,10 @@ var (
 	client6  = netip.MustParseAddrPort("[fd77::100]:40000")
 )
 
-const answerTimeout = 5 * time.Second
+const (
+	answerTimeout = 5 * time.Second
+	shortly       = 30 * time.Millisecond // for nothing to come
+)
 
 func needRoot(t *testing.T) {
 	t.Helper()

@@ -1,0 +1,208 @@
+package target
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"baton/control/transfer"
+	"baton/fastpath/wire"
+)
+
+// newPinDir is a bpffs of the test's own.
+func newPinDir(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "bpffs")
+	mounted, err := mountBPFFS(dir)
+	if err != nil || mounted != dir {
+		t.Fatalf("mounted %q: %v", mounted, err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+func (l *lab) guard(t *testing.T, dir string, services ...netip.AddrPort) *Guard {
+	t.Helper()
+	g, err := OpenGuard(l.Namespace, dir, []string{l.dev, "absent0"}, services)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	return g
+}
+
+func (l *lab) counters(t *testing.T, g *Guard) Counters {
+	t.Helper()
+	c, err := g.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// What would make the host speak about a connection that it does not have is dropped, and counted under its name; what
+// is no business of the guard's passes.
+func TestGuardDropsStrangers(t *testing.T) {
+	other := netip.AddrPortFrom(service4.Addr(), 81)
+	data := wire.Segment{Seq: 1, Ack: 2, Flags: wire.ACK | wire.PSH, Window: 100, Payload: []byte("x")}
+	syn := wire.Segment{Seq: 1, Flags: wire.SYN, Window: 100}
+	tests := []struct {
+		name     string
+		src, dst netip.AddrPort
+		listen   bool
+		segment  wire.Segment
+		mangle   func([]byte) []byte
+		want     Counters
+		answered bool
+	}{
+		{name: "SYN", src: client4, dst: service4, listen: true, segment: syn, want: Counters{SYN: 1}},
+		{name: "SYN ipv6", src: client6, dst: service6, listen: true, segment: syn, want: Counters{SYN: 1}},
+		{name: "stray data, listener", src: client4, dst: service4, listen: true, segment: data, want: Counters{Listener: 1}},
+		{name: "stray data, listener, ipv6", src: client6, dst: service6, listen: true, segment: data,
+			want: Counters{Listener: 1}},
+		{name: "stray data, nobody", src: client4, dst: service4, segment: data, want: Counters{NoSocket: 1}},
+		{name: "SYN+ACK", src: client4, dst: service4, segment: wire.Segment{Flags: wire.SYN | wire.ACK},
+			want: Counters{NoSocket: 1}},
+		{name: "fragment", src: client4, dst: service4, listen: true, segment: data, mangle: fragment,
+			want: Counters{Fragment: 1}},
+		{name: "truncated", src: client4, dst: service4, listen: true, segment: data, mangle: truncate,
+			want: Counters{Malformed: 1}},
+		{name: "SYN behind a hop-by-hop header", src: client6, dst: service6, listen: true, segment: syn, mangle: hopByHop,
+			want: Counters{SYN: 1}},
+		{name: "SYN behind a fragment header", src: client6, dst: service6, listen: true, segment: syn,
+			mangle: fragmentHeader, want: Counters{Fragment: 1}},
+		{name: "another port of the address", src: client4, dst: other, segment: syn, answered: true},
+		{name: "another address", src: client4, dst: netip.MustParseAddrPort("10.77.0.21:80"), listen: true, segment: syn,
+			answered: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLab(t)
+			if tt.listen {
+				l.listen(t, "tcp", ":80", false)
+			}
+			g := l.guard(t, newPinDir(t), service4, service6)
+			frame := wire.AppendTCP(nil, wire.Link{Dst: tapMAC, Src: agentMAC}, tt.src, tt.dst, tt.segment)
+			if tt.mangle != nil {
+				frame = tt.mangle(frame)
+			}
+			if err := l.nic.Write(frame); err != nil {
+				t.Fatal(err)
+			}
+			if got := l.counters(t, g); got != tt.want {
+				t.Errorf("counters %+v, want %+v", got, tt.want)
+			}
+			if _, ok := l.next(t, shortly); ok != tt.answered {
+				t.Errorf("answered %v, want %v", ok, tt.answered)
+			}
+		})
+	}
+}
+
+// fragment sets More Fragments and mends the header's checksum (RFC 1624: subtracting from the sum's complement).
+func fragment(frame []byte) []byte {
+	frame[14+6] |= 0x20
+	sum := uint32(frame[14+10])<<8 | uint32(frame[14+11])
+	sum = 0xffff - sum + 0x2000
+	sum = 0xffff - (sum&0xffff + sum>>16)
+	frame[14+10], frame[14+11] = byte(sum>>8), byte(sum)
+	return frame
+}
+
+func truncate(frame []byte) []byte { return frame[:14+20+8] }
+
+// hopByHop puts an empty hop-by-hop options header behind the IPv6 header (RFC 8200 section 4.3).
+func hopByHop(frame []byte) []byte { return extend(frame, 0, []byte{6, 0, 1, 4, 0, 0, 0, 0}) }
+
+// fragmentHeader puts an atomic fragment's header there (RFC 8200 section 4.5).
+func fragmentHeader(frame []byte) []byte { return extend(frame, 44, []byte{6, 0, 0, 0, 0, 0, 0, 1}) }
+
+func extend(frame []byte, kind byte, header []byte) []byte {
+	frame[14+5] += byte(len(header))
+	frame[14+6] = kind
+	return append(append(append([]byte{}, frame[:14+40]...), header...), frame[14+40:]...)
+}
+
+// Segments of an imported connection pass, to the end: also those for its TIME-WAIT.
+func TestGuardPassesConnections(t *testing.T) {
+	for _, end := range [][2]netip.AddrPort{{client4, service4}, {client6, service6}} {
+		t.Run(fmt.Sprint(end[1]), func(t *testing.T) {
+			l := newLab(t)
+			ln := l.listen(t, "tcp", ":80", false)
+			g := l.guard(t, newPinDir(t), service4, service6)
+			r := record(end[0], end[1], request, func(*transfer.Record) {})
+			mustImport(t, l.importer(t), r, end[1])
+			c := accept(t, ln)
+			checkConversation(t, l, c, r)
+			l.drain(t)
+			c.Close()
+			peer := newClient(l, r)
+			peer.snd, peer.rcv = peer.snd.Add(4), peer.rcv.Add(5000)
+			peer.receive(t, 1)
+			peer.send(t, wire.ACK|wire.FIN, "")
+			before := l.counters(t, g)
+			peer.snd--
+			peer.send(t, wire.ACK|wire.FIN, "") // again: TIME-WAIT answers
+			if _, ok := l.next(t, answerTimeout); !ok {
+				t.Error("TIME-WAIT did not answer")
+			}
+			after := l.counters(t, g)
+			if after.Passed != before.Passed+1 || after != (Counters{Passed: after.Passed}) {
+				t.Errorf("counters %+v, then %+v: want one more passed", before, after)
+			}
+		})
+	}
+}
+
+// The guard stays when its process is gone, the next one takes over without a gap, and without pins it is gone.
+func TestGuardOutlivesItsProcess(t *testing.T) {
+	l := newLab(t)
+	l.listen(t, "tcp4", ":80", false)
+	dir := newPinDir(t)
+	syn := wire.Segment{Seq: 1, Flags: wire.SYN, Window: 100}
+	silent := func(when string) {
+		t.Helper()
+		l.send(t, client4, service4, syn)
+		if _, ok := l.next(t, shortly); ok {
+			t.Errorf("%s: the SYN was answered", when)
+		}
+	}
+	g := l.guard(t, dir, service4)
+	silent("at first")
+	g.Close()
+	silent("without a process")
+	g = l.guard(t, dir, service4)
+	silent("with the next process")
+	if got := l.counters(t, g); got.SYN != 3 {
+		t.Errorf("counted %d SYNs over two lives, want 3", got.SYN)
+	}
+	l.guard(t, dir, service6)
+	l.send(t, client4, service4, syn)
+	if _, ok := l.next(t, answerTimeout); !ok {
+		t.Error("a service that is not configured any more is still guarded")
+	}
+	g = l.guard(t, dir, service4)
+	g.Close()
+	if err := os.Remove(filepath.Join(dir, linkPrefix+l.dev)); err != nil {
+		t.Fatal(err)
+	}
+	l.send(t, clientPort(1), service4, syn)
+	if _, ok := l.next(t, answerTimeout); !ok {
+		t.Error("the SYN is dropped without pins")
+	}
+}
+
+func TestGuardNeedsAnInterface(t *testing.T) {
+	l := newLab(t)
+	if _, err := OpenGuard(l.Namespace, newPinDir(t), []string{"absent0"}, nil); err == nil {
+		t.Error("guards no interface at all")
+	}
+}
