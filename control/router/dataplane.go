@@ -27,8 +27,8 @@ type Dataplane interface {
 	Thaw(id flow.ID) error
 	// Switch sends what was held to the owner, in order, and makes it the flow's owner. Answered by flow.Switched.
 	Switch(id flow.ID, owner flow.OwnerID) error
-	// Close forgets a flow that the router owns and ended; its late segments count as unknown.
-	Close(id flow.ID) error
+	// CloseFlow forgets a flow that the router owns and ended; its late segments count as unknown.
+	CloseFlow(id flow.ID) error
 	// Remove forgets a flow that a target owned, if the entry still is of this incarnation (an end report of an older
 	// one changes nothing). It takes effect after the configured linger.
 	Remove(inc wire.Incarnation) error
