@@ -24,7 +24,8 @@ const (
 	diagInfo      = 2  // INET_DIAG_INFO: struct tcp_info
 	diagSkMemInfo = 7  // INET_DIAG_SKMEMINFO: u32 indexed by SK_MEMINFO_*
 	diagSkV6Only  = 11 // INET_DIAG_SKV6ONLY: u8
-	diagULPInfo   = 16 // INET_DIAG_ULP_INFO: nested
+	diagMD5Sig    = 18 // INET_DIAG_MD5SIG: struct tcp_diag_md5sig of each key
+	diagULPInfo   = 19 // INET_DIAG_ULP_INFO: nested
 	ulpInfoName   = 1  // INET_ULP_INFO_NAME: string
 
 	memInfoRcvbuf = 1 // SK_MEMINFO_RCVBUF
@@ -91,6 +92,7 @@ type Socket struct {
 	V6Only    bool
 	IPv6      bool // an AF_INET6 socket, whatever its addresses are
 	MPTCP     bool // a subflow of an MPTCP socket
+	MD5       bool // has keys for TCP MD5 (RFC 2385)
 }
 
 // diag asks the kernel about TCP sockets of one namespace. Safe for concurrent use; requests wait for each other.
@@ -299,6 +301,8 @@ func (s *Socket) attribute(kind uint16, value []byte) {
 		s.Rcvbuf = binary.NativeEndian.Uint32(value[4*memInfoRcvbuf:])
 	case kind == diagSkV6Only && len(value) > 0:
 		s.V6Only = value[0] != 0
+	case kind == diagMD5Sig:
+		s.MD5 = len(value) > 0
 	case kind == diagULPInfo:
 		eachAttribute(value, func(kind uint16, value []byte) {
 			s.MPTCP = s.MPTCP || kind == ulpInfoName && string(value) == "mptcp\x00"

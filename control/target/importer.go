@@ -26,7 +26,7 @@ var (
 	ErrLeftover     = errors.New("a socket of an earlier connection with this tuple could not be removed: set net.ipv4.tcp_rfc1337=0")
 	ErrRefused      = errors.New("the kernel refused the connection")
 	ErrRecord       = errors.New("record cannot be imported into a kernel")
-	ErrSwallowed    = errors.New("the kernel's packet filter or TCP swallowed the connection's first segment: accept it in INPUT, on the interface baton*")
+	ErrSwallowed    = errors.New("the packet filter swallowed the connection's first segment: accept it, on the interfaces baton*, in the input chain")
 )
 
 // The smallest MSS of a client that the kernel takes (net/core/filter.c: TCP_MIN_MSS of the family).
