@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Frames that the forwarder makes itself: SYN-ACK, the answer to a keep-alive probe, ARP (RFC 826) and neighbour
+ * discovery (RFC 4861), ICMP echo (RFC 792, RFC 4443). Each is built in the buffer of the frame that it answers and
+ * leaves by the port where that came in.
+ */
+#include "forwarder.h"
+
+enum {
+	HOP_LIMIT = 64,
+	ARP_LEN = 28,
+	ARP_REQUEST = 1,
+	ARP_REPLY = 2,
+	ICMP_ECHO = 8,
+	ICMP_ECHO_REPLY = 0,
+	ICMP6_ECHO = 128,
+	ICMP6_ECHO_REPLY = 129,
+	ICMP6_SOLICIT = 135,
+	ICMP6_ADVERT = 136,
+	ND_LEN = 24,        /* solicitation or advertisement without options */
+	ND_OPTION_LEN = 8,  /* link-layer address */
+	ND_SOURCE = 1,
+	ND_TARGET = 2,
+	ND_HOP_LIMIT = 255, /* proof that it was not routed */
+};
+
+const struct local *local_find(const struct baton_forwarder *f, struct baton_ip addr, uint16_t port)
+{
+	for (uint32_t i = 0; i < f->local_count; i++) {
+		const struct local *l = &f->locals[i];
+
+		if (baton_ip_equal(l->addr, addr) && (l->port == ANY_PORT || l->port == port))
+			return l;
+	}
+	return NULL;
+}
+
+static void drop(struct baton_forwarder *f, struct packet *p, enum baton_counter reason)
+{
+	frame_drop(f, p->port, &p->buf, reason);
+}
+
+/* room_make makes sure that len octets can be written at p->buf.data. Its old content is lost if it had to move. */
+static bool room_make(struct baton_forwarder *f, struct packet *p, uint32_t len)
+{
+	struct baton_port *port = &f->ports[p->port];
+	struct baton_buf larger;
+
+	if (p->buf.room >= len)
+		return true;
+	if (port->ops->alloc(port, &larger))
+		return false;
+	port->ops->free(port, &p->buf, 1);
+	p->buf = larger;
+	return larger.room >= len;
+}
+
+static void send(struct baton_forwarder *f, struct packet *p, uint32_t len, enum baton_counter counter)
+{
+	p->buf.len = len;
+	if (frame_stage(f, p->port, &p->buf))
+		count(f, counter);
+	else
+		drop(f, p, BATON_DROP_TX_FULL);
+}
+
+static void write_eth(struct baton_forwarder *f, const struct packet *p, const uint8_t dst[BATON_MAC_LEN], uint16_t type)
+{
+	memcpy(p->buf.data, dst, BATON_MAC_LEN);
+	memcpy(p->buf.data + BATON_MAC_LEN, f->ports[p->port].mac, BATON_MAC_LEN);
+	store16(p->buf.data + 12, type);
+}
+
+/* write_ip writes the header of a packet from p's destination to p's source and returns where its payload begins. */
+static uint8_t *write_ip(const struct packet *p, uint8_t proto, uint16_t payload_len)
+{
+	uint8_t *ip = p->buf.data + ETH_LEN;
+
+	if (p->ip6) {
+		store32(ip, 6u << 28);
+		store16(ip + 4, payload_len);
+		ip[6] = proto;
+		ip[7] = HOP_LIMIT;
+		store_ip6(ip + 8, p->dst);
+		store_ip6(ip + 24, p->src);
+		return ip + IP6_LEN;
+	}
+	store16(ip, 0x4500);
+	store16(ip + 2, (uint16_t)(IP4_LEN + payload_len));
+	store32(ip + 4, 0x4000); /* identification 0, don't fragment (RFC 6864 4.1) */
+	ip[8] = HOP_LIMIT;
+	ip[9] = proto;
+	store16(ip + 10, 0);
+	store32(ip + 12, (uint32_t)p->dst.lo);
+	store32(ip + 16, (uint32_t)p->src.lo);
+	store_checksum(ip + 10, sum_add(0, ip, IP4_LEN));
+	return ip + IP4_LEN;
+}
+
+/* ---- TCP */
+
+struct reply {
+	uint32_t seq, ack;
+	uint16_t window;
+	uint8_t flags;
+	uint8_t options_len;
+	uint8_t options[40];
+};
+
+static void add_option(struct reply *r, const void *bytes, uint8_t len)
+{
+	memcpy(r->options + r->options_len, bytes, len);
+	r->options_len += len;
+}
+
+static void add_timestamps(struct reply *r, uint32_t val, uint32_t ecr)
+{
+	uint8_t o[10] = {8, 10};
+
+	store32(o + 2, val);
+	store32(o + 6, ecr);
+	add_option(r, o, sizeof(o));
+}
+
+static void send_tcp(struct baton_forwarder *f, struct packet *p, const struct reply *r, enum baton_counter counter)
+{
+	uint16_t tcp_len = (uint16_t)(TCP_LEN + r->options_len);
+	uint32_t len = ETH_LEN + (p->ip6 ? IP6_LEN : IP4_LEN) + tcp_len;
+	uint8_t peer[BATON_MAC_LEN];
+
+	memcpy(peer, p->buf.data + BATON_MAC_LEN, sizeof(peer));
+	if (!room_make(f, p, len)) {
+		drop(f, p, BATON_DROP_NO_BUFFER);
+		return;
+	}
+	write_eth(f, p, peer, p->ip6 ? ETH_TYPE_IP6 : ETH_TYPE_IP4);
+	uint8_t *tcp = write_ip(p, PROTO_TCP, tcp_len);
+
+	store16(tcp, p->dport);
+	store16(tcp + 2, p->sport);
+	store32(tcp + 4, r->seq);
+	store32(tcp + 8, r->ack);
+	store16(tcp + 12, (uint16_t)((tcp_len / 4) << 12 | r->flags));
+	store16(tcp + 14, r->window);
+	store32(tcp + 16, 0); /* checksum, urgent pointer */
+	memcpy(tcp + TCP_LEN, r->options, r->options_len);
+	store_checksum(tcp + 16, sum_add(sum_pseudo(p->dst, p->src, PROTO_TCP, tcp_len), tcp, tcp_len));
+	send(f, p, len, counter);
+}
+
+/* synack_options writes them in the order and with the padding that Linux uses. */
+static void synack_options(struct baton_forwarder *f, const struct packet *p, const struct tcp_options *offered,
+			   const struct baton_tuple *t, struct reply *r)
+{
+	static const uint8_t nops[] = {1, 1}, sack[] = {4, 2};
+	const struct baton_service *s = &f->services[p->service];
+
+	add_option(r, (uint8_t[]){2, 4, (uint8_t)(s->own_mss >> 8), (uint8_t)s->own_mss}, 4);
+	if (offered->sack || offered->timestamps)
+		add_option(r, offered->sack ? sack : nops, 2);
+	if (offered->timestamps)
+		add_timestamps(r, (uint32_t)f->now_ms + baton_cookie_ts_offset(&f->cookies, t), offered->ts_val);
+	else if (offered->sack)
+		add_option(r, nops, 2);
+	if (offered->scale != BATON_COOKIE_NO_SCALE)
+		add_option(r, (uint8_t[]){1, 3, 3, s->scale}, 4);
+}
+
+static uint16_t default_mss(const struct packet *p)
+{
+	return p->ip6 ? 1220 : 536; /* RFC 9293 MUST-15 */
+}
+
+void answer_synack(struct baton_forwarder *f, struct packet *p)
+{
+	const struct baton_service *s = &f->services[p->service];
+	const struct tcp_options offered = parse_tcp_options(p);
+	const struct baton_tuple t = packet_tuple(p);
+	const struct baton_options o = {offered.mss ? offered.mss : default_mss(p), offered.scale, offered.sack};
+	/* A window in a SYN-ACK is never scaled (RFC 7323 2.2). Data in the SYN is not acknowledged: it comes again. */
+	struct reply r = {
+		.seq = baton_cookie_make(&f->cookies, &t, p->seq, &o),
+		.ack = p->seq + 1,
+		.window = (uint16_t)(s->window < 65535 ? s->window : 65535),
+		.flags = TCP_SYN | TCP_ACK,
+	};
+
+	synack_options(f, p, &offered, &t, &r);
+	send_tcp(f, p, &r, BATON_SYNACK);
+}
+
+void answer_probe(struct baton_forwarder *f, struct packet *p, const struct flow *w)
+{
+	const struct tcp_options o = parse_tcp_options(p);
+	uint32_t window = f->services[w->service].window >> w->handshake.rcv_scale;
+	struct reply r = {
+		.seq = w->iss + 1,
+		.ack = w->irs + 1,
+		.window = (uint16_t)(window < 65535 ? window : 65535),
+		.flags = TCP_ACK,
+	};
+
+	if ((w->handshake.has & BATON_HAS_TIMESTAMPS) && o.timestamps) {
+		add_option(&r, (uint8_t[]){1, 1}, 2);
+		add_timestamps(&r, (uint32_t)f->now_ms + w->ts_offset, o.ts_val);
+	}
+	send_tcp(f, p, &r, BATON_PROBE_REPLY);
+}
+
+/* ---- neighbours */
+
+/* neighbour_report consumes p. */
+static void neighbour_report(struct baton_forwarder *f, struct packet *p, struct baton_ip addr, const uint8_t *mac)
+{
+	struct baton_punt *punt;
+
+	if (!token_take(&f->neighbours, f->now_ms, NEIGHBOURS_PER_SECOND)) {
+		drop(f, p, BATON_DROP_ARP);
+		return;
+	}
+	punt = punt_begin(f, BATON_NEIGHBOUR, NULL, 0);
+	if (!punt) {
+		drop(f, p, BATON_DROP_RING_FULL);
+		return;
+	}
+	punt->tuple.client = addr;
+	punt->port = p->port;
+	memcpy(punt->mac, mac, BATON_MAC_LEN);
+	punt_end(f, punt);
+	f->ports[p->port].ops->free(&f->ports[p->port], &p->buf, 1);
+}
+
+static void arp_reply(struct baton_forwarder *f, struct packet *p)
+{
+	uint8_t *arp = p->buf.data + ETH_LEN;
+	uint8_t sender[10], target[4]; /* MAC and IP; IP */
+
+	memcpy(sender, arp + 8, sizeof(sender));
+	memcpy(target, arp + 24, sizeof(target));
+	write_eth(f, p, sender, ETH_TYPE_ARP);
+	store16(arp + 6, ARP_REPLY);
+	memcpy(arp + 8, f->ports[p->port].mac, BATON_MAC_LEN);
+	memcpy(arp + 14, target, sizeof(target));
+	memcpy(arp + 18, sender, sizeof(sender));
+	send(f, p, ETH_LEN + ARP_LEN, BATON_ARP_REPLY);
+}
+
+void answer_arp(struct baton_forwarder *f, struct packet *p)
+{
+	const uint8_t *arp = p->buf.data + ETH_LEN;
+
+	if (p->buf.len < ETH_LEN + ARP_LEN) {
+		drop(f, p, BATON_DROP_TRUNCATED);
+		return;
+	}
+	/* Ethernet, IPv4, address lengths 6 and 4 */
+	bool sane = load32(arp) == 0x00010800 && load16(arp + 4) == 0x0604 && !(arp[8] & 1);
+	uint16_t op = load16(arp + 6);
+
+	if (sane && op == ARP_REQUEST && local_find(f, baton_ip_from4(load32(arp + 24)), p->port))
+		arp_reply(f, p);
+	else if (sane && op == ARP_REPLY)
+		neighbour_report(f, p, baton_ip_from4(load32(arp + 14)), arp + 8);
+	else
+		drop(f, p, BATON_DROP_ARP);
+}
+
+/* nd_option finds the link-layer address option of that type, or returns NULL. */
+static const uint8_t *nd_option(const struct packet *p, uint8_t type)
+{
+	uint32_t at = p->l4 + ND_LEN;
+
+	while (at + ND_OPTION_LEN <= p->end) {
+		const uint8_t *o = p->buf.data + at;
+
+		if (o[0] == type && o[1] == 1)
+			return o + 2;
+		if (o[1] == 0)
+			return NULL;
+		at += o[1] * 8u;
+	}
+	return NULL;
+}
+
+/* nd_advertise answers a solicitation for target; one without a source address (duplicate address detection) is
+ * answered to all nodes (RFC 4861 7.2.4). */
+static void nd_advertise(struct baton_forwarder *f, struct packet *p, struct baton_ip target)
+{
+	static const uint8_t all_nodes[] = {0x33, 0x33, 0, 0, 0, 1};
+	bool detection = p->src.hi == 0 && p->src.lo == 0;
+	uint8_t peer[BATON_MAC_LEN];
+
+	memcpy(peer, p->buf.data + BATON_MAC_LEN, sizeof(peer));
+	if (!room_make(f, p, ETH_LEN + IP6_LEN + ND_LEN + ND_OPTION_LEN)) {
+		drop(f, p, BATON_DROP_NO_BUFFER);
+		return;
+	}
+	if (detection)
+		p->src = (struct baton_ip){0xff02ull << 48, 1};
+	p->dst = target;
+	write_eth(f, p, detection ? all_nodes : peer, ETH_TYPE_IP6);
+	uint8_t *nd = write_ip(p, PROTO_ICMP6, ND_LEN + ND_OPTION_LEN);
+
+	p->buf.data[ETH_LEN + 7] = ND_HOP_LIMIT;
+	store32(nd, (uint32_t)ICMP6_ADVERT << 24);
+	nd[4] = detection ? 0x20 : 0x60; /* override; solicited */
+	nd[5] = nd[6] = nd[7] = 0;
+	store_ip6(nd + 8, target);
+	nd[24] = ND_TARGET;
+	nd[25] = 1;
+	memcpy(nd + 26, f->ports[p->port].mac, BATON_MAC_LEN);
+	store_checksum(nd + 2, sum_add(sum_pseudo(p->dst, p->src, PROTO_ICMP6, ND_LEN + ND_OPTION_LEN), nd,
+				       ND_LEN + ND_OPTION_LEN));
+	send(f, p, ETH_LEN + IP6_LEN + ND_LEN + ND_OPTION_LEN, BATON_ARP_REPLY);
+}
+
+static void answer_nd(struct baton_forwarder *f, struct packet *p, uint8_t type)
+{
+	const uint8_t *nd = p->buf.data + p->l4;
+
+	if (p->end - p->l4 < ND_LEN || p->buf.data[ETH_LEN + 7] != ND_HOP_LIMIT || nd[1] != 0) {
+		drop(f, p, BATON_DROP_ARP);
+		return;
+	}
+	struct baton_ip target = load_ip6(nd + 8);
+	const uint8_t *mac = nd_option(p, ND_TARGET);
+
+	if (type == ICMP6_SOLICIT && local_find(f, target, p->port))
+		nd_advertise(f, p, target);
+	else if (type == ICMP6_ADVERT && mac && !(mac[0] & 1))
+		neighbour_report(f, p, target, mac);
+	else
+		drop(f, p, BATON_DROP_ARP);
+}
+
+/* ---- echo */
+
+static void echo_reply(struct baton_forwarder *f, struct packet *p)
+{
+	uint8_t *d = p->buf.data, *icmp = d + p->l4;
+	uint32_t len = p->end - p->l4;
+	uint8_t peer[BATON_MAC_LEN];
+
+	memcpy(peer, d + BATON_MAC_LEN, sizeof(peer));
+	/* The reply is as long as the request; IPv4 options are not echoed, their room is given up. */
+	write_eth(f, p, peer, p->ip6 ? ETH_TYPE_IP6 : ETH_TYPE_IP4);
+	uint8_t *to = write_ip(p, p->ip6 ? PROTO_ICMP6 : PROTO_ICMP, (uint16_t)len);
+
+	memmove(to, icmp, len);
+	to[0] = p->ip6 ? ICMP6_ECHO_REPLY : ICMP_ECHO_REPLY;
+	store16(to + 2, 0);
+	store_checksum(to + 2, sum_add(p->ip6 ? sum_pseudo(p->dst, p->src, PROTO_ICMP6, len) : 0, to, len));
+	send(f, p, (uint32_t)(to - d) + len, BATON_ECHO_REPLY);
+}
+
+static bool icmp_checksum_ok(const struct packet *p)
+{
+	if (p->ip6)
+		return packet_checksum_ok(p, PROTO_ICMP6);
+	return sum_fold(sum_add(0, p->buf.data + p->l4, p->end - p->l4)) == 0xffff;
+}
+
+void answer_icmp(struct baton_forwarder *f, struct packet *p)
+{
+	const uint8_t *icmp = p->buf.data + p->l4;
+
+	if (p->end - p->l4 < ICMP_LEN) {
+		drop(f, p, BATON_DROP_TRUNCATED);
+	} else if (!icmp_checksum_ok(p)) {
+		drop(f, p, BATON_DROP_L4_CHECKSUM);
+	} else if (p->ip6 && (icmp[0] == ICMP6_SOLICIT || icmp[0] == ICMP6_ADVERT)) {
+		answer_nd(f, p, icmp[0]);
+	} else if (!local_find(f, p->dst, p->port)) {
+		drop(f, p, BATON_DROP_NOT_OURS);
+	} else if (icmp[0] != (p->ip6 ? ICMP6_ECHO : ICMP_ECHO) || icmp[1] != 0) {
+		drop(f, p, BATON_DROP_ICMP);
+	} else if (!source_possible(p->src)) {
+		drop(f, p, BATON_DROP_SOURCE);
+	} else {
+		echo_reply(f, p);
+	}
+}

@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * baton.h: the contract of Baton's data path.
+ *
+ * One forwarder = one polling thread. Everything that it decides with is written by that thread only; the other side
+ * (Go) talks to it through two single-producer single-consumer rings and reads counters and the connection routing
+ * tables while they change.
+ *
+ *          command ring (commands, frames to send)          punt ring (frames, markers)
+ *    Go ----------------------------------------> poll loop ----------------------------> Go
+ *                                                  |    ^
+ *                                       tx_burst() v    | rx_burst()
+ *                                                   ports
+ *
+ * Conventions: functions return 0 or -errno unless they say otherwise; values in network order end in _be, all others
+ * are in host order; times are milliseconds of wall clock ("ms") unless the name says otherwise.
+ */
+#ifndef BATON_H
+#define BATON_H
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+	BATON_CACHE_LINE = 64,
+	BATON_BURST = 32,        /* frames that one rx_burst() may return */
+	BATON_TX_STAGE = 128,    /* frames that wait for one tx_burst() */
+	BATON_MAX_PORTS = 16,
+	BATON_MAX_OWNERS = 4096, /* flow.MaxOwners */
+	BATON_MAX_FLOWS = 1 << 20, /* router-owned flows: an index of 20 bits in a CRT value */
+	BATON_MAC_LEN = 6,
+};
+
+/* ---------------------------------------------------------------------------------------------- addresses, tuples */
+
+/* baton_ip is an address of either family; IPv4 is held as IPv4-mapped IPv6 (::ffff:a.b.c.d), so the two never clash. */
+struct baton_ip {
+	uint64_t hi, lo;
+};
+
+#define BATON_IP4_PREFIX 0x0000ffff00000000ull
+
+static inline struct baton_ip baton_ip_from4(uint32_t addr)
+{
+	return (struct baton_ip){0, BATON_IP4_PREFIX | addr};
+}
+
+static inline bool baton_ip_is4(struct baton_ip ip)
+{
+	return ip.hi == 0 && (ip.lo & ~0xffffffffull) == BATON_IP4_PREFIX;
+}
+
+static inline bool baton_ip_equal(struct baton_ip a, struct baton_ip b)
+{
+	return a.hi == b.hi && a.lo == b.lo;
+}
+
+/* baton_tuple is a connection as the client's packets carry it. */
+struct baton_tuple {
+	struct baton_ip client, service;
+	uint16_t client_port, service_port;
+	uint32_t pad;
+};
+static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
+
+/* ------------------------------------------------------------------------------------------------------ counters */
+
+/* Each counter is a group, a name and a help text. Groups: "packets", "drops" (each dropped frame is counted under
+ * exactly one), "punts", "handshakes", "commands". X(SYMBOL, group, name, help) */
+#define BATON_COUNTERS(X)                                                                                              \
+	X(FORWARDED, "packets", "forwarded", "Frames sent to the target that owns their flow.")                        \
+	X(SENT, "packets", "transmitted", "Frames sent for the control plane.")                                        \
+	X(ARP_REPLY, "packets", "arp_replies", "ARP requests and neighbour solicitations answered.")                   \
+	X(ECHO_REPLY, "packets", "echo_replies", "ICMP echo requests answered.")                                       \
+	X(PROBE_REPLY, "packets", "keepalive_replies", "Keep-alive probes answered on flows without a request.")       \
+	X(BARE_ACK, "packets", "bare_acks", "Segments without data on flows that the control plane needs not see.")    \
+	X(HELD, "packets", "held", "Frames queued on a frozen flow.")                                                  \
+	X(SYNACK, "handshakes", "answered", "SYNs answered with a cookie.")                                            \
+	X(ACCEPTED, "handshakes", "accepted", "First segments with a valid cookie.")                                   \
+	X(REINCARNATED, "handshakes", "reincarnated", "Accepted ones that replaced an older connection of the tuple.") \
+	X(FORGED, "handshakes", "forged", "Segments of no flow whose acknowledgement is no valid cookie.")             \
+	X(PUNT_FIRST, "punts", "first", "First data of a connection.")                                                 \
+	X(PUNT_SEGMENT, "punts", "segment", "Later segments of a connection that the router owns.")                    \
+	X(PUNT_FROZEN, "punts", "frozen", "Freeze markers.")                                                           \
+	X(PUNT_SWITCHED, "punts", "switched", "Switch markers.")                                                       \
+	X(PUNT_GONE, "punts", "gone", "Flows that the forwarder ended by itself.")                                     \
+	X(PUNT_END, "punts", "end", "Hints that a client ended a flow of a target.")                                   \
+	X(PUNT_ORPHAN, "punts", "orphan", "Copies of segments of no flow.")                                            \
+	X(PUNT_NEIGHBOUR, "punts", "neighbour", "Neighbour addresses learnt.")                                         \
+	X(COMMAND, "commands", "done", "Commands carried out.")                                                        \
+	X(COMMAND_STALE, "commands", "stale", "Commands for a flow or entry that had ended.")                          \
+	X(DROP_TRUNCATED, "drops", "truncated", "Shorter than its headers or lengths say.")                            \
+	X(DROP_SEGMENTED, "drops", "segmented", "Received in several buffers.")                                        \
+	X(DROP_NOT_OURS, "drops", "not_ours", "Another MAC address or an IP address that Baton does not serve.")       \
+	X(DROP_ETHERTYPE, "drops", "ethertype", "Neither IPv4, IPv6 nor ARP.")                                         \
+	X(DROP_ARP, "drops", "arp", "Malformed ARP or neighbour discovery, or not for us.")                            \
+	X(DROP_VERSION, "drops", "ip_version", "IP version does not match the Ethernet type.")                         \
+	X(DROP_LENGTH, "drops", "bad_length", "IP or TCP header length is impossible.")                                \
+	X(DROP_IP_CHECKSUM, "drops", "ip_checksum", "Bad IPv4 header checksum.")                                       \
+	X(DROP_L4_CHECKSUM, "drops", "l4_checksum", "Bad TCP or ICMP checksum.")                                       \
+	X(DROP_TTL, "drops", "ttl", "TTL or hop limit 0.")                                                             \
+	X(DROP_FRAGMENT, "drops", "fragment", "IP fragment.")                                                          \
+	X(DROP_SOURCE, "drops", "bad_source", "Source address or port that no client can have.")                       \
+	X(DROP_PROTOCOL, "drops", "protocol", "Neither TCP nor ICMP.")                                                 \
+	X(DROP_ICMP, "drops", "icmp", "ICMP other than echo.")                                                         \
+	X(DROP_NO_PORT, "drops", "no_such_port", "TCP to a served address, but to no configured port.")                \
+	X(DROP_FLAGS, "drops", "tcp_flags", "TCP flags that cannot be: SYN with FIN, RST or ACK.")                     \
+	X(DROP_NO_FLOW, "drops", "no_flow", "Segment of no flow that cannot start one (RST, or without ACK).")         \
+	X(DROP_FORGED, "drops", "forged_cookie", "Segment of no flow whose acknowledgement is no valid cookie.")       \
+	X(DROP_HOLD_FULL, "drops", "hold_full", "Frozen flow already held as many frames as it may.")                  \
+	X(DROP_DISCARDED, "drops", "discarded", "Frozen flow is configured to discard.")                               \
+	X(DROP_HOLD_ENDED, "drops", "hold_ended", "Held for a flow that ended.")                                       \
+	X(DROP_NO_NEXTHOP, "drops", "no_nexthop", "Owner without a known MAC address.")                                \
+	X(DROP_TX_FULL, "drops", "tx_full", "The port took no more frames.")                                           \
+	X(DROP_RING_FULL, "drops", "ring_full", "The control plane did not keep up with punts.")                       \
+	X(DROP_FLOWS_FULL, "drops", "flow_table_full", "As many flows in the router's hands as configured.")           \
+	X(DROP_CRT_FULL, "drops", "crt_full", "Connection routing table is full.")                                     \
+	X(DROP_NO_BUFFER, "drops", "no_buffer", "No free packet buffer.")                                              \
+	X(DROP_FRAME_SIZE, "drops", "frame_size", "Frame of the control plane that the port cannot send.")
+
+enum baton_counter {
+#define X(symbol, group, name, help) BATON_##symbol,
+	BATON_COUNTERS(X)
+#undef X
+		BATON_COUNTER_COUNT
+};
+
+struct baton_counter_info {
+	const char *group, *name, *help;
+};
+
+/* baton_counter_describe returns a static description, or NULL beyond the last. */
+const struct baton_counter_info *baton_counter_describe(unsigned int counter);
+
+/* -------------------------------------------------------------------------------------------------- SYN cookies */
+
+enum {
+	BATON_COOKIE_TICK_MS = 64000, /* this tick and the one before are valid, nothing else */
+	BATON_COOKIE_NO_SCALE = 15,   /* window scale field of a client that offered none */
+};
+
+/* baton_options is what a client's SYN offered, as far as a cookie can carry it. */
+struct baton_options {
+	uint16_t mss;  /* octets; one of the cookie's 8 values */
+	uint8_t scale; /* 0-14, or BATON_COOKIE_NO_SCALE */
+	bool sack;
+};
+
+/* baton_cookies has the keys of the two valid ticks, derived from one secret that the cluster shares. Single thread. */
+struct baton_cookies {
+	uint64_t secret[4];
+	uint64_t ts_key[2]; /* for timestamp offsets; does not change with the tick */
+	uint64_t tick;
+	uint64_t key[2], previous_key[2];
+};
+
+void baton_cookies_init(struct baton_cookies *c, const uint8_t secret[32], uint64_t now_ms);
+
+/* baton_cookies_advance derives the keys of now_ms's tick. A clock that goes back changes nothing. */
+void baton_cookies_advance(struct baton_cookies *c, uint64_t now_ms);
+
+/* baton_cookie_make returns our initial sequence number for a SYN. options->mss is rounded down first. */
+uint32_t baton_cookie_make(const struct baton_cookies *c, const struct baton_tuple *t, uint32_t irs,
+			   const struct baton_options *o);
+
+/* baton_cookie_check says whether iss is a cookie of the current or the previous tick, and what was offered. */
+bool baton_cookie_check(const struct baton_cookies *c, const struct baton_tuple *t, uint32_t irs, uint32_t iss,
+			struct baton_options *o);
+
+/* baton_cookie_ts_offset is what the tuple's timestamps are ahead of the wall clock in ms, modulo 2^32. */
+uint32_t baton_cookie_ts_offset(const struct baton_cookies *c, const struct baton_tuple *t);
+
+/* baton_siphash is SipHash-2-4 of len octets (Aumasson, Bernstein 2012). */
+uint64_t baton_siphash(const uint64_t key[2], const uint8_t *data, size_t len);
+
+/* -------------------------------------------------------------------------------- CRT: connection routing table */
+
+/* A table of flows. One thread writes, any number of threads snapshot. A bucket is one cache line:
+ *
+ *   IPv4: 4 entries of | key (client address 32, client port 16, service id 16) | value |
+ *   IPv6: 2 entries of | client address (2 words) | client port, service id | value |
+ *
+ * Keys are compared in full. A key has two buckets; insertion displaces entries (breadth first, so the path is short)
+ * when both are full. A word 0 in the last key word marks a free entry.
+ *
+ * Concurrent snapshots: a bucket's stripe has a version that is odd while the writer changes which keys it holds.
+ * Changes of values alone are single atomic stores and need no version.
+ */
+struct baton_key {
+	uint64_t w[3]; /* IPv4 uses w[0] only */
+};
+
+typedef _Atomic uint64_t baton_word;
+
+struct baton_bucket {
+	_Alignas(BATON_CACHE_LINE) baton_word w[8];
+};
+static_assert(sizeof(struct baton_bucket) == BATON_CACHE_LINE, "one bucket, one cache line");
+
+enum { BATON_CRT_STRIPES = 1024 };
+
+struct baton_crt {
+	struct baton_bucket *buckets;
+	size_t bytes;
+	uint64_t seed;
+	uint64_t limit;   /* entries that may be used */
+	uint32_t bucket_count;
+	uint32_t key_words; /* 1 or 3 */
+	baton_word used;
+	baton_word displaced; /* entries moved between buckets so far */
+	_Atomic uint32_t version[BATON_CRT_STRIPES];
+};
+
+/* A value: | age 16 | incarnation 24 | end 1 | syn 1 | state 2 | index 20 | */
+enum baton_state {
+	BATON_ROUTER, /* index is a slot of the flow table */
+	BATON_FROZEN, /* the same, frames are held or discarded */
+	BATON_TARGET, /* index is an owner */
+	BATON_LINGER, /* the same, ended: forwarded until it is forgotten */
+};
+
+#define BATON_VALUE_INDEX 0xfffffull
+#define BATON_VALUE_STATE_SHIFT 20
+#define BATON_VALUE_SYN (1ull << 22) /* a SYN was answered since the entry was made */
+#define BATON_VALUE_END (1ull << 23) /* the client's FIN or RST was reported */
+#define BATON_VALUE_INC_SHIFT 24
+#define BATON_VALUE_AGE_SHIFT 48     /* second of the last packet, modulo 2^16 */
+
+static inline uint64_t baton_value(enum baton_state state, uint32_t index, uint32_t inc, uint64_t now_ms)
+{
+	return (uint64_t)(index & BATON_VALUE_INDEX) | (uint64_t)state << BATON_VALUE_STATE_SHIFT |
+	       (uint64_t)(inc & 0xffffff) << BATON_VALUE_INC_SHIFT | now_ms / 1000 << BATON_VALUE_AGE_SHIFT;
+}
+
+static inline enum baton_state baton_value_state(uint64_t v)
+{
+	return (enum baton_state)(v >> BATON_VALUE_STATE_SHIFT & 3);
+}
+
+static inline uint32_t baton_value_inc(uint64_t v)
+{
+	return v >> BATON_VALUE_INC_SHIFT & 0xffffff;
+}
+
+/* baton_incarnation_hash tells lives of one tuple apart. */
+static inline uint32_t baton_incarnation_hash(uint32_t irs, uint32_t iss)
+{
+	uint64_t h = ((uint64_t)irs << 32 | iss) * 0x9e3779b97f4a7c15ull;
+
+	h = (h ^ h >> 32) * 0xd6e8feb86659fd93ull;
+	return (uint32_t)(h >> 40);
+}
+
+/* baton_crt_init makes a table for `entries` flows (at most 90 % of its places). key_words: 1 or 3. */
+int baton_crt_init(struct baton_crt *t, uint64_t entries, uint32_t key_words, uint64_t seed);
+void baton_crt_free(struct baton_crt *t);
+
+uint64_t baton_crt_hash(const struct baton_crt *t, const struct baton_key *k);
+void baton_crt_prefetch(const struct baton_crt *t, uint64_t hash);
+
+/* baton_crt_find returns the value of k, or NULL. Valid until the next insert or remove. */
+baton_word *baton_crt_find(const struct baton_crt *t, const struct baton_key *k, uint64_t hash);
+
+/* baton_crt_insert adds k, which must not be there, and returns its value's place, or NULL when the table is full. */
+baton_word *baton_crt_insert(struct baton_crt *t, const struct baton_key *k, uint64_t hash, uint64_t value);
+
+/* baton_crt_remove takes out the entry whose value is at v. */
+void baton_crt_remove(struct baton_crt *t, baton_word *v);
+
+struct baton_entry {
+	struct baton_key key;
+	uint64_t value;
+};
+static_assert(sizeof(struct baton_entry) == 32, "shared with Go");
+
+/* baton_crt_read copies the entries of bucket b as they were at one instant and returns how many (<= 4). Any thread. */
+int baton_crt_read(const struct baton_crt *t, uint32_t b, struct baton_entry out[4]);
+
+/* --------------------------------------------------------------------------------------------------------- rings */
+
+/* Single producer, single consumer; records of any length up to half its size, contiguous, 8-aligned.
+ * head is published with release and read with acquire by the consumer; tail the other way round. */
+struct baton_ring {
+	_Alignas(BATON_CACHE_LINE) baton_word head; /* producer */
+	uint64_t tail_seen, reserved;
+	_Alignas(BATON_CACHE_LINE) baton_word tail; /* consumer */
+	uint64_t read;                              /* consumer: behind the last record that it took */
+	_Alignas(BATON_CACHE_LINE) _Atomic uint32_t sleeping; /* consumer: set before it sleeps */
+	uint8_t *data;
+	uint64_t size; /* a power of two */
+};
+
+int baton_ring_init(struct baton_ring *r, uint64_t size);
+void baton_ring_free(struct baton_ring *r);
+
+/* Producer: reserve a record (NULL: no room), fill it, publish it. */
+void *baton_ring_reserve(struct baton_ring *r, uint32_t len);
+void baton_ring_publish(struct baton_ring *r);
+/* baton_ring_room says whether records of together len octets would fit; count is how many. */
+bool baton_ring_room(struct baton_ring *r, uint64_t len, unsigned int count);
+
+/* Consumer: take the next record (NULL: none), and give back all that were taken. */
+void *baton_ring_take(struct baton_ring *r, uint32_t *len);
+void baton_ring_release(struct baton_ring *r);
+
+/* Sleeping: the consumer announces it and must not sleep when this returns false; the producer calls baton_ring_wake
+ * after publishing and has to wake the consumer when it returns true. */
+bool baton_ring_announce(struct baton_ring *r);
+bool baton_ring_wake(struct baton_ring *r);
+
+/* --------------------------------------------------------------------------------------------------------- ports */
+
+/* baton_buf is a frame in one contiguous piece of memory. */
+struct baton_buf {
+	uint8_t *data;
+	void *handle;  /* of the driver */
+	uint32_t len;  /* octets of the frame */
+	uint32_t room; /* octets that may be written at data */
+};
+
+struct baton_port;
+
+struct baton_port_ops {
+	/* rx_burst fills up to n frames and returns how many; frames that came in pieces have data NULL. */
+	uint16_t (*rx_burst)(struct baton_port *p, struct baton_buf *bufs, uint16_t n);
+	/* tx_burst takes the first frames, returns how many; the others stay the caller's. */
+	uint16_t (*tx_burst)(struct baton_port *p, struct baton_buf *bufs, uint16_t n);
+	/* alloc makes an empty buffer with room for a whole frame, or returns -ENOMEM. */
+	int (*alloc)(struct baton_port *p, struct baton_buf *buf);
+	void (*free)(struct baton_port *p, struct baton_buf *bufs, uint16_t n);
+	void (*close)(struct baton_port *p);
+};
+
+struct baton_port {
+	const struct baton_port_ops *ops;
+	void *device;           /* of the driver */
+	uint32_t frame_max;     /* octets of the largest frame */
+	uint16_t index;
+	uint8_t mac[BATON_MAC_LEN];
+	struct baton_ip addr;   /* own address; lo = 0: none */
+	struct baton_buf tx[BATON_TX_STAGE]; /* staged for tx_burst() */
+	uint16_t tx_count;
+	baton_word rx_packets, rx_bytes, tx_packets, tx_bytes; /* written by the poll thread only */
+};
+
+struct baton_forwarder;
+
+/* baton_port_mem_open makes port `index` an in-memory port: frames go in and come out through two rings. With tight,
+ * each received frame ends where its memory ends, so that address sanitizers see every read beyond it. */
+int baton_port_mem_open(struct baton_forwarder *f, uint16_t index, const uint8_t mac[BATON_MAC_LEN], bool tight);
+/* For another thread than the poll thread: give the port a frame (-ENOBUFS: full), take one that it sent (0: none). */
+int baton_port_mem_inject(struct baton_forwarder *f, uint16_t index, const uint8_t *frame, uint32_t len);
+uint32_t baton_port_mem_collect(struct baton_forwarder *f, uint16_t index, uint8_t *frame, uint32_t room);
+
+/* ------------------------------------------------------------------------------------------------------ commands */
+
+enum baton_command_kind {
+	BATON_TRANSMIT = 1,
+	BATON_FREEZE,
+	BATON_THAW,
+	BATON_SWITCH,
+	BATON_CLOSE,
+	BATON_REMOVE,
+	BATON_SET_OWNER,
+};
+
+struct baton_command {
+	uint64_t flow; /* FREEZE, THAW, SWITCH, CLOSE: generation << 32 | slot */
+	uint32_t kind;
+	uint32_t frame_len; /* TRANSMIT: octets behind this struct */
+	uint16_t owner;     /* SWITCH, SET_OWNER */
+	uint16_t port;      /* TRANSMIT, SET_OWNER */
+	uint8_t discard;    /* FREEZE: drop instead of hold */
+	uint8_t pad;
+	uint8_t mac[BATON_MAC_LEN]; /* SET_OWNER */
+	uint32_t pad2;
+	uint32_t irs, iss;        /* REMOVE */
+	struct baton_tuple tuple; /* REMOVE */
+};
+static_assert(sizeof(struct baton_command) == 80, "shared with Go");
+
+/* --------------------------------------------------------------------------------------------------------- punts */
+
+/* Values of flow.Kind. */
+enum baton_punt_kind {
+	BATON_FIRST = 1,
+	BATON_SEGMENT,
+	BATON_FROZEN_MARK,
+	BATON_SWITCHED_MARK,
+	BATON_GONE,
+	BATON_END,
+	BATON_ORPHAN,
+	BATON_NEIGHBOUR,
+};
+
+enum {
+	BATON_HAS_SCALING = 1,
+	BATON_HAS_SACK = 2,
+	BATON_HAS_TIMESTAMPS = 4,
+};
+
+/* baton_handshake is wire.Handshake. */
+struct baton_handshake {
+	uint16_t mss, own_mss;
+	uint8_t snd_scale, rcv_scale;
+	uint8_t has; /* BATON_HAS_* */
+	uint8_t pad;
+};
+
+struct baton_punt {
+	uint64_t flow;
+	struct baton_tuple tuple; /* NEIGHBOUR: client is the neighbour */
+	uint32_t irs, iss;
+	uint32_t ts_offset;
+	uint32_t held;
+	struct baton_handshake handshake;
+	uint32_t frame_len; /* octets behind this struct */
+	uint16_t port, owner;
+	uint8_t kind;
+	uint8_t pad;
+	uint8_t mac[BATON_MAC_LEN];
+};
+static_assert(sizeof(struct baton_punt) == 88, "shared with Go");
+
+/* ----------------------------------------------------------------------------------------------------- forwarder */
+
+/* baton_service is one address and port that clients connect to. */
+struct baton_service {
+	struct baton_ip addr;
+	uint16_t port;
+	uint16_t id;      /* in CRT keys; unique */
+	uint16_t own_mss; /* octets */
+	uint8_t scale;    /* window scale that we announce, 0-14 */
+	uint8_t pad;
+	uint32_t window;  /* W, octets */
+	uint32_t pad2;
+};
+static_assert(sizeof(struct baton_service) == 32, "shared with Go");
+
+/* baton_config is what a forwarder is made from. All bounds are the caller's to keep, baton_open checks them again. */
+struct baton_config {
+	uint8_t secret[32];
+	uint64_t ipv4_entries, ipv6_entries;
+	uint32_t router_flows, held_packets; /* held_packets: per flow */
+	uint32_t router_idle_ms, linger_ms;
+	uint32_t idle_spin_us, idle_sleep_us; /* idle_sleep_us 0: never sleep */
+	uint32_t service_count, port_count;
+	uint64_t seed; /* of the tables' hash */
+};
+static_assert(sizeof(struct baton_config) == 88, "shared with Go");
+
+/* baton_open makes a forwarder with port_count ports, which are to be opened one by one before the first poll.
+ * services is copied. Returns NULL and sets *err to -errno on failure. */
+struct baton_forwarder *baton_open(const struct baton_config *c, const struct baton_service *services, int *err);
+/* baton_close closes the ports and frees everything. The loop must have ended. */
+void baton_close(struct baton_forwarder *f);
+struct baton_port *baton_port(struct baton_forwarder *f, uint16_t index);
+/* baton_port_address sets a port's own address, before the first poll. */
+void baton_port_address(struct baton_forwarder *f, uint16_t index, struct baton_ip addr);
+
+/* baton_poll does one burst of every port and returns how many frames and commands it handled. */
+int baton_poll(struct baton_forwarder *f);
+/* baton_run polls until baton_stop, backing off while idle. Call it on the polling thread, with signals blocked. */
+int baton_run(struct baton_forwarder *f);
+void baton_stop(struct baton_forwarder *f);
+/* baton_start runs baton_run on a thread of its own, pinned to cpu (-1: anywhere); baton_join waits for its end. */
+int baton_start(struct baton_forwarder *f, int cpu);
+void baton_join(struct baton_forwarder *f);
+/* baton_clock_set replaces the wall clock from the next poll on (0: the real one). For tests. */
+void baton_clock_set(struct baton_forwarder *f, uint64_t now_ms);
+
+/* baton_command_send queues a command, -EBUSY when the ring is full. One thread at a time. */
+int baton_command_send(struct baton_forwarder *f, const struct baton_command *c, const uint8_t *frame);
+/* baton_receive gives back what it returned before and fills out with up to n punts, each followed by its frame.
+ * One thread at a time. */
+int baton_receive(struct baton_forwarder *f, struct baton_punt **out, int n);
+/* baton_punt_sleep announces that the consumer will wait on baton_punt_fd; false: there is something to receive. */
+bool baton_punt_sleep(struct baton_forwarder *f);
+int baton_punt_fd(struct baton_forwarder *f);
+
+/* Readable by any thread while the loop runs. */
+uint64_t baton_counter_read(struct baton_forwarder *f, unsigned int counter);
+/* baton_busy_ppm is the share of the last whole second that the loop spent on packets, in millionths. */
+uint32_t baton_busy_ppm(struct baton_forwarder *f);
+const struct baton_crt *baton_crt_of(struct baton_forwarder *f, bool ipv6);
+uint64_t baton_now_ms(struct baton_forwarder *f);
+uint32_t baton_flows_used(struct baton_forwarder *f);
+
+#endif

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Commands of the control plane, carried out in order. A command whose answer or frames find no room stays at the head
+ * of the queue and is continued at the next poll: nothing that was promised gets lost, and nothing overtakes it.
+ */
+#include "forwarder.h"
+
+#include <errno.h>
+
+enum {
+	COMMANDS_PER_RUN = 64,
+	STALL_MS = 20, /* longest wait for a port that takes no frames; then they are dropped */
+};
+
+/* stalled says that the current command has waited for a port long enough. */
+static bool stalled(struct baton_forwarder *f)
+{
+	if (f->command_stalled_ms == 0)
+		f->command_stalled_ms = f->now_ms;
+	return f->now_ms - f->command_stalled_ms >= STALL_MS;
+}
+
+static void entry_state(struct baton_forwarder *f, const struct flow *w, enum baton_state state)
+{
+	baton_word *v = flow_entry(f, w);
+
+	value_store(v, (value_load(v) & ~(3ull << BATON_VALUE_STATE_SHIFT)) |
+			       (uint64_t)state << BATON_VALUE_STATE_SHIFT);
+}
+
+/* Each of these returns false when it has to be continued. */
+
+static bool transmit(struct baton_forwarder *f, const struct baton_command *c)
+{
+	struct baton_port *port = &f->ports[c->port];
+	struct baton_buf buf;
+
+	if (c->frame_len < ETH_LEN || c->frame_len > port->frame_max) {
+		count(f, BATON_DROP_FRAME_SIZE);
+		return true;
+	}
+	if (port->ops->alloc(port, &buf)) {
+		count(f, BATON_DROP_NO_BUFFER);
+		return true;
+	}
+	memcpy(buf.data, c + 1, c->frame_len);
+	buf.len = c->frame_len;
+	if (frame_stage(f, c->port, &buf)) {
+		count(f, BATON_SENT);
+		return true;
+	}
+	if (stalled(f)) {
+		frame_drop(f, c->port, &buf, BATON_DROP_TX_FULL);
+		return true;
+	}
+	port->ops->free(port, &buf, 1);
+	return false;
+}
+
+static bool freeze(struct baton_forwarder *f, const struct baton_command *c, struct flow *w)
+{
+	if (!punt_flow(f, w, BATON_FROZEN_MARK, NULL, 0))
+		return false;
+	w->state = c->discard ? FLOW_DISCARD : FLOW_HOLD;
+	entry_state(f, w, BATON_FROZEN);
+	return true;
+}
+
+static bool thaw(struct baton_forwarder *f, struct flow *w)
+{
+	struct held *h;
+
+	while ((h = flow_held_first(f, w))) {
+		if (!punt_flow(f, w, BATON_SEGMENT, h->buf.data, h->buf.len))
+			return false;
+		f->ports[w->port].ops->free(&f->ports[w->port], &h->buf, 1);
+		flow_held_pop(f, w);
+	}
+	w->state = FLOW_OPEN;
+	entry_state(f, w, BATON_ROUTER);
+	return true;
+}
+
+/* flush sends what was held to the owner. What cannot be sent is dropped and counted, but a busy port is waited for. */
+static bool flush(struct baton_forwarder *f, uint16_t owner, struct flow *w)
+{
+	struct held *h;
+
+	while ((h = flow_held_first(f, w))) {
+		enum baton_counter outcome = frame_to_owner(f, owner, &h->buf);
+
+		if (outcome == BATON_DROP_TX_FULL && !stalled(f))
+			return false;
+		f->flushed_end |= (h->flags & (TCP_FIN | TCP_RST)) != 0;
+		if (outcome == BATON_FORWARDED) {
+			count(f, outcome);
+			f->flushed++;
+		} else {
+			frame_drop(f, w->port, &h->buf, outcome);
+		}
+		flow_held_pop(f, w);
+	}
+	return true;
+}
+
+static void switched_report(struct baton_forwarder *f, uint16_t owner, const struct flow *w)
+{
+	struct baton_punt *punt = punt_begin(f, BATON_SWITCHED_MARK, NULL, 0);
+
+	assert(punt); /* switch_owner made sure of the room */
+	punt->flow = flow_id(f, w);
+	punt->tuple = w->tuple;
+	punt->irs = w->irs;
+	punt->iss = w->iss;
+	punt->port = w->port;
+	punt->owner = owner;
+	punt->held = f->flushed;
+	punt_end(f, punt);
+}
+
+static void end_report(struct baton_forwarder *f, uint16_t owner, const struct flow *w)
+{
+	struct baton_punt *punt = punt_begin(f, BATON_END, NULL, 0);
+
+	assert(punt);
+	punt->tuple = w->tuple;
+	punt->irs = w->irs;
+	punt->iss = w->iss;
+	punt->port = w->port;
+	punt->owner = owner;
+	punt_end(f, punt);
+}
+
+static bool switch_owner(struct baton_forwarder *f, const struct baton_command *c, struct flow *w)
+{
+	if (!punt_room(f, 0, 2) || !flush(f, c->owner, w))
+		return false;
+	baton_word *v = flow_entry(f, w);
+	uint64_t keep = value_load(v) & BATON_VALUE_SYN;
+	uint64_t end = f->flushed_end ? BATON_VALUE_END : 0;
+
+	value_store(v, keep | end |
+			       baton_value(BATON_TARGET, c->owner, baton_incarnation_hash(w->irs, w->iss), f->now_ms));
+	switched_report(f, c->owner, w);
+	if (f->flushed_end)
+		end_report(f, c->owner, w);
+	flow_release(f, w);
+	f->flushed = 0;
+	f->flushed_end = false;
+	return true;
+}
+
+static bool close_flow(struct baton_forwarder *f, struct flow *w)
+{
+	baton_crt_remove(crt_of(f, w->ip6), flow_entry(f, w));
+	flow_release(f, w);
+	return true;
+}
+
+static bool remove_entry(struct baton_forwarder *f, const struct baton_command *c)
+{
+	uint32_t inc = baton_incarnation_hash(c->irs, c->iss);
+	bool ip6 = !baton_ip_is4(c->tuple.client);
+	struct baton_crt *t = crt_of(f, ip6);
+	baton_word *v = NULL;
+	struct baton_key k;
+
+	if (service_key(f, &c->tuple, &k))
+		v = baton_crt_find(t, &k, baton_crt_hash(t, &k));
+	if (!v || baton_value_state(value_load(v)) != BATON_TARGET || baton_value_inc(value_load(v)) != inc) {
+		count(f, BATON_COMMAND_STALE);
+		return true;
+	}
+	value_store(v, value_load(v) | (uint64_t)BATON_LINGER << BATON_VALUE_STATE_SHIFT);
+	linger_add(f, &k, ip6, inc);
+	return true;
+}
+
+static bool set_owner(struct baton_forwarder *f, const struct baton_command *c)
+{
+	struct owner *o = &f->owners[c->owner];
+
+	memcpy(o->mac, c->mac, BATON_MAC_LEN);
+	o->port = c->port;
+	o->known = true;
+	return true;
+}
+
+static bool flow_command(struct baton_forwarder *f, const struct baton_command *c)
+{
+	struct flow *w = flow_by_id(f, c->flow);
+
+	if (!w) {
+		count(f, BATON_COMMAND_STALE);
+		return true;
+	}
+	switch (c->kind) {
+	case BATON_FREEZE:
+		return freeze(f, c, w);
+	case BATON_THAW:
+		return thaw(f, w);
+	case BATON_SWITCH:
+		return switch_owner(f, c, w);
+	default:
+		return close_flow(f, w);
+	}
+}
+
+static bool command_do(struct baton_forwarder *f, const struct baton_command *c)
+{
+	switch (c->kind) {
+	case BATON_TRANSMIT:
+		return transmit(f, c);
+	case BATON_REMOVE:
+		return remove_entry(f, c);
+	case BATON_SET_OWNER:
+		return set_owner(f, c);
+	default:
+		return flow_command(f, c);
+	}
+}
+
+int commands_run(struct baton_forwarder *f)
+{
+	uint32_t len;
+	int n;
+
+	for (n = 0; n < COMMANDS_PER_RUN; n++) {
+		if (!f->command)
+			f->command = baton_ring_take(&f->commands, &len);
+		if (!f->command)
+			break;
+		if (!command_do(f, f->command))
+			return n + 1; /* not released, and not idle */
+		f->command = NULL;
+		f->command_stalled_ms = 0;
+		count(f, BATON_COMMAND);
+	}
+	if (n)
+		baton_ring_release(&f->commands);
+	return n;
+}
+
+/* command_valid keeps the poll thread free of checks: all indices of a queued command exist. */
+static bool command_valid(const struct baton_forwarder *f, const struct baton_command *c)
+{
+	return c->kind >= BATON_TRANSMIT && c->kind <= BATON_SET_OWNER && c->port < f->port_count &&
+	       c->owner < BATON_MAX_OWNERS && (c->kind == BATON_TRANSMIT || c->frame_len == 0) &&
+	       ((c->kind != BATON_SWITCH && c->kind != BATON_SET_OWNER) || c->owner != 0);
+}
+
+int baton_command_send(struct baton_forwarder *f, const struct baton_command *c, const uint8_t *frame)
+{
+	if (!command_valid(f, c))
+		return -EINVAL;
+	struct baton_command *to = baton_ring_reserve(&f->commands, (uint32_t)sizeof(*c) + c->frame_len);
+
+	if (!to)
+		return -EBUSY;
+	*to = *c;
+	if (c->frame_len)
+		memcpy(to + 1, frame, c->frame_len);
+	baton_ring_publish(&f->commands);
+	loop_wake(f);
+	return 0;
+}

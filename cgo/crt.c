@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The connection routing table: a two-choice bucket cuckoo hash (Pagh and Rodler 2001; buckets of 4: Dietzfelbinger and
+ * Weidling 2007, full beyond 97 %; buckets of 2: beyond 89 %).
+ *
+ * The code is written once over the number of key words and compiled for 1 (IPv4) and 3 (IPv6).
+ */
+#include "baton.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum {
+	BUCKET_WORDS = 8,
+	PATH_NODES = 512, /* buckets that one insertion looks at before it calls the table full */
+};
+
+INLINE uint64_t load(const baton_word *w)
+{
+	return atomic_load_explicit(w, memory_order_relaxed);
+}
+
+INLINE void store(baton_word *w, uint64_t v)
+{
+	atomic_store_explicit(w, v, memory_order_relaxed);
+}
+
+int baton_crt_init(struct baton_crt *t, uint64_t entries, uint32_t key_words, uint64_t seed)
+{
+	uint32_t ways = BUCKET_WORDS / (key_words + 1);
+	/* 4-way buckets fill to 97 %, 2-way ones to 89 %: leave room so that insertion stays cheap. */
+	uint64_t percent = ways == 4 ? 90 : 80;
+	uint64_t buckets = (entries * 100 + ways * percent - 1) / (ways * percent) + 2;
+
+	if (entries == 0 || buckets > UINT32_MAX || (key_words != 1 && key_words != 3))
+		return -EINVAL;
+	memset(t, 0, sizeof(*t));
+	t->bytes = buckets * sizeof(struct baton_bucket);
+	void *p = mmap(NULL, t->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return -ENOMEM;
+	(void)madvise(p, t->bytes, MADV_HUGEPAGE); /* only faster; a kernel without it is fine */
+	t->buckets = p;
+	t->seed = seed;
+	t->limit = entries;
+	t->bucket_count = (uint32_t)buckets;
+	t->key_words = key_words;
+	return 0;
+}
+
+void baton_crt_free(struct baton_crt *t)
+{
+	if (t->buckets)
+		munmap(t->buckets, t->bytes);
+	t->buckets = NULL;
+}
+
+/* mix is the finalizer of MurmurHash3; the seed keeps clients from choosing colliding ports. */
+INLINE uint64_t mix(uint64_t h)
+{
+	h = (h ^ h >> 33) * 0xff51afd7ed558ccdull;
+	h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53ull;
+	return h ^ h >> 33;
+}
+
+INLINE uint64_t hash_words(const struct baton_crt *t, const uint64_t *w, const uint32_t key_words)
+{
+	uint64_t h = mix(w[0] ^ t->seed);
+
+	for (uint32_t i = 1; i < key_words; i++)
+		h = mix(h ^ w[i]);
+	return h;
+}
+
+/* The two buckets of a hash come from its two halves (a range reduction by multiplication: any bucket count works). */
+INLINE uint32_t bucket_a(const struct baton_crt *t, uint64_t hash)
+{
+	return (uint32_t)((hash & 0xffffffff) * t->bucket_count >> 32);
+}
+
+INLINE uint32_t bucket_b(const struct baton_crt *t, uint64_t hash)
+{
+	return (uint32_t)((hash >> 32) * t->bucket_count >> 32);
+}
+
+uint64_t baton_crt_hash(const struct baton_crt *t, const struct baton_key *k)
+{
+	return t->key_words == 1 ? hash_words(t, k->w, 1) : hash_words(t, k->w, 3);
+}
+
+void baton_crt_prefetch(const struct baton_crt *t, uint64_t hash)
+{
+	__builtin_prefetch(&t->buckets[bucket_a(t, hash)]);
+	__builtin_prefetch(&t->buckets[bucket_b(t, hash)]);
+}
+
+INLINE baton_word *entry_at(const struct baton_crt *t, uint32_t bucket, uint32_t way, const uint32_t key_words)
+{
+	return &t->buckets[bucket].w[way * (key_words + 1)];
+}
+
+INLINE bool entry_is_free(const baton_word *e, const uint32_t key_words)
+{
+	return load(&e[key_words - 1]) == 0;
+}
+
+INLINE bool entry_has(const baton_word *e, const struct baton_key *k, const uint32_t key_words)
+{
+	uint64_t differs = 0;
+
+	for (uint32_t i = 0; i < key_words; i++)
+		differs |= load(&e[i]) ^ k->w[i];
+	return differs == 0;
+}
+
+INLINE baton_word *bucket_find(const struct baton_crt *t, uint32_t b, const struct baton_key *k,
+			       const uint32_t key_words)
+{
+	for (uint32_t way = 0; way < BUCKET_WORDS / (key_words + 1); way++) {
+		baton_word *e = entry_at(t, b, way, key_words);
+
+		if (entry_has(e, k, key_words))
+			return &e[key_words];
+	}
+	return NULL;
+}
+
+INLINE baton_word *find(const struct baton_crt *t, const struct baton_key *k, uint64_t hash, const uint32_t key_words)
+{
+	baton_word *v = bucket_find(t, bucket_a(t, hash), k, key_words);
+
+	return v ? v : bucket_find(t, bucket_b(t, hash), k, key_words);
+}
+
+baton_word *baton_crt_find(const struct baton_crt *t, const struct baton_key *k, uint64_t hash)
+{
+	return t->key_words == 1 ? find(t, k, hash, 1) : find(t, k, hash, 3);
+}
+
+/* Writers bracket a change of a bucket's keys; baton_crt_read retries while the version is odd or has changed. */
+INLINE void bucket_begin(struct baton_crt *t, uint32_t bucket)
+{
+	_Atomic uint32_t *v = &t->version[bucket % BATON_CRT_STRIPES];
+
+	atomic_store_explicit(v, atomic_load_explicit(v, memory_order_relaxed) + 1, memory_order_relaxed);
+	atomic_thread_fence(memory_order_release);
+}
+
+INLINE void bucket_end(struct baton_crt *t, uint32_t bucket)
+{
+	_Atomic uint32_t *v = &t->version[bucket % BATON_CRT_STRIPES];
+
+	atomic_store_explicit(v, atomic_load_explicit(v, memory_order_relaxed) + 1, memory_order_release);
+}
+
+INLINE uint32_t bucket_of(const struct baton_crt *t, const baton_word *w)
+{
+	return (uint32_t)(((const uint8_t *)w - (const uint8_t *)t->buckets) / sizeof(struct baton_bucket));
+}
+
+INLINE void entry_clear(struct baton_crt *t, baton_word *e, const uint32_t key_words)
+{
+	uint32_t b = bucket_of(t, e);
+
+	bucket_begin(t, b);
+	for (uint32_t i = 0; i <= key_words; i++)
+		store(&e[i], 0);
+	bucket_end(t, b);
+}
+
+INLINE baton_word *entry_fill(struct baton_crt *t, baton_word *e, const uint64_t *key, uint64_t value,
+			      const uint32_t key_words)
+{
+	uint32_t b = bucket_of(t, e);
+
+	bucket_begin(t, b);
+	for (uint32_t i = 0; i < key_words; i++)
+		store(&e[i], key[i]);
+	store(&e[key_words], value);
+	bucket_end(t, b);
+	return &e[key_words];
+}
+
+INLINE void entry_move(struct baton_crt *t, baton_word *to, baton_word *from, const uint32_t key_words)
+{
+	uint64_t key[3];
+
+	for (uint32_t i = 0; i < key_words; i++)
+		key[i] = load(&from[i]);
+	entry_fill(t, to, key, load(&from[key_words]), key_words);
+	entry_clear(t, from, key_words);
+	atomic_store_explicit(&t->displaced, load(&t->displaced) + 1, memory_order_release);
+}
+
+INLINE baton_word *bucket_free_entry(const struct baton_crt *t, uint32_t b, const uint32_t key_words)
+{
+	for (uint32_t way = 0; way < BUCKET_WORDS / (key_words + 1); way++) {
+		baton_word *e = entry_at(t, b, way, key_words);
+
+		if (entry_is_free(e, key_words))
+			return e;
+	}
+	return NULL;
+}
+
+/* A node of the breadth-first search: a bucket, and which entry of which earlier node would move here. */
+struct path_node {
+	uint32_t bucket;
+	int16_t parent; /* -1: a bucket of the new key itself */
+	uint16_t way;   /* of the parent's bucket */
+};
+
+INLINE uint32_t other_bucket(const struct baton_crt *t, const baton_word *e, uint32_t b, const uint32_t key_words)
+{
+	uint64_t key[3];
+
+	for (uint32_t i = 0; i < key_words; i++)
+		key[i] = load(&e[i]);
+	uint64_t hash = hash_words(t, key, key_words);
+	uint32_t a = bucket_a(t, hash);
+	return a == b ? bucket_b(t, hash) : a;
+}
+
+/* path_apply moves the entries along the path to node n, the far end first, and returns the place that became free. */
+INLINE baton_word *path_apply(struct baton_crt *t, const struct path_node *nodes, int n, baton_word *free_entry,
+			      const uint32_t key_words)
+{
+	while (nodes[n].parent >= 0) {
+		baton_word *from = entry_at(t, nodes[nodes[n].parent].bucket, nodes[n].way, key_words);
+
+		entry_move(t, free_entry, from, key_words);
+		free_entry = from;
+		n = nodes[n].parent;
+	}
+	return free_entry;
+}
+
+/* path_has says whether bucket b is already on the way to node n: a path must not use a bucket twice. */
+INLINE bool path_has(const struct path_node *nodes, int n, uint32_t b)
+{
+	for (; n >= 0; n = nodes[n].parent)
+		if (nodes[n].bucket == b)
+			return true;
+	return false;
+}
+
+INLINE baton_word *make_room(struct baton_crt *t, uint64_t hash, const uint32_t key_words)
+{
+	struct path_node nodes[PATH_NODES];
+	int count = 0;
+
+	nodes[count++] = (struct path_node){bucket_a(t, hash), -1, 0};
+	nodes[count++] = (struct path_node){bucket_b(t, hash), -1, 0};
+	for (int n = 0; n < count; n++) {
+		baton_word *e = bucket_free_entry(t, nodes[n].bucket, key_words);
+
+		if (e)
+			return path_apply(t, nodes, n, e, key_words);
+		for (uint16_t way = 0; way < BUCKET_WORDS / (key_words + 1) && count < PATH_NODES; way++) {
+			uint32_t b = nodes[n].bucket;
+			uint32_t next = other_bucket(t, entry_at(t, b, way, key_words), b, key_words);
+
+			if (!path_has(nodes, n, next))
+				nodes[count++] = (struct path_node){next, (int16_t)n, way};
+		}
+	}
+	return NULL;
+}
+
+INLINE baton_word *insert(struct baton_crt *t, const struct baton_key *k, uint64_t hash, uint64_t value,
+			  const uint32_t key_words)
+{
+	uint64_t used = load(&t->used);
+	baton_word *e = used < t->limit ? make_room(t, hash, key_words) : NULL;
+
+	if (!e)
+		return NULL;
+	store(&t->used, used + 1);
+	return entry_fill(t, e, k->w, value, key_words);
+}
+
+baton_word *baton_crt_insert(struct baton_crt *t, const struct baton_key *k, uint64_t hash, uint64_t value)
+{
+	return t->key_words == 1 ? insert(t, k, hash, value, 1) : insert(t, k, hash, value, 3);
+}
+
+void baton_crt_remove(struct baton_crt *t, baton_word *v)
+{
+	if (t->key_words == 1)
+		entry_clear(t, v - 1, 1);
+	else
+		entry_clear(t, v - 3, 3);
+	store(&t->used, load(&t->used) - 1);
+}
+
+static void bucket_copy(const struct baton_crt *t, uint32_t b, uint64_t w[BUCKET_WORDS])
+{
+	const _Atomic uint32_t *version = &t->version[b % BATON_CRT_STRIPES];
+	uint32_t before, after;
+
+	do {
+		before = atomic_load_explicit(version, memory_order_acquire);
+		for (int i = 0; i < BUCKET_WORDS; i++)
+			w[i] = load(&t->buckets[b].w[i]);
+		atomic_thread_fence(memory_order_acquire);
+		after = atomic_load_explicit(version, memory_order_relaxed);
+	} while (before != after || (before & 1));
+}
+
+int baton_crt_read(const struct baton_crt *t, uint32_t b, struct baton_entry out[4])
+{
+	uint32_t kw = t->key_words;
+	uint64_t w[BUCKET_WORDS];
+	int n = 0;
+
+	bucket_copy(t, b, w);
+	for (uint32_t i = 0; i < BUCKET_WORDS; i += kw + 1) {
+		if (w[i + kw - 1] == 0)
+			continue;
+		out[n] = (struct baton_entry){.value = w[i + kw]};
+		memcpy(out[n++].key.w, &w[i], kw * sizeof(w[0]));
+	}
+	return n;
+}

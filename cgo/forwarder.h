@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * forwarder.h: the state behind struct baton_forwarder, shared by poll.c, flow.c, command.c, answer.c and loop.c.
+ * Everything is written by the poll thread only, except where it says otherwise.
+ */
+#ifndef BATON_FORWARDER_H
+#define BATON_FORWARDER_H
+
+#include "baton.h"
+#include "parse.h"
+
+#include <pthread.h>
+
+#define NO_SLOT UINT32_MAX
+
+/* token_bucket allows so many things in each second of the wall clock. */
+struct token_bucket {
+	uint64_t second;
+	uint32_t left;
+};
+
+enum {
+	ORPHANS_PER_SECOND = 256,
+	ORPHANS_PER_SOURCE = 8, /* a second; sources share 1024 places by hash */
+	ENDS_PER_SECOND = 20000,
+	NEIGHBOURS_PER_SECOND = 1000,
+	SOURCE_PLACES = 1024,
+	HELD_TOTAL = 4096,      /* frames held by all frozen flows: part of the ports' buffers */
+	LINGER_PLACES = 1 << 16,
+	COMMAND_RING = 1 << 20, /* octets */
+	PUNT_RING = 1 << 22,
+};
+
+enum flow_state {
+	FLOW_FREE,
+	FLOW_OPEN,
+	FLOW_HOLD,
+	FLOW_DISCARD,
+};
+
+/* flow is a connection in the router's hands. */
+struct flow {
+	struct baton_tuple tuple;
+	struct baton_key key;
+	uint64_t touched_ms;
+	uint32_t irs, iss;
+	uint32_t ts_offset;
+	uint32_t generation; /* in flow IDs; never 0 */
+	uint32_t older, newer; /* list by touched_ms; free slots are linked by newer */
+	uint32_t held_first, held_last, held_count;
+	struct baton_handshake handshake;
+	uint16_t service; /* index */
+	uint16_t port;    /* where the client's last segment came in */
+	uint8_t state;    /* enum flow_state */
+	bool known;       /* First was punted: the control plane has the ID */
+	bool ip6;
+};
+
+struct held {
+	struct baton_buf buf;
+	uint32_t next;
+	uint8_t flags; /* TCP_* */
+};
+
+/* lingering is an ended entry that waits for its removal. All wait equally long, so the queue is in order. */
+struct lingering {
+	struct baton_key key;
+	uint64_t due_ms;
+	uint32_t inc;
+	bool ip6;
+};
+
+struct owner {
+	uint8_t mac[BATON_MAC_LEN];
+	uint16_t port;
+	bool known;
+};
+
+/* local is an address that the forwarder answers for. */
+struct local {
+	struct baton_ip addr;
+	uint16_t port; /* ANY_PORT: a service's address; else the own address of that port */
+};
+
+enum { ANY_PORT = 0xffff };
+
+struct service_place {
+	struct baton_ip addr;
+	uint16_t port;
+	uint16_t index; /* + 1; 0: free */
+};
+
+struct baton_forwarder {
+	/* Read for each frame. */
+	struct baton_crt crt4, crt6;
+	struct service_place *services_by_addr;
+	uint32_t services_mask;
+	struct baton_service *services;
+	uint32_t service_count, port_count;
+	uint64_t now_ms;
+	struct packet burst[BATON_BURST];
+	struct baton_buf freed[BATON_BURST];
+	uint16_t freed_count;
+	baton_word counters[BATON_COUNTER_COUNT]; /* read by any thread */
+
+	struct baton_port ports[BATON_MAX_PORTS];
+	struct owner owners[BATON_MAX_OWNERS];
+	struct local *locals;
+	uint32_t local_count;
+
+	struct baton_cookies cookies;
+	struct token_bucket orphans, ends, neighbours;
+	struct token_bucket orphan_sources[SOURCE_PLACES];
+
+	struct flow *flows;
+	uint32_t flow_count, flow_free, flow_oldest, flow_newest;
+	_Atomic uint32_t flows_used; /* read by any thread */
+	struct held *held;
+	uint32_t held_free, held_packets;
+	struct lingering *lingering;
+	uint64_t linger_head, linger_tail;
+	uint32_t router_idle_ms, linger_ms;
+	uint64_t timers_ms; /* when timers last ran */
+
+	struct baton_ring commands, punts;
+	uint64_t command_stalled_ms; /* since when the current command waits for a port; 0: it does not */
+	const struct baton_command *command; /* taken, not done; NULL: none */
+	uint32_t flushed; /* by the SWITCH under way */
+	bool flushed_end; /* a FIN or RST was among them */
+	bool punted; /* since the last bell */
+	int punt_fd; /* eventfd */
+
+	/* loop.c */
+	uint32_t idle_spin_us, idle_sleep_us;
+	_Atomic bool stop;
+	baton_word clock_ms; /* test clock; written by the test's thread */
+	baton_word now_shared; /* now_ms for others */
+	_Atomic uint32_t busy_ppm;
+	pthread_t thread;
+	bool thread_started;
+};
+
+static inline void count_n(struct baton_forwarder *f, enum baton_counter c, uint64_t n)
+{
+	/* Single writer: a load and a store, not an atomic add. */
+	uint64_t v = atomic_load_explicit(&f->counters[c], memory_order_relaxed);
+
+	atomic_store_explicit(&f->counters[c], v + n, memory_order_relaxed);
+}
+
+static inline void count(struct baton_forwarder *f, enum baton_counter c)
+{
+	count_n(f, c, 1);
+}
+
+static inline bool token_take(struct token_bucket *b, uint64_t now_ms, uint32_t rate)
+{
+	if (b->second != now_ms / 1000) {
+		b->second = now_ms / 1000;
+		b->left = rate;
+	}
+	if (b->left == 0)
+		return false;
+	b->left--;
+	return true;
+}
+
+static inline struct baton_crt *crt_of(struct baton_forwarder *f, bool ip6)
+{
+	return ip6 ? &f->crt6 : &f->crt4;
+}
+
+/* An entry's value is written by the poll thread only; snapshots read it. */
+static inline void value_store(baton_word *v, uint64_t value)
+{
+	atomic_store_explicit(v, value, memory_order_relaxed);
+}
+
+static inline uint64_t value_load(const baton_word *v)
+{
+	return atomic_load_explicit(v, memory_order_relaxed);
+}
+
+/* ---- flow.c: router-owned flows, their hold queues, idle expiry, lingering entries */
+
+int flows_init(struct baton_forwarder *f, const struct baton_config *c);
+void flows_free(struct baton_forwarder *f);
+/* flow_alloc returns a slot in FLOW_OPEN, or NULL when all are used. */
+struct flow *flow_alloc(struct baton_forwarder *f);
+/* flow_release frees the slot and what it holds; the CRT entry is the caller's business. */
+void flow_release(struct baton_forwarder *f, struct flow *w);
+void flow_touch(struct baton_forwarder *f, struct flow *w);
+/* flow_by_id returns NULL for an ID that is dead. */
+struct flow *flow_by_id(struct baton_forwarder *f, uint64_t id);
+uint64_t flow_id(const struct baton_forwarder *f, const struct flow *w);
+/* flow_entry is the flow's CRT value, which exists as long as the flow does. */
+baton_word *flow_entry(struct baton_forwarder *f, const struct flow *w);
+/* flow_hold queues a frame. False: full, the frame is still the caller's. */
+bool flow_hold(struct baton_forwarder *f, struct flow *w, const struct baton_buf *buf, uint8_t flags);
+/* flow_held_first looks at the oldest held frame (NULL: none), flow_held_pop takes it out. */
+struct held *flow_held_first(struct baton_forwarder *f, const struct flow *w);
+void flow_held_pop(struct baton_forwarder *f, struct flow *w);
+void linger_add(struct baton_forwarder *f, const struct baton_key *k, bool ip6, uint32_t inc);
+/* timers_run does what is due, a bounded amount of it. */
+void timers_run(struct baton_forwarder *f);
+
+/* ---- punt.c: records for the control plane. All return false when the ring is full. */
+
+bool punt_room(struct baton_forwarder *f, uint32_t frame_len, unsigned int count);
+/* punt_begin reserves a zeroed record with a copy of the frame (may be NULL); punt_end publishes and counts it. */
+struct baton_punt *punt_begin(struct baton_forwarder *f, enum baton_punt_kind kind, const uint8_t *frame, uint32_t len);
+void punt_end(struct baton_forwarder *f, const struct baton_punt *punt);
+bool punt_flow(struct baton_forwarder *f, const struct flow *w, enum baton_punt_kind kind, const uint8_t *frame,
+	       uint32_t len);
+/* punt_bell wakes the consumer if there is something new and it sleeps. */
+void punt_bell(struct baton_forwarder *f);
+
+/* ---- answer.c: frames that the forwarder makes itself. They consume p. */
+
+void answer_synack(struct baton_forwarder *f, struct packet *p);
+void answer_probe(struct baton_forwarder *f, struct packet *p, const struct flow *w);
+void answer_arp(struct baton_forwarder *f, struct packet *p);
+void answer_icmp(struct baton_forwarder *f, struct packet *p);
+const struct local *local_find(const struct baton_forwarder *f, struct baton_ip addr, uint16_t port);
+
+/* ---- loop.c */
+
+/* loop_wake ends the nap of the loop, if it takes one. */
+void loop_wake(struct baton_forwarder *f);
+
+/* ---- command.c */
+
+/* commands_run carries out queued commands and returns how many. */
+int commands_run(struct baton_forwarder *f);
+
+/* ---- poll.c */
+
+void frame_drop(struct baton_forwarder *f, uint16_t port, struct baton_buf *buf, enum baton_counter reason);
+/* service_key is the CRT key of a tuple; false: its service is not served. */
+bool service_key(const struct baton_forwarder *f, const struct baton_tuple *t, struct baton_key *k);
+/* services_index makes services_by_addr and the local addresses of services. */
+int services_index(struct baton_forwarder *f, const struct baton_service *services, uint32_t n);
+/* frame_stage queues a frame on a port. False: the port is full, the frame is still the caller's. */
+bool frame_stage(struct baton_forwarder *f, uint16_t port, const struct baton_buf *buf);
+/* frame_to_owner rewrites the MAC addresses and stages the frame. Returns 0, or the reason why not (the caller's). */
+enum baton_counter frame_to_owner(struct baton_forwarder *f, uint16_t owner, const struct baton_buf *buf);
+/* flow_segment handles a segment of a flow that the router owns; consumes p. */
+void flow_segment(struct baton_forwarder *f, struct packet *p, struct flow *w);
+/* clock_update reads the clock; now_ms never goes back. */
+void clock_update(struct baton_forwarder *f);
+
+#endif

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A forwarder's life: open, the polling loop and its idle back-off, what other threads may read, close.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "forwarder.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	FIRST_SLEEP_NS = 20000, /* doubled from nap to nap, up to the configured one */
+	SLEEPLESS_POLLS = 16,   /* idle polls between two looks at the clock while spinning */
+};
+
+/* ---- open and close */
+
+static int forwarder_init(struct baton_forwarder *f, const struct baton_config *c, const struct baton_service *services)
+{
+	int err;
+
+	if (c->port_count == 0 || c->port_count > BATON_MAX_PORTS || c->service_count > UINT16_MAX - 1 ||
+	    c->router_flows == 0 || c->router_flows > BATON_MAX_FLOWS)
+		return -EINVAL;
+	f->punt_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (f->punt_fd < 0)
+		return -errno;
+	f->port_count = c->port_count;
+	f->idle_spin_us = c->idle_spin_us;
+	f->idle_sleep_us = c->idle_sleep_us;
+	for (uint32_t i = 0; i < BATON_MAX_PORTS; i++)
+		f->ports[i].index = (uint16_t)i;
+	clock_update(f);
+	baton_cookies_init(&f->cookies, c->secret, f->now_ms);
+	if ((err = baton_crt_init(&f->crt4, c->ipv4_entries, 1, c->seed)) ||
+	    (err = baton_crt_init(&f->crt6, c->ipv6_entries, 3, c->seed)) || (err = flows_init(f, c)) ||
+	    (err = services_index(f, services, c->service_count)) ||
+	    (err = baton_ring_init(&f->commands, COMMAND_RING)) || (err = baton_ring_init(&f->punts, PUNT_RING)))
+		return err;
+	return 0;
+}
+
+struct baton_forwarder *baton_open(const struct baton_config *c, const struct baton_service *services, int *err)
+{
+	struct baton_forwarder *f = aligned_alloc(BATON_CACHE_LINE, sizeof(*f));
+
+	if (!f) {
+		*err = -ENOMEM;
+		return NULL;
+	}
+	memset(f, 0, sizeof(*f));
+	f->punt_fd = -1;
+	*err = forwarder_init(f, c, services);
+	if (*err == 0)
+		return f;
+	baton_close(f);
+	return NULL;
+}
+
+/* frames_release gives every frame that waits back to its port. */
+static void frames_release(struct baton_forwarder *f)
+{
+	for (uint32_t i = 0; i < f->flow_count; i++)
+		if (f->flows && f->flows[i].state != FLOW_FREE)
+			flow_release(f, &f->flows[i]);
+	if (f->freed_count)
+		f->ports[0].ops->free(&f->ports[0], f->freed, f->freed_count);
+	for (uint32_t i = 0; i < f->port_count; i++)
+		if (f->ports[i].tx_count)
+			f->ports[i].ops->free(&f->ports[i], f->ports[i].tx, f->ports[i].tx_count);
+}
+
+void baton_close(struct baton_forwarder *f)
+{
+	frames_release(f);
+	for (uint32_t i = 0; i < f->port_count; i++)
+		if (f->ports[i].ops)
+			f->ports[i].ops->close(&f->ports[i]);
+	baton_crt_free(&f->crt4);
+	baton_crt_free(&f->crt6);
+	flows_free(f);
+	baton_ring_free(&f->commands);
+	baton_ring_free(&f->punts);
+	free(f->services_by_addr);
+	free(f->services);
+	free(f->locals);
+	if (f->punt_fd >= 0)
+		close(f->punt_fd);
+	free(f);
+}
+
+struct baton_port *baton_port(struct baton_forwarder *f, uint16_t index)
+{
+	return index < f->port_count ? &f->ports[index] : NULL;
+}
+
+void baton_port_address(struct baton_forwarder *f, uint16_t index, struct baton_ip addr)
+{
+	f->ports[index].addr = addr;
+	f->locals[f->local_count++] = (struct local){addr, index};
+}
+
+/* ---- the loop */
+
+static uint64_t monotonic_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
+
+/* cycles counts time in a unit of its own; only ratios are taken of it. */
+static inline uint64_t cycles(void)
+{
+#if defined(__x86_64__)
+	return __builtin_ia32_rdtsc();
+#else
+	return monotonic_ns();
+#endif
+}
+
+static inline void cpu_relax(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#endif
+}
+
+void loop_wake(struct baton_forwarder *f)
+{
+	if (baton_ring_wake(&f->commands))
+		syscall(SYS_futex, &f->commands.sleeping, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* nap sleeps until a command comes, but no longer than ns. */
+static void nap(struct baton_forwarder *f, uint64_t ns)
+{
+	const struct timespec t = {.tv_nsec = (long)ns};
+
+	if (!baton_ring_announce(&f->commands))
+		return;
+	syscall(SYS_futex, &f->commands.sleeping, FUTEX_WAIT_PRIVATE, 1, &t, NULL, 0);
+	atomic_store_explicit(&f->commands.sleeping, 0, memory_order_relaxed);
+}
+
+struct idle {
+	uint64_t since_ns; /* 0: not idle */
+	uint64_t nap_ns;
+	unsigned int polls;
+};
+
+/* back_off is called after each poll that found nothing: spin first, then nap longer and longer. */
+static void back_off(struct baton_forwarder *f, struct idle *idle)
+{
+	uint64_t longest = f->idle_sleep_us * 1000ull;
+
+	cpu_relax();
+	if (longest == 0 || (idle->nap_ns == 0 && idle->polls++ % SLEEPLESS_POLLS))
+		return;
+	uint64_t now = monotonic_ns();
+
+	if (idle->since_ns == 0)
+		idle->since_ns = now;
+	if (now - idle->since_ns < f->idle_spin_us * 1000ull)
+		return;
+	idle->nap_ns = idle->nap_ns ? idle->nap_ns * 2 : FIRST_SLEEP_NS;
+	if (idle->nap_ns > longest)
+		idle->nap_ns = longest;
+	nap(f, idle->nap_ns);
+}
+
+/* busy accumulates the share of time that polls with work took, second by second. */
+struct busy {
+	uint64_t second, last, work, all;
+};
+
+static inline void busy_account(struct baton_forwarder *f, struct busy *b, bool worked)
+{
+	uint64_t now = cycles(), took = now - b->last;
+
+	b->last = now;
+	b->all += took;
+	b->work += worked ? took : 0;
+	if (f->now_ms / 1000 == b->second)
+		return;
+	b->second = f->now_ms / 1000;
+	atomic_store_explicit(&f->busy_ppm, (uint32_t)(b->work / (b->all / 1000000 + 1)), memory_order_relaxed);
+	b->work = b->all = 0;
+}
+
+int baton_run(struct baton_forwarder *f)
+{
+	struct busy busy = {.last = cycles()};
+	struct idle idle = {0};
+
+	prctl(PR_SET_NAME, "baton-poll");
+	prctl(PR_SET_TIMERSLACK, 1); /* ns; the default of 50 us would be half a nap */
+	while (!atomic_load_explicit(&f->stop, memory_order_relaxed)) {
+		bool worked = baton_poll(f) > 0;
+
+		busy_account(f, &busy, worked);
+		if (worked) {
+			idle = (struct idle){0};
+			continue;
+		}
+		back_off(f, &idle);
+		busy_account(f, &busy, false);
+	}
+	return 0;
+}
+
+void baton_stop(struct baton_forwarder *f)
+{
+	atomic_store_explicit(&f->stop, true, memory_order_relaxed);
+}
+
+static void *thread_main(void *arg)
+{
+	baton_run(arg);
+	return NULL;
+}
+
+int baton_start(struct baton_forwarder *f, int cpu)
+{
+	pthread_attr_t attr;
+	sigset_t all, old;
+	cpu_set_t set;
+	int err;
+
+	pthread_attr_init(&attr);
+	if (cpu >= 0) {
+		CPU_ZERO(&set);
+		CPU_SET(cpu, &set);
+		pthread_attr_setaffinity_np(&attr, sizeof(set), &set);
+	}
+	sigfillset(&all); /* the thread inherits it: handlers of the Go runtime must not run there */
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	err = pthread_create(&f->thread, &attr, thread_main, f);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	f->thread_started = err == 0;
+	return -err;
+}
+
+void baton_join(struct baton_forwarder *f)
+{
+	if (f->thread_started)
+		pthread_join(f->thread, NULL);
+	f->thread_started = false;
+}
+
+/* ---- the consumer's side */
+
+int baton_receive(struct baton_forwarder *f, struct baton_punt **out, int n)
+{
+	uint32_t len;
+	int i = 0;
+
+	baton_ring_release(&f->punts);
+	while (i < n && (out[i] = baton_ring_take(&f->punts, &len)))
+		i++;
+	return i;
+}
+
+bool baton_punt_sleep(struct baton_forwarder *f)
+{
+	return baton_ring_announce(&f->punts);
+}
+
+int baton_punt_fd(struct baton_forwarder *f)
+{
+	return f->punt_fd;
+}
+
+void baton_clock_set(struct baton_forwarder *f, uint64_t now_ms)
+{
+	value_store(&f->clock_ms, now_ms);
+}
+
+uint64_t baton_counter_read(struct baton_forwarder *f, unsigned int counter)
+{
+	return counter < BATON_COUNTER_COUNT ? value_load(&f->counters[counter]) : 0;
+}
+
+const struct baton_counter_info *baton_counter_describe(unsigned int counter)
+{
+	static const struct baton_counter_info info[] = {
+#define X(symbol, group, name, help) {group, name, help},
+		BATON_COUNTERS(X)
+#undef X
+	};
+
+	return counter < BATON_COUNTER_COUNT ? &info[counter] : NULL;
+}
+
+uint32_t baton_busy_ppm(struct baton_forwarder *f)
+{
+	return atomic_load_explicit(&f->busy_ppm, memory_order_relaxed);
+}
+
+const struct baton_crt *baton_crt_of(struct baton_forwarder *f, bool ipv6)
+{
+	return crt_of(f, ipv6);
+}
+
+uint64_t baton_now_ms(struct baton_forwarder *f)
+{
+	return value_load(&f->now_shared);
+}
+
+uint32_t baton_flows_used(struct baton_forwarder *f)
+{
+	return atomic_load_explicit(&f->flows_used, memory_order_relaxed);
+}

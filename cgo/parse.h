@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * parse.h: from a frame to a packet view. Nothing here reads outside [data, data + len); every length that a header
+ * claims is checked before it is used. Ethernet, IPv4 (RFC 791), IPv6 (RFC 8200, no extension headers yet), TCP
+ * (RFC 9293).
+ */
+#ifndef BATON_PARSE_H
+#define BATON_PARSE_H
+
+#include "baton.h"
+
+#include <string.h>
+
+enum {
+	ETH_LEN = 14,
+	ETH_TYPE_IP4 = 0x0800,
+	ETH_TYPE_ARP = 0x0806,
+	ETH_TYPE_IP6 = 0x86dd,
+	IP4_LEN = 20,
+	IP6_LEN = 40,
+	TCP_LEN = 20,
+	ICMP_LEN = 8,
+	PROTO_ICMP = 1,
+	PROTO_TCP = 6,
+	PROTO_FRAGMENT6 = 44,
+	PROTO_ICMP6 = 58,
+};
+
+enum {
+	TCP_FIN = 1,
+	TCP_SYN = 2,
+	TCP_RST = 4,
+	TCP_PSH = 8,
+	TCP_ACK = 16,
+};
+
+enum packet_class {
+	CLASS_DROP, /* reason says why */
+	CLASS_ARP,
+	CLASS_ICMP, /* of either family */
+	CLASS_TCP,
+};
+
+/* packet is a received frame and what was read from it. Offsets count from the frame's first octet. */
+struct packet {
+	struct baton_buf buf;
+	struct baton_ip src, dst;
+	uint32_t end;     /* offset behind the IP packet: the frame without Ethernet padding */
+	uint16_t l4;      /* offset of the TCP or ICMP header */
+	uint16_t payload; /* offset of the TCP payload */
+	uint16_t sport, dport;
+	uint32_t seq, ack;
+	uint8_t flags; /* TCP_* */
+	uint8_t class; /* enum packet_class */
+	uint8_t reason; /* CLASS_DROP: enum baton_counter */
+	bool ip6;
+	uint16_t port; /* where it came in */
+	uint16_t service; /* index, CLASS_TCP */
+	struct baton_key key;
+	uint64_t hash;
+};
+
+static inline uint16_t load16(const uint8_t *p)
+{
+	return (uint16_t)(p[0] << 8 | p[1]);
+}
+
+static inline uint32_t load32(const uint8_t *p)
+{
+	uint32_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return __builtin_bswap32(v);
+}
+
+static inline uint64_t load64(const uint8_t *p)
+{
+	uint64_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return __builtin_bswap64(v);
+}
+
+static inline void store16(uint8_t *p, uint16_t v)
+{
+	p[0] = (uint8_t)(v >> 8);
+	p[1] = (uint8_t)v;
+}
+
+static inline void store32(uint8_t *p, uint32_t v)
+{
+	v = __builtin_bswap32(v);
+	memcpy(p, &v, sizeof(v));
+}
+
+static inline void store64(uint8_t *p, uint64_t v)
+{
+	v = __builtin_bswap64(v);
+	memcpy(p, &v, sizeof(v));
+}
+
+static inline struct baton_ip load_ip6(const uint8_t *p)
+{
+	return (struct baton_ip){load64(p), load64(p + 8)};
+}
+
+static inline void store_ip6(uint8_t *p, struct baton_ip ip)
+{
+	store64(p, ip.hi);
+	store64(p + 8, ip.lo);
+}
+
+/* ---- Internet checksum (RFC 1071). Sums are of 16-bit words in memory order, kept in 64 bits until they are folded;
+ * 2^32 words would have to be added before one overflowed. */
+
+static inline uint64_t sum_add(uint64_t sum, const uint8_t *p, uint32_t len)
+{
+	uint32_t w;
+	uint16_t h;
+
+	for (; len >= 4; p += 4, len -= 4) {
+		memcpy(&w, p, sizeof(w));
+		sum += w;
+	}
+	if (len >= 2) {
+		memcpy(&h, p, sizeof(h));
+		sum += h;
+		p += 2;
+	}
+	if (len & 1) {
+		uint8_t last[2] = {*p, 0};
+
+		memcpy(&h, last, sizeof(h));
+		sum += h;
+	}
+	return sum;
+}
+
+static inline uint16_t sum_fold(uint64_t sum)
+{
+	sum = (sum >> 32) + (sum & 0xffffffff);
+	sum = (sum >> 32) + (sum & 0xffffffff);
+	sum = (sum >> 16) + (sum & 0xffff);
+	sum = (sum >> 16) + (sum & 0xffff);
+	return (uint16_t)sum;
+}
+
+static inline void store_checksum(uint8_t *p, uint64_t sum)
+{
+	uint16_t c = (uint16_t)~sum_fold(sum);
+
+	memcpy(p, &c, sizeof(c));
+}
+
+/* sum_pseudo is the sum of the pseudo header (RFC 9293 3.1, RFC 8200 8.1). */
+static inline uint64_t sum_pseudo(struct baton_ip src, struct baton_ip dst, uint8_t proto, uint32_t len)
+{
+	uint8_t h[40];
+
+	store32(h + 32, len);
+	store32(h + 36, proto);
+	if (baton_ip_is4(src)) {
+		store32(h, (uint32_t)src.lo);
+		store32(h + 4, (uint32_t)dst.lo);
+		return sum_add(sum_add(0, h, 8), h + 32, 8);
+	}
+	store_ip6(h, src);
+	store_ip6(h + 16, dst);
+	return sum_add(0, h, sizeof(h));
+}
+
+/* packet_checksum_ok verifies the TCP or ICMPv6 checksum, payload included. */
+static inline bool packet_checksum_ok(const struct packet *p, uint8_t proto)
+{
+	uint32_t len = p->end - p->l4;
+
+	return sum_fold(sum_add(sum_pseudo(p->src, p->dst, proto, len), p->buf.data + p->l4, len)) == 0xffff;
+}
+
+/* ---- headers */
+
+static inline bool packet_drop(struct packet *p, enum baton_counter reason)
+{
+	p->class = CLASS_DROP;
+	p->reason = (uint8_t)reason;
+	return false;
+}
+
+/* source_possible refuses "this network", loopback, multicast and reserved addresses (RFC 6890). */
+static inline bool source_possible(struct baton_ip ip)
+{
+	if (baton_ip_is4(ip)) {
+		uint8_t net = (uint8_t)((uint32_t)ip.lo >> 24);
+
+		return net != 0 && net != 127 && net < 224;
+	}
+	return ip.hi >> 56 != 0xff && (ip.hi != 0 || ip.lo > 1);
+}
+
+/* parse_ip4 and parse_ip6 return the protocol in *proto. */
+static inline bool parse_ip4(struct packet *p, uint8_t *proto)
+{
+	const uint8_t *ip = p->buf.data + ETH_LEN;
+
+	if (p->buf.len < ETH_LEN + IP4_LEN)
+		return packet_drop(p, BATON_DROP_TRUNCATED);
+	if (ip[0] >> 4 != 4)
+		return packet_drop(p, BATON_DROP_VERSION);
+	uint32_t header = (ip[0] & 15) * 4u, total = load16(ip + 2);
+
+	if (header < IP4_LEN || total < header)
+		return packet_drop(p, BATON_DROP_LENGTH);
+	if (p->buf.len < ETH_LEN + total)
+		return packet_drop(p, BATON_DROP_TRUNCATED);
+	if (sum_fold(sum_add(0, ip, header)) != 0xffff)
+		return packet_drop(p, BATON_DROP_IP_CHECKSUM);
+	if (ip[8] == 0)
+		return packet_drop(p, BATON_DROP_TTL);
+	if (load16(ip + 6) & 0x3fff) /* more fragments, or an offset */
+		return packet_drop(p, BATON_DROP_FRAGMENT);
+	p->end = ETH_LEN + total;
+	p->l4 = (uint16_t)(ETH_LEN + header);
+	p->src = baton_ip_from4(load32(ip + 12));
+	p->dst = baton_ip_from4(load32(ip + 16));
+	p->ip6 = false;
+	*proto = ip[9];
+	return true;
+}
+
+static inline bool parse_ip6(struct packet *p, uint8_t *proto)
+{
+	const uint8_t *ip = p->buf.data + ETH_LEN;
+
+	if (p->buf.len < ETH_LEN + IP6_LEN)
+		return packet_drop(p, BATON_DROP_TRUNCATED);
+	if (ip[0] >> 4 != 6)
+		return packet_drop(p, BATON_DROP_VERSION);
+	uint32_t total = IP6_LEN + load16(ip + 4);
+
+	if (p->buf.len < ETH_LEN + total)
+		return packet_drop(p, BATON_DROP_TRUNCATED);
+	if (ip[7] == 0)
+		return packet_drop(p, BATON_DROP_TTL);
+	if (ip[6] == PROTO_FRAGMENT6)
+		return packet_drop(p, BATON_DROP_FRAGMENT);
+	p->end = ETH_LEN + total;
+	p->l4 = ETH_LEN + IP6_LEN;
+	p->src = load_ip6(ip + 8);
+	p->dst = load_ip6(ip + 24);
+	p->ip6 = true;
+	*proto = ip[6];
+	/* An IPv4-mapped address on the wire would pass for IPv4 inside. */
+	if (baton_ip_is4(p->src) || baton_ip_is4(p->dst))
+		return packet_drop(p, BATON_DROP_SOURCE);
+	return true;
+}
+
+static inline bool parse_tcp(struct packet *p)
+{
+	const uint8_t *tcp = p->buf.data + p->l4;
+
+	if (p->end - p->l4 < TCP_LEN)
+		return packet_drop(p, BATON_DROP_TRUNCATED);
+	uint32_t header = (tcp[12] >> 4) * 4u;
+
+	if (header < TCP_LEN || p->l4 + header > p->end)
+		return packet_drop(p, BATON_DROP_LENGTH);
+	p->sport = load16(tcp);
+	p->dport = load16(tcp + 2);
+	p->seq = load32(tcp + 4);
+	p->ack = load32(tcp + 8);
+	p->flags = tcp[13];
+	p->payload = (uint16_t)(p->l4 + header);
+	if (p->sport == 0)
+		return packet_drop(p, BATON_DROP_SOURCE);
+	return true;
+}
+
+/* tcp_options is what a segment's option field says. */
+struct tcp_options {
+	uint16_t mss; /* 0: absent */
+	uint8_t scale; /* BATON_COOKIE_NO_SCALE: absent */
+	bool sack, timestamps;
+	uint32_t ts_val, ts_ecr;
+};
+
+/* parse_tcp_options reads RFC 9293 3.2 options; a malformed length ends the list (RFC 9293 MUST-7: no crash). */
+static inline struct tcp_options parse_tcp_options(const struct packet *p)
+{
+	struct tcp_options o = {.scale = BATON_COOKIE_NO_SCALE};
+	const uint8_t *at = p->buf.data + p->l4 + TCP_LEN, *end = p->buf.data + p->payload;
+
+	while (at < end && *at != 0) { /* 0: end of list */
+		if (*at == 1) { /* no-operation */
+			at++;
+			continue;
+		}
+		if (end - at < 2 || at[1] < 2 || at[1] > end - at)
+			break;
+		if (at[0] == 2 && at[1] == 4)
+			o.mss = load16(at + 2);
+		else if (at[0] == 3 && at[1] == 3)
+			o.scale = at[2] > 14 ? 14 : at[2]; /* RFC 7323 2.3 */
+		else if (at[0] == 4 && at[1] == 2)
+			o.sack = true;
+		else if (at[0] == 8 && at[1] == 10)
+			o.timestamps = true, o.ts_val = load32(at + 2), o.ts_ecr = load32(at + 6);
+		at += at[1];
+	}
+	return o;
+}
+
+static inline uint32_t packet_payload_len(const struct packet *p)
+{
+	return p->end - p->payload;
+}
+
+static inline struct baton_tuple packet_tuple(const struct packet *p)
+{
+	return (struct baton_tuple){p->src, p->dst, p->sport, p->dport, 0};
+}
+
+#endif

@@ -1,0 +1,602 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One burst, stage by stage: fetch, classify (parse, find the service, prefetch the CRT), act (answer, forward, hold,
+ * punt or drop), send. Read from baton_poll at the end.
+ */
+#include "forwarder.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* ---- buffers */
+
+static void freed_flush(struct baton_forwarder *f, struct baton_port *port)
+{
+	if (f->freed_count)
+		port->ops->free(port, f->freed, f->freed_count);
+	f->freed_count = 0;
+}
+
+static inline void frame_free(struct baton_forwarder *f, uint16_t port, const struct baton_buf *buf)
+{
+	if (f->freed_count == BATON_BURST)
+		freed_flush(f, &f->ports[port]);
+	f->freed[f->freed_count++] = *buf;
+}
+
+void frame_drop(struct baton_forwarder *f, uint16_t port, struct baton_buf *buf, enum baton_counter reason)
+{
+	count(f, reason);
+	frame_free(f, port, buf);
+}
+
+static inline void drop(struct baton_forwarder *f, struct packet *p, enum baton_counter reason)
+{
+	frame_drop(f, p->port, &p->buf, reason);
+}
+
+/* ---- send */
+
+static void tx_flush(struct baton_port *port)
+{
+	uint64_t bytes = 0;
+
+	if (port->tx_count == 0)
+		return;
+	for (uint16_t i = 0; i < port->tx_count; i++)
+		bytes += port->tx[i].len;
+	uint16_t sent = port->ops->tx_burst(port, port->tx, port->tx_count);
+	uint16_t left = (uint16_t)(port->tx_count - sent);
+
+	for (uint16_t i = 0; i < left; i++) { /* tried again next time, in order */
+		port->tx[i] = port->tx[sent + i];
+		bytes -= port->tx[i].len;
+	}
+	port->tx_count = left;
+	value_store(&port->tx_packets, value_load(&port->tx_packets) + sent);
+	value_store(&port->tx_bytes, value_load(&port->tx_bytes) + bytes);
+}
+
+bool frame_stage(struct baton_forwarder *f, uint16_t index, const struct baton_buf *buf)
+{
+	struct baton_port *port = &f->ports[index];
+
+	if (unlikely(port->tx_count == BATON_TX_STAGE)) {
+		tx_flush(port);
+		if (port->tx_count == BATON_TX_STAGE)
+			return false;
+	}
+	port->tx[port->tx_count++] = *buf;
+	return true;
+}
+
+enum baton_counter frame_to_owner(struct baton_forwarder *f, uint16_t index, const struct baton_buf *buf)
+{
+	const struct owner *owner = &f->owners[index];
+
+	if (unlikely(!owner->known))
+		return BATON_DROP_NO_NEXTHOP;
+	memcpy(buf->data, owner->mac, BATON_MAC_LEN);
+	memcpy(buf->data + BATON_MAC_LEN, f->ports[owner->port].mac, BATON_MAC_LEN);
+	return frame_stage(f, owner->port, buf) ? BATON_FORWARDED : BATON_DROP_TX_FULL;
+}
+
+/* ---- classify */
+
+/* service_place finds where a service is or would be. Open addressing; at most half of the places are used. */
+static inline struct service_place *service_place(const struct baton_forwarder *f, struct baton_ip addr, uint16_t port)
+{
+	uint64_t h = ((addr.hi * 31 + addr.lo) ^ (uint64_t)port << 32) * 0x9e3779b97f4a7c15ull;
+
+	for (uint32_t i = (uint32_t)(h >> 40);; i++) {
+		struct service_place *place = &f->services_by_addr[i & f->services_mask];
+
+		if (place->index == 0 || (place->port == port && baton_ip_equal(place->addr, addr)))
+			return place;
+	}
+}
+
+/* service_find returns the index of the service, or -1. */
+static inline int service_find(const struct baton_forwarder *f, struct baton_ip addr, uint16_t port)
+{
+	return service_place(f, addr, port)->index - 1;
+}
+
+int services_index(struct baton_forwarder *f, const struct baton_service *services, uint32_t n)
+{
+	uint32_t places = 16;
+
+	while (places < 2 * n)
+		places *= 2;
+	f->services_mask = places - 1;
+	f->services_by_addr = calloc(places, sizeof(*f->services_by_addr));
+	f->services = calloc(n + 1, sizeof(*f->services));
+	f->locals = calloc(n + BATON_MAX_PORTS, sizeof(*f->locals));
+	if (!f->services_by_addr || !f->services || !f->locals)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++) {
+		struct service_place *place = service_place(f, services[i].addr, services[i].port);
+
+		if (place->index)
+			return -EEXIST;
+		*place = (struct service_place){services[i].addr, services[i].port, (uint16_t)(i + 1)};
+		f->services[i] = services[i];
+		if (!local_find(f, services[i].addr, ANY_PORT))
+			f->locals[f->local_count++] = (struct local){services[i].addr, ANY_PORT};
+	}
+	f->service_count = n;
+	return 0;
+}
+
+static inline struct baton_key key_make(const struct baton_tuple *t, uint16_t service_id)
+{
+	if (baton_ip_is4(t->client))
+		return (struct baton_key){{t->client.lo << 32 | (uint32_t)t->client_port << 16 | service_id}};
+	return (struct baton_key){
+		{t->client.hi, t->client.lo, (uint64_t)t->client_port << 32 | (uint64_t)service_id << 16 | 1}};
+}
+
+bool service_key(const struct baton_forwarder *f, const struct baton_tuple *t, struct baton_key *k)
+{
+	int s = service_find(f, t->service, t->service_port);
+
+	if (s < 0)
+		return false;
+	*k = key_make(t, f->services[s].id);
+	return true;
+}
+
+static inline bool classify_tcp(struct baton_forwarder *f, struct packet *p)
+{
+	if (!parse_tcp(p))
+		return false;
+	if (!source_possible(p->src))
+		return packet_drop(p, BATON_DROP_SOURCE);
+	int s = service_find(f, p->dst, p->dport);
+
+	if (s < 0)
+		return packet_drop(p, local_find(f, p->dst, p->port) ? BATON_DROP_NO_PORT : BATON_DROP_NOT_OURS);
+	const struct baton_tuple t = packet_tuple(p);
+	const struct baton_crt *crt = crt_of(f, p->ip6);
+
+	p->class = CLASS_TCP;
+	p->service = (uint16_t)s;
+	p->key = key_make(&t, f->services[s].id);
+	p->hash = baton_crt_hash(crt, &p->key);
+	baton_crt_prefetch(crt, p->hash);
+	return true;
+}
+
+static inline bool classify_ip(struct baton_forwarder *f, struct packet *p, bool to_us, bool ip6)
+{
+	uint8_t proto;
+
+	if (!(ip6 ? parse_ip6(p, &proto) : parse_ip4(p, &proto)))
+		return false;
+	if (proto == (ip6 ? PROTO_ICMP6 : PROTO_ICMP)) { /* neighbour solicitations come by multicast */
+		p->class = CLASS_ICMP;
+		return to_us || (ip6 && p->buf.data[0] == 0x33) || packet_drop(p, BATON_DROP_NOT_OURS);
+	}
+	if (!to_us)
+		return packet_drop(p, BATON_DROP_NOT_OURS);
+	if (proto != PROTO_TCP)
+		return packet_drop(p, local_find(f, p->dst, p->port) ? BATON_DROP_PROTOCOL : BATON_DROP_NOT_OURS);
+	return classify_tcp(f, p);
+}
+
+static inline void classify(struct baton_forwarder *f, struct packet *p)
+{
+	const uint8_t *d = p->buf.data;
+
+	if (unlikely(!d)) {
+		packet_drop(p, BATON_DROP_SEGMENTED);
+		return;
+	}
+	if (unlikely(p->buf.len < ETH_LEN)) {
+		packet_drop(p, BATON_DROP_TRUNCATED);
+		return;
+	}
+	bool to_us = memcmp(d, f->ports[p->port].mac, BATON_MAC_LEN) == 0;
+
+	switch (load16(d + 12)) {
+	case ETH_TYPE_IP4:
+		classify_ip(f, p, to_us, false);
+		return;
+	case ETH_TYPE_IP6:
+		classify_ip(f, p, to_us, true);
+		return;
+	case ETH_TYPE_ARP:
+		p->class = CLASS_ARP;
+		if (!to_us && !(d[0] & 1))
+			packet_drop(p, BATON_DROP_NOT_OURS);
+		return;
+	default:
+		packet_drop(p, BATON_DROP_ETHERTYPE);
+	}
+}
+
+/* ---- act: segments of flows that the router owns */
+
+/* flow_punt gives a segment to the control plane: as First when it is the first that matters, else as Segment. */
+static void flow_punt(struct baton_forwarder *f, struct packet *p, struct flow *w)
+{
+	w->port = p->port;
+	if (!punt_flow(f, w, w->known ? BATON_SEGMENT : BATON_FIRST, p->buf.data, p->end)) {
+		drop(f, p, BATON_DROP_RING_FULL);
+		return;
+	}
+	w->known = true;
+	frame_free(f, p->port, &p->buf);
+}
+
+/* flow_reset ends a flow that the control plane does not know when its client resets it (RFC 5961 3.2: exactly at
+ * RCV.NXT). */
+static void flow_reset(struct baton_forwarder *f, struct packet *p, struct flow *w)
+{
+	if (p->seq == w->irs + 1) {
+		baton_crt_remove(crt_of(f, w->ip6), flow_entry(f, w));
+		flow_release(f, w);
+	}
+	drop(f, p, BATON_BARE_ACK);
+}
+
+/* flow_before_data handles a flow that has sent nothing yet: the client speaks first, so its bare ACKs matter to nobody,
+ * and keep-alive probes (RFC 9293 3.8.4: at most one octet just before RCV.NXT) are answered here. */
+static void flow_before_data(struct baton_forwarder *f, struct packet *p, struct flow *w)
+{
+	uint32_t len = packet_payload_len(p);
+	int32_t news = (int32_t)(p->seq + len - (w->irs + 1)); /* octets that we have not seen */
+
+	if (p->flags & TCP_RST)
+		flow_reset(f, p, w);
+	else if ((p->flags & TCP_FIN) || (len > 0 && news > 0))
+		flow_punt(f, p, w);
+	else if (news < 0 || len > 0)
+		answer_probe(f, p, w);
+	else
+		drop(f, p, BATON_BARE_ACK);
+}
+
+void flow_segment(struct baton_forwarder *f, struct packet *p, struct flow *w)
+{
+	flow_touch(f, w);
+	switch (w->state) {
+	case FLOW_HOLD:
+		p->buf.len = p->end;
+		if (flow_hold(f, w, &p->buf, p->flags))
+			count(f, BATON_HELD);
+		else
+			drop(f, p, BATON_DROP_HOLD_FULL);
+		return;
+	case FLOW_DISCARD:
+		drop(f, p, BATON_DROP_DISCARDED);
+		return;
+	default:
+		if (w->known)
+			flow_punt(f, p, w);
+		else
+			flow_before_data(f, p, w);
+	}
+}
+
+/* ---- act: new flows */
+
+/* cookie_valid checks the acknowledgement of a segment that may start a flow, and its timestamp if it has one. */
+static bool cookie_valid(struct baton_forwarder *f, const struct packet *p, struct baton_options *o,
+			 struct tcp_options *tcp, uint32_t *ts_offset)
+{
+	const struct baton_tuple t = packet_tuple(p);
+
+	if (!baton_cookie_check(&f->cookies, &t, p->seq - 1, p->ack - 1, o))
+		return false;
+	*tcp = parse_tcp_options(p);
+	*ts_offset = baton_cookie_ts_offset(&f->cookies, &t);
+	if (!tcp->timestamps)
+		return true;
+	/* What it echoes was sent at most two ticks ago, and not in the future. */
+	return (uint32_t)f->now_ms - (tcp->ts_ecr - *ts_offset) <= 2 * BATON_COOKIE_TICK_MS;
+}
+
+static struct baton_handshake handshake_make(const struct baton_service *s, const struct baton_options *o,
+					     bool timestamps)
+{
+	bool scaling = o->scale != BATON_COOKIE_NO_SCALE;
+
+	return (struct baton_handshake){
+		.mss = o->mss,
+		.own_mss = s->own_mss,
+		.snd_scale = scaling ? o->scale : 0,
+		.rcv_scale = scaling ? s->scale : 0,
+		.has = (uint8_t)((scaling ? BATON_HAS_SCALING : 0) | (o->sack ? BATON_HAS_SACK : 0) |
+				 (timestamps ? BATON_HAS_TIMESTAMPS : 0)),
+	};
+}
+
+/* entry_vacate ends the router's flow that an entry stands for, so that the entry can stand for a new incarnation. An
+ * entry of a target needs nothing: whoever imports the new connection there ends the old one. The caller made sure that
+ * the punt ring has room. */
+static void entry_vacate(struct baton_forwarder *f, uint64_t value)
+{
+	if (baton_value_state(value) >= BATON_TARGET)
+		return;
+	struct flow *w = &f->flows[value & BATON_VALUE_INDEX];
+
+	if (w->known)
+		punt_flow(f, w, BATON_GONE, NULL, 0);
+	flow_release(f, w);
+}
+
+static void flow_fill(const struct packet *p, struct flow *w)
+{
+	w->tuple = packet_tuple(p);
+	w->key = p->key;
+	w->irs = p->seq - 1;
+	w->iss = p->ack - 1;
+	w->service = p->service;
+	w->port = p->port;
+	w->ip6 = p->ip6;
+}
+
+/* flow_start makes an entry that the router owns from a first segment with a valid cookie. v: the entry of the tuple's
+ * older incarnation, or NULL. */
+static void flow_start(struct baton_forwarder *f, struct packet *p, baton_word *v, struct baton_handshake hs,
+		       uint32_t ts_offset)
+{
+	struct baton_crt *crt = crt_of(f, p->ip6);
+
+	if (!punt_room(f, p->end, 2)) {
+		drop(f, p, BATON_DROP_RING_FULL);
+		return;
+	}
+	if (v)
+		entry_vacate(f, value_load(v));
+	struct flow *w = flow_alloc(f); /* succeeds where a slot was just vacated */
+
+	if (!w) {
+		drop(f, p, BATON_DROP_FLOWS_FULL);
+		return;
+	}
+	uint64_t value = baton_value(BATON_ROUTER, (uint32_t)(w - f->flows),
+				     baton_incarnation_hash(p->seq - 1, p->ack - 1), f->now_ms);
+
+	if (v)
+		value_store(v, value);
+	else if (!baton_crt_insert(crt, &p->key, p->hash, value)) {
+		flow_release(f, w);
+		drop(f, p, BATON_DROP_CRT_FULL);
+		return;
+	}
+	flow_fill(p, w);
+	w->handshake = hs;
+	w->ts_offset = ts_offset;
+	count(f, BATON_ACCEPTED);
+	if (v)
+		count(f, BATON_REINCARNATED);
+	flow_segment(f, p, w);
+}
+
+/* orphan_report gives the control plane a copy of a segment of no flow, within the limits. */
+static void orphan_report(struct baton_forwarder *f, const struct packet *p)
+{
+	struct token_bucket *source = &f->orphan_sources[(p->src.hi ^ p->src.lo) * 0x9e3779b97f4a7c15ull >> 54];
+
+	static_assert(SOURCE_PLACES == 1 << 10, "the shift above");
+	if (!token_take(source, f->now_ms, ORPHANS_PER_SOURCE) || !token_take(&f->orphans, f->now_ms, ORPHANS_PER_SECOND))
+		return;
+	struct baton_punt *punt = punt_begin(f, BATON_ORPHAN, p->buf.data, p->end);
+
+	if (!punt)
+		return;
+	punt->tuple = packet_tuple(p);
+	punt->port = p->port;
+	punt_end(f, punt);
+}
+
+/* unknown handles a segment of no flow: the first one of a new flow, or an orphan. */
+static void unknown(struct baton_forwarder *f, struct packet *p)
+{
+	struct baton_options o;
+	struct tcp_options tcp;
+	uint32_t ts_offset;
+	bool may_start = (p->flags & (TCP_ACK | TCP_RST)) == TCP_ACK;
+
+	if (!packet_checksum_ok(p, PROTO_TCP)) {
+		drop(f, p, BATON_DROP_L4_CHECKSUM);
+	} else if (may_start && cookie_valid(f, p, &o, &tcp, &ts_offset)) {
+		flow_start(f, p, NULL, handshake_make(&f->services[p->service], &o, tcp.timestamps), ts_offset);
+	} else {
+		if (may_start)
+			count(f, BATON_FORGED);
+		orphan_report(f, p);
+		drop(f, p, may_start ? BATON_DROP_FORGED : BATON_DROP_NO_FLOW);
+	}
+}
+
+/* reincarnates starts a new incarnation if p, a segment of a known tuple whose SYN was answered meanwhile, begins one.
+ * False: p belongs to the entry. */
+static bool reincarnates(struct baton_forwarder *f, struct packet *p, baton_word *v)
+{
+	struct baton_options o;
+	struct tcp_options tcp;
+	uint32_t ts_offset;
+
+	if ((p->flags & (TCP_ACK | TCP_RST)) != TCP_ACK ||
+	    baton_incarnation_hash(p->seq - 1, p->ack - 1) == baton_value_inc(value_load(v)) ||
+	    !cookie_valid(f, p, &o, &tcp, &ts_offset) || !packet_checksum_ok(p, PROTO_TCP))
+		return false;
+	flow_start(f, p, v, handshake_make(&f->services[p->service], &o, tcp.timestamps), ts_offset);
+	return true;
+}
+
+/* ---- act: flows of targets */
+
+/* end_report hints once that the client ended a flow of a target. */
+static void end_report(struct baton_forwarder *f, const struct packet *p, baton_word *v)
+{
+	if (!token_take(&f->ends, f->now_ms, ENDS_PER_SECOND))
+		return;
+	struct baton_punt *punt = punt_begin(f, BATON_END, NULL, 0);
+
+	if (!punt)
+		return;
+	punt->tuple = packet_tuple(p);
+	punt->owner = (uint16_t)(value_load(v) & BATON_VALUE_INDEX);
+	punt->port = p->port;
+	punt_end(f, punt);
+	value_store(v, value_load(v) | BATON_VALUE_END);
+}
+
+static inline void target_segment(struct baton_forwarder *f, struct packet *p, baton_word *v)
+{
+	uint64_t value = value_load(v);
+
+	if (unlikely(p->flags & (TCP_FIN | TCP_RST)) && !(value & BATON_VALUE_END) &&
+	    baton_value_state(value) == BATON_TARGET)
+		end_report(f, p, v);
+	enum baton_counter outcome = frame_to_owner(f, (uint16_t)(value & BATON_VALUE_INDEX), &p->buf);
+
+	if (likely(outcome == BATON_FORWARDED))
+		count(f, outcome);
+	else
+		drop(f, p, outcome);
+}
+
+/* ---- act */
+
+/* entry_touch keeps the age; at most one store a second. */
+static inline void entry_touch(struct baton_forwarder *f, baton_word *v)
+{
+	uint64_t value = value_load(v), second = f->now_ms / 1000 << BATON_VALUE_AGE_SHIFT;
+
+	if (unlikely((value ^ second) >> BATON_VALUE_AGE_SHIFT))
+		value_store(v, (value & ((1ull << BATON_VALUE_AGE_SHIFT) - 1)) | second);
+}
+
+static inline void known(struct baton_forwarder *f, struct packet *p, baton_word *v)
+{
+	uint64_t value = value_load(v);
+
+	if (unlikely(value & BATON_VALUE_SYN) && reincarnates(f, p, v))
+		return;
+	entry_touch(f, v);
+	if (likely(baton_value_state(value) >= BATON_TARGET))
+		target_segment(f, p, v);
+	else if (packet_checksum_ok(p, PROTO_TCP))
+		flow_segment(f, p, &f->flows[value & BATON_VALUE_INDEX]);
+	else
+		drop(f, p, BATON_DROP_L4_CHECKSUM);
+}
+
+static void syn(struct baton_forwarder *f, struct packet *p, baton_word *v)
+{
+	if (p->flags & (TCP_FIN | TCP_RST | TCP_ACK)) {
+		drop(f, p, BATON_DROP_FLAGS);
+	} else if (!packet_checksum_ok(p, PROTO_TCP)) {
+		drop(f, p, BATON_DROP_L4_CHECKSUM);
+	} else {
+		if (v)
+			value_store(v, value_load(v) | BATON_VALUE_SYN);
+		answer_synack(f, p);
+	}
+}
+
+static inline void act_tcp(struct baton_forwarder *f, struct packet *p)
+{
+	baton_word *v = baton_crt_find(crt_of(f, p->ip6), &p->key, p->hash);
+
+	if (unlikely(p->flags & TCP_SYN))
+		syn(f, p, v);
+	else if (likely(v))
+		known(f, p, v);
+	else
+		unknown(f, p);
+}
+
+static inline void act(struct baton_forwarder *f, struct packet *p)
+{
+	switch ((enum packet_class)p->class) {
+	case CLASS_TCP:
+		act_tcp(f, p);
+		return;
+	case CLASS_ARP:
+		answer_arp(f, p);
+		return;
+	case CLASS_ICMP:
+		answer_icmp(f, p);
+		return;
+	case CLASS_DROP:
+		drop(f, p, p->reason);
+	}
+}
+
+/* ---- fetch */
+
+static inline uint16_t fetch(struct baton_forwarder *f, struct baton_port *port)
+{
+	struct baton_buf bufs[BATON_BURST];
+	uint64_t bytes = 0;
+	uint16_t n = port->ops->rx_burst(port, bufs, BATON_BURST);
+
+	for (uint16_t i = 0; i < n; i++) {
+		f->burst[i].buf = bufs[i];
+		f->burst[i].port = port->index;
+		bytes += bufs[i].len;
+		__builtin_prefetch(bufs[i].data);
+	}
+	if (n) {
+		value_store(&port->rx_packets, value_load(&port->rx_packets) + n);
+		value_store(&port->rx_bytes, value_load(&port->rx_bytes) + bytes);
+	}
+	return n;
+}
+
+static inline int burst(struct baton_forwarder *f, struct baton_port *port)
+{
+	uint16_t n = fetch(f, port);
+
+	for (uint16_t i = 0; i < n; i++)
+		classify(f, &f->burst[i]);
+	for (uint16_t i = 0; i < n; i++)
+		act(f, &f->burst[i]);
+	return n;
+}
+
+static uint64_t wall_clock_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+void clock_update(struct baton_forwarder *f)
+{
+	uint64_t now = value_load(&f->clock_ms);
+
+	if (now == 0)
+		now = wall_clock_ms();
+	if (now <= f->now_ms)
+		return;
+	f->now_ms = now;
+	value_store(&f->now_shared, now);
+	baton_cookies_advance(&f->cookies, now);
+}
+
+int baton_poll(struct baton_forwarder *f)
+{
+	clock_update(f);
+	int work = commands_run(f);
+
+	for (uint32_t i = 0; i < f->port_count; i++)
+		work += burst(f, &f->ports[i]);
+	timers_run(f);
+	for (uint32_t i = 0; i < f->port_count; i++)
+		tx_flush(&f->ports[i]);
+	freed_flush(f, &f->ports[0]);
+	punt_bell(f);
+	return work;
+}

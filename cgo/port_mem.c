@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A port in memory, for tests, the simulation and machines without DPDK. Frames come and go through two rings, so that
+ * another thread may feed and drain it; the buffers belong to the poll thread.
+ */
+#include "forwarder.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum {
+	MEM_BUFFERS = 2 * HELD_TOTAL,
+	MEM_ROOM = 9216, /* jumbo frames */
+	MEM_RING = 1 << 21,
+};
+
+struct mem {
+	struct baton_ring in, out;
+	uint8_t *memory; /* NULL: tight, each buffer is allocated for its frame */
+	uint8_t *stack[MEM_BUFFERS];
+	uint32_t free;
+};
+
+static int mem_buf(struct mem *m, struct baton_buf *buf, uint32_t len)
+{
+	uint8_t *data;
+	bool tight = !m->memory;
+
+	if (tight)
+		data = malloc(len);
+	else
+		data = m->free ? m->stack[--m->free] : NULL;
+	if (!data)
+		return -ENOMEM;
+	*buf = (struct baton_buf){data, data, len, tight ? len : MEM_ROOM};
+	return 0;
+}
+
+static int mem_alloc(struct baton_port *p, struct baton_buf *buf)
+{
+	return mem_buf(p->device, buf, MEM_ROOM);
+}
+
+static void mem_free(struct baton_port *p, struct baton_buf *bufs, uint16_t n)
+{
+	struct mem *m = p->device;
+
+	for (uint16_t i = 0; i < n; i++) {
+		if (m->memory)
+			m->stack[m->free++] = bufs[i].handle;
+		else
+			free(bufs[i].handle);
+	}
+}
+
+static uint16_t mem_rx_burst(struct baton_port *p, struct baton_buf *bufs, uint16_t n)
+{
+	struct mem *m = p->device;
+	const uint8_t *frame;
+	uint32_t len;
+	uint16_t i = 0;
+
+	while (i < n && (!m->memory || m->free) && (frame = baton_ring_take(&m->in, &len))) {
+		if (mem_buf(m, &bufs[i], len))
+			break;
+		memcpy(bufs[i++].data, frame, len);
+	}
+	baton_ring_release(&m->in);
+	return i;
+}
+
+static uint16_t mem_tx_burst(struct baton_port *p, struct baton_buf *bufs, uint16_t n)
+{
+	struct mem *m = p->device;
+	uint16_t i;
+
+	for (i = 0; i < n; i++) {
+		void *frame = baton_ring_reserve(&m->out, bufs[i].len);
+
+		if (!frame)
+			break;
+		memcpy(frame, bufs[i].data, bufs[i].len);
+		baton_ring_publish(&m->out);
+	}
+	mem_free(p, bufs, i);
+	return i;
+}
+
+static void mem_close(struct baton_port *p)
+{
+	struct mem *m = p->device;
+
+	baton_ring_free(&m->in);
+	baton_ring_free(&m->out);
+	free(m->memory);
+	free(m);
+	p->ops = NULL;
+}
+
+static const struct baton_port_ops mem_ops = {
+	.rx_burst = mem_rx_burst,
+	.tx_burst = mem_tx_burst,
+	.alloc = mem_alloc,
+	.free = mem_free,
+	.close = mem_close,
+};
+
+static int mem_init(struct mem *m, bool tight)
+{
+	int err;
+
+	if ((err = baton_ring_init(&m->in, MEM_RING)) || (err = baton_ring_init(&m->out, MEM_RING)))
+		return err;
+	if (tight)
+		return 0;
+	m->memory = calloc(MEM_BUFFERS, MEM_ROOM);
+	if (!m->memory)
+		return -ENOMEM;
+	while (m->free < MEM_BUFFERS) {
+		m->stack[m->free] = m->memory + (size_t)m->free * MEM_ROOM;
+		m->free++;
+	}
+	return 0;
+}
+
+int baton_port_mem_open(struct baton_forwarder *f, uint16_t index, const uint8_t mac[BATON_MAC_LEN], bool tight)
+{
+	struct baton_port *p = baton_port(f, index);
+	struct mem *m;
+	int err;
+
+	if (!p || p->ops)
+		return -EINVAL;
+	m = aligned_alloc(BATON_CACHE_LINE, sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	memset(m, 0, sizeof(*m));
+	err = mem_init(m, tight);
+	p->device = m;
+	if (err) {
+		mem_close(p);
+		return err;
+	}
+	memcpy(p->mac, mac, BATON_MAC_LEN);
+	p->frame_max = MEM_ROOM;
+	p->ops = &mem_ops;
+	return 0;
+}
+
+int baton_port_mem_inject(struct baton_forwarder *f, uint16_t index, const uint8_t *frame, uint32_t len)
+{
+	struct mem *m = f->ports[index].device;
+	void *to;
+
+	if (len > MEM_ROOM)
+		return -EMSGSIZE;
+	to = baton_ring_reserve(&m->in, len);
+	if (!to)
+		return -ENOBUFS;
+	memcpy(to, frame, len);
+	baton_ring_publish(&m->in);
+	return 0;
+}
+
+uint32_t baton_port_mem_collect(struct baton_forwarder *f, uint16_t index, uint8_t *frame, uint32_t room)
+{
+	struct mem *m = f->ports[index].device;
+	uint32_t len;
+	const void *from = baton_ring_take(&m->out, &len);
+
+	if (!from)
+		return 0;
+	len = len < room ? len : room;
+	memcpy(frame, from, len);
+	baton_ring_release(&m->out);
+	return len;
+}

@@ -1,0 +1,70 @@
+package fastpath
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"baton/cgo"
+	"baton/fastpath/flow"
+	"baton/fastpath/wire"
+)
+
+// send queues a command for the loop.
+func (f *Forwarder) send(c *cgo.Command, frame []byte) error {
+	if f.closed {
+		return ErrClosed
+	}
+	switch err := f.c.Send(c, frame); {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.EBUSY):
+		return ErrBusy
+	default:
+		return fmt.Errorf("forwarder command: %w", err)
+	}
+}
+
+// Transmit sends a whole Ethernet frame on a data port; the frame is copied. One that the port cannot carry is dropped
+// and counted.
+func (f *Forwarder) Transmit(port uint16, frame []byte) error {
+	return f.send(&cgo.Command{Kind: cgo.Transmit, Port: port}, frame)
+}
+
+// Freeze stops punting the flow's segments; they are held or discarded until Thaw or Switch. Answered by flow.Frozen.
+func (f *Forwarder) Freeze(id flow.ID, mode flow.HoldMode) error {
+	c := cgo.Command{Kind: cgo.Freeze, Flow: uint64(id)}
+	if mode == flow.HoldDiscard {
+		c.Discard = 1
+	}
+	return f.send(&c, nil)
+}
+
+// Thaw punts what was held, in order, and then goes on punting as before Freeze.
+func (f *Forwarder) Thaw(id flow.ID) error {
+	return f.send(&cgo.Command{Kind: cgo.Thaw, Flow: uint64(id)}, nil)
+}
+
+// Switch sends what was held to the owner, in order, and makes it the flow's owner. Answered by flow.Switched. owner
+// must not be flow.Router.
+func (f *Forwarder) Switch(id flow.ID, owner flow.OwnerID) error {
+	return f.send(&cgo.Command{Kind: cgo.Switch, Flow: uint64(id), Owner: uint16(owner)}, nil)
+}
+
+// Close forgets a flow that the router owns and ended; its late segments count as unknown. (Shutdown closes the
+// forwarder itself.)
+func (f *Forwarder) Close(id flow.ID) error {
+	return f.send(&cgo.Command{Kind: cgo.Close, Flow: uint64(id)}, nil)
+}
+
+// Remove forgets a flow that a target owned, after the configured linger, if the entry still is of this incarnation.
+func (f *Forwarder) Remove(inc wire.Incarnation) error {
+	return f.send(&cgo.Command{
+		Kind: cgo.Remove, Tuple: toTuple(inc.Tuple), IRS: uint32(inc.IRS), ISS: uint32(inc.ISS),
+	}, nil)
+}
+
+// SetOwner defines or changes an owner's next hop. Frames for an owner without one are dropped and counted.
+func (f *Forwarder) SetOwner(id flow.OwnerID, hop flow.Nexthop) error {
+	return f.send(&cgo.Command{Kind: cgo.SetOwner, Owner: uint16(id), Port: hop.Port, MAC: hop.MAC}, nil)
+}

@@ -1,0 +1,275 @@
+package fastpath
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"baton/cgo"
+	"baton/fastpath/wire"
+)
+
+// Config is what a Forwarder is made from. Zero values stand for the defaults that the fields name.
+type Config struct {
+	Ports    []PortConfig
+	Services []Service
+	// Key is the cluster's secret for SYN cookies and timestamp offsets. It must be random.
+	Key [32]byte
+
+	IPv4Entries int // CRT, flows; default 1048576
+	IPv6Entries int // CRT, flows; default 65536
+	RouterFlows int // flows that the router may own at once; default 65536, at most 1048576
+	HeldPackets int // frames held for one frozen flow; default 256
+
+	RouterIdle time.Duration // a flow that the router owns ends after this without a segment; default 60 s
+	Linger     time.Duration // a removed entry is forgotten after this; default 2 s
+	IdleSpin   time.Duration // poll this long without a frame before sleeping; default 50 us
+	IdleSleep  time.Duration // longest sleep between two polls; default 100 us, negative: never sleep
+
+	Lcore     int       // CPU of the poll loop; AutoLcore: the last one of the affinity mask (memory ports: 0 is any)
+	Hugepages Hugepages // DPDK ports only
+	MemoryMB  int       // for DPDK; default 256
+}
+
+// AutoLcore lets Start choose the last CPU of the affinity mask.
+const AutoLcore = -1
+
+// Service is one address and port of a DVIPA that clients connect to.
+type Service struct {
+	ID     uint16         // names the service in CRT keys; unique
+	Addr   netip.AddrPort // the DVIPA and its port
+	OwnMSS uint16         // the MSS that we announce, octets
+	Window uint32         // W: the first window, octets; a multiple of 1<<Scale
+	Scale  uint8          // the window scale that we announce, 0-14
+}
+
+// Errors that callers tell apart.
+var (
+	// ErrBusy says that the command ring is full: try again later.
+	ErrBusy = errors.New("forwarder's command ring is full")
+	// ErrClosed says that the forwarder was closed.
+	ErrClosed = errors.New("forwarder is closed")
+	// ErrNoDPDK says that a port needs DPDK, and the program was built without it.
+	ErrNoDPDK = errors.New("built without DPDK (-tags dpdk): only in-memory ports (mem0)")
+)
+
+// Forwarder is one poll loop with its ports and tables. It implements router.Dataplane, whose methods but Wake belong
+// to one goroutine. Counters, Snapshot, Ports, Tables, Busy and Flows may be called from any goroutine at any time.
+type Forwarder struct {
+	c        *cgo.Forwarder
+	config   Config
+	services map[uint16]netip.AddrPort // by ID
+	dpdk     bool
+	started  bool
+
+	mu     sync.RWMutex // readers of counters and tables against Shutdown
+	closed bool
+}
+
+// withDefaults fills in what is zero.
+func (c Config) withDefaults() Config {
+	setInt := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	setDuration := func(p *time.Duration, v time.Duration) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	setInt(&c.IPv4Entries, 1<<20)
+	setInt(&c.IPv6Entries, 1<<16)
+	setInt(&c.RouterFlows, 1<<16)
+	setInt(&c.HeldPackets, 256)
+	setInt(&c.MemoryMB, 256)
+	setDuration(&c.RouterIdle, 60*time.Second)
+	setDuration(&c.Linger, 2*time.Second)
+	setDuration(&c.IdleSpin, 50*time.Microsecond)
+	setDuration(&c.IdleSleep, 100*time.Microsecond)
+	return c
+}
+
+// Open makes a forwarder and opens its ports. Nothing moves until Start, or until Poll is called.
+//
+// With DPDK ports it first moves all threads of the process away from the loop's CPU and then initialises DPDK's EAL,
+// which a process can do once: a second Open with DPDK ports returns an error.
+func Open(config Config) (*Forwarder, error) {
+	config = config.withDefaults()
+	if err := config.check(); err != nil {
+		return nil, err
+	}
+	f := &Forwarder{config: config, services: map[uint16]netip.AddrPort{}}
+	for _, s := range config.Services {
+		f.services[s.ID] = s.Addr
+	}
+	c, err := cgo.Open(config.layout(), serviceLayouts(config.Services))
+	if err != nil {
+		return nil, fmt.Errorf("make forwarder: %w", err)
+	}
+	f.c = c
+	if err := f.openPorts(); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// check refuses what C would refuse with a number only.
+func (c Config) check() error {
+	if len(c.Ports) == 0 || len(c.Ports) > 16 {
+		return fmt.Errorf("%d data ports: 1 to 16 are possible", len(c.Ports))
+	}
+	if c.RouterFlows < 1 || c.RouterFlows > 1<<20 {
+		return fmt.Errorf("%d router flows: 1 to %d are possible", c.RouterFlows, 1<<20)
+	}
+	if c.IPv4Entries < 1 || c.IPv6Entries < 1 || c.HeldPackets < 1 {
+		return errors.New("table sizes must be positive")
+	}
+	return checkServices(c.Services)
+}
+
+func checkServices(services []Service) error {
+	ids := map[uint16]bool{}
+	for _, s := range services {
+		switch {
+		case !s.Addr.IsValid() || s.Addr.Port() == 0 || s.Addr.Addr().Is4In6():
+			return fmt.Errorf("service %v: not an address and a port", s.Addr)
+		case ids[s.ID]:
+			return fmt.Errorf("service %v: ID %d is used twice", s.Addr, s.ID)
+		case s.Scale > 14 || s.Window == 0 || s.Window%(1<<s.Scale) != 0 || s.Window>>s.Scale > 65535:
+			return fmt.Errorf("service %v: window %d with scale %d is impossible", s.Addr, s.Window, s.Scale)
+		case s.OwnMSS < 64:
+			return fmt.Errorf("service %v: MSS %d is below 64", s.Addr, s.OwnMSS)
+		}
+		ids[s.ID] = true
+	}
+	return nil
+}
+
+// layout is the config as C wants it.
+func (c Config) layout() *cgo.Config {
+	var seed [8]byte
+	_, _ = rand.Read(seed[:]) // never fails (crypto/rand)
+	return &cgo.Config{
+		Secret:       c.Key,
+		IPv4Entries:  uint64(c.IPv4Entries),
+		IPv6Entries:  uint64(c.IPv6Entries),
+		RouterFlows:  uint32(c.RouterFlows),
+		HeldPackets:  uint32(c.HeldPackets),
+		RouterIdleMS: milliseconds(c.RouterIdle),
+		LingerMS:     milliseconds(c.Linger),
+		IdleSpinUS:   microseconds(c.IdleSpin),
+		IdleSleepUS:  microseconds(c.IdleSleep),
+		PortCount:    uint32(len(c.Ports)),
+		Seed:         binary.NativeEndian.Uint64(seed[:]),
+	}
+}
+
+func milliseconds(d time.Duration) uint32 { return uint32(max(0, d.Milliseconds())) }
+func microseconds(d time.Duration) uint32 { return uint32(max(0, d.Microseconds())) }
+
+func serviceLayouts(services []Service) []cgo.Service {
+	out := make([]cgo.Service, len(services))
+	for i, s := range services {
+		out[i] = cgo.Service{
+			Addr: toIP(s.Addr.Addr()), Port: s.Addr.Port(), ID: s.ID,
+			OwnMSS: s.OwnMSS, Scale: s.Scale, Window: s.Window,
+		}
+	}
+	return out
+}
+
+// Start runs the poll loop on a thread of its own until Shutdown.
+func (f *Forwarder) Start() error {
+	if f.closed {
+		return ErrClosed
+	}
+	if f.started {
+		return errors.New("forwarder is started already")
+	}
+	if err := f.launch(); err != nil {
+		return fmt.Errorf("start poll loop: %w", err)
+	}
+	f.started = true
+	return nil
+}
+
+// Shutdown stops the loop, closes the ports and frees everything, frames of Receive included. A second one does nothing.
+// No other method but the readers named at Forwarder may be running.
+func (f *Forwarder) Shutdown() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil
+	}
+	f.closed = true
+	if f.started {
+		f.halt()
+	}
+	f.closePorts()
+	return nil
+}
+
+// Poll does one burst of every port and returns how many frames and commands it handled. Tests call it instead of Start.
+func (f *Forwarder) Poll() int { return f.c.Poll() }
+
+// SetClock replaces the wall clock from the next poll on, for tests. The zero time gives the real one back. The
+// forwarder's clock never goes back.
+func (f *Forwarder) SetClock(now time.Time) {
+	if now.IsZero() {
+		f.c.SetClock(0)
+		return
+	}
+	f.c.SetClock(uint64(now.UnixMilli()))
+}
+
+// Busy is the share of the last second that the poll loop spent on frames and commands, 0 to 1.
+func (f *Forwarder) Busy() float64 {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if f.closed {
+		return 0
+	}
+	return f.c.Busy()
+}
+
+// Flows is how many connections the router owns at the moment, those included of which it has not heard yet.
+func (f *Forwarder) Flows() int {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if f.closed {
+		return 0
+	}
+	return f.c.Flows()
+}
+
+func toIP(a netip.Addr) cgo.IP {
+	b := a.As16()
+	return cgo.IP{Hi: binary.BigEndian.Uint64(b[:8]), Lo: binary.BigEndian.Uint64(b[8:])}
+}
+
+func fromIP(ip cgo.IP) netip.Addr {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], ip.Hi)
+	binary.BigEndian.PutUint64(b[8:], ip.Lo)
+	return netip.AddrFrom16(b).Unmap()
+}
+
+func toTuple(t wire.Tuple) cgo.Tuple {
+	return cgo.Tuple{
+		Client: toIP(t.Client.Addr()), ClientPort: t.Client.Port(),
+		Service: toIP(t.Service.Addr()), ServicePort: t.Service.Port(),
+	}
+}
+
+func fromTuple(t cgo.Tuple) wire.Tuple {
+	return wire.Tuple{
+		Client:  netip.AddrPortFrom(fromIP(t.Client), t.ClientPort),
+		Service: netip.AddrPortFrom(fromIP(t.Service), t.ServicePort),
+	}
+}
