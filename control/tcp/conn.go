@@ -1,0 +1,286 @@
+package tcp
+
+import (
+	"errors"
+	"time"
+
+	"baton/fastpath/seq"
+	"baton/fastpath/wire"
+)
+
+// Why a connection ended other than by two FINs.
+var (
+	ErrReset   = errors.New("connection reset by the client")
+	ErrTimeout = errors.New("client does not answer")
+	ErrAborted = errors.New("connection aborted")
+)
+
+// How long things take.
+const (
+	// delayedACK is how long in-order data waits for the router's verdict at most; RFC 9293 §3.8.6.3 allows 500 ms, Linux
+	// takes 40.
+	delayedACK = 40 * time.Millisecond
+	// challengeInterval is the least time between two challenge ACKs (RFC 5961 §7); Linux: tcp_invalid_ratelimit.
+	challengeInterval = 500 * time.Millisecond
+	// closeTimeout bounds FIN-WAIT-1, CLOSING and LAST-ACK, also for a client that keeps its window shut; Linux:
+	// tcp_fin_timeout.
+	closeTimeout = 60 * time.Second
+	// lingerIdle and lingerTotal bound FIN-WAIT-2, as nginx's lingering_timeout and lingering_time do.
+	lingerIdle  = 5 * time.Second
+	lingerTotal = 30 * time.Second
+	// timeWait is long enough to answer a retransmitted FIN. The 2 MSL of RFC 9293 §3.4.2 also keep a port from being
+	// reused too early; here a SYN cookie starts a new incarnation, and that is the forwarder's decision.
+	timeWait = 2 * time.Second
+)
+
+// Config is what the forwarder knows about a connection when its cookie has come back.
+type Config struct {
+	Inc       wire.Incarnation
+	Handshake wire.Handshake
+	TSOffset  uint32 // our TSval = wall clock in ms + TSOffset, mod 2^32
+	Window    uint32 // W, octets; the SYN-ACK announced it (at most 65535: its window is never scaled)
+}
+
+// Actions is what a call asks its caller to do. It is valid until the next call of the same Conn.
+type Actions struct {
+	Segments []wire.Segment // to send, in this order
+	Closed   bool           // the connection is in CLOSED; Err says why
+}
+
+// Conn is one connection. It is not safe for concurrent use.
+type Conn struct {
+	cfg   Config
+	state State
+	err   error
+	hops  uint8 // for the record
+
+	snd sender
+	rcv receiver
+	ts  timestamps
+
+	now         time.Time // of the running call
+	timers      timers
+	lingerUntil time.Time
+	challenged  time.Time // when the last challenge ACK went out
+	ackNow      bool      // send an ACK in this call
+	repeatNow   bool      // send the first unacknowledged segment again in this call
+	frozen      bool      // send nothing
+	exported    bool      // a record is out: the state must not change any more
+	out         []wire.Segment
+}
+
+// timers are the times at which something is due; zero: never.
+type timers struct {
+	ack        time.Time // the delayed ACK
+	retransmit time.Time // retransmission or window probe
+	end        time.Time // the end of waiting for the other side
+}
+
+// Accept makes the Conn of a connection whose handshake is done. The segment that brought the cookie back is yet to be
+// given to Segment.
+func Accept(cfg Config, now time.Time) *Conn {
+	first := cfg.Inc.IRS.Add(1)
+	c := &Conn{cfg: cfg, now: now}
+	c.snd = newSender(&c.cfg, cfg.Inc.ISS.Add(1))
+	c.snd.wl1 = cfg.Inc.IRS // older than any segment: the first one sets SND.WND
+	c.rcv = receiver{
+		read: first, nxt: first, acked: first,
+		limit: first.Add(int(cfg.Window)),
+		edge:  first.Add(int(min(cfg.Window, 0xffff))),
+	}
+	c.ts.last = c.clock()
+	return c
+}
+
+// Segment takes a segment that arrived from the client.
+func (c *Conn) Segment(seg wire.Segment, now time.Time) Actions {
+	c.begin(now)
+	if c.state != Closed && !c.exported {
+		c.arrives(&seg)
+	}
+	return c.flush()
+}
+
+// Tick does what is due. It may be called at any time.
+func (c *Conn) Tick(now time.Time) Actions {
+	c.begin(now)
+	if c.frozen {
+		return c.flush()
+	}
+	if due(c.timers.ack, now) {
+		c.ackNow = true
+	}
+	if due(c.timers.retransmit, now) {
+		c.retransmit()
+	}
+	if due(c.timers.end, now) {
+		c.endOfWait()
+	}
+	return c.flush()
+}
+
+// due reports whether a timer has run out.
+func due(t, now time.Time) bool { return !t.IsZero() && !t.After(now) }
+
+// endOfWait gives up on a client that does not close. Before our FIN is acknowledged that is an abort; afterwards the
+// response has arrived, and a RST would only do harm.
+func (c *Conn) endOfWait() {
+	if c.state == FinWait2 || c.state == TimeWait {
+		c.becomeClosed(nil)
+		return
+	}
+	c.abort(ErrTimeout)
+}
+
+// Deadline returns when Tick has to be called next; zero: no need.
+func (c *Conn) Deadline() time.Time {
+	var first time.Time
+	if c.frozen {
+		return first
+	}
+	for _, t := range [...]time.Time{c.timers.ack, c.timers.retransmit, c.timers.end} {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	return first
+}
+
+// Peek returns all data that was received in order and not consumed. It aliases the Conn's memory and is valid until the
+// next Receive or Segment.
+func (c *Conn) Peek() []byte { return c.rcv.data() }
+
+// Receive consumes n octets, at most what Peek returns. It moves the window: from now on the next owner need not read
+// them.
+func (c *Conn) Receive(n int) { c.consume(n) }
+
+// EOF reports whether the client has sent its FIN and all data before it has arrived.
+func (c *Conn) EOF() bool { return c.rcv.finished() }
+
+// AckNow sends the acknowledgment that is owed, if any.
+func (c *Conn) AckNow(now time.Time) Actions {
+	c.begin(now)
+	c.ackNow = !c.timers.ack.IsZero()
+	return c.flush()
+}
+
+// Write queues p (copied) for the client and sends what the windows allow. It is ignored after CloseWrite and in CLOSED.
+func (c *Conn) Write(p []byte, now time.Time) Actions {
+	c.begin(now)
+	if c.state.sends() {
+		c.snd.buf = append(c.snd.buf, p...)
+	}
+	return c.flush()
+}
+
+// Queued returns how many octets of the sequence space (a FIN is one) the client has not acknowledged, sent or not.
+func (c *Conn) Queued() int { return c.snd.queued() }
+
+// CloseWrite sends a FIN after everything queued. What was not consumed is dropped, and what the client still sends is
+// acknowledged and dropped until it closes too or has had its time: the end of a conversation, not a half-close of which
+// the other half is still read.
+func (c *Conn) CloseWrite(now time.Time) Actions {
+	c.begin(now)
+	switch c.state {
+	case Established:
+		c.becomeFinWait1()
+	case CloseWait:
+		c.becomeLastAck()
+	default:
+		return c.flush()
+	}
+	c.snd.closing = true
+	c.rcv.discard = true
+	c.consume(len(c.rcv.data()))
+	return c.flush()
+}
+
+// Abort ends the connection with a RST (RFC 9293 §3.10.5). A frozen one ends silently: it may have another owner already.
+func (c *Conn) Abort(now time.Time) Actions {
+	c.begin(now)
+	if c.state != Closed {
+		c.abort(ErrAborted)
+	}
+	return c.flush()
+}
+
+// abort sends a RST and closes.
+func (c *Conn) abort(err error) {
+	if !c.frozen && c.state != TimeWait { // in TIME-WAIT both sides are done
+		c.emit(c.snd.nxt, wire.RST|wire.ACK, nil)
+	}
+	c.becomeClosed(err)
+}
+
+// State returns the state.
+func (c *Conn) State() State { return c.state }
+
+// Err says why the connection is in CLOSED: nil for an orderly end, else ErrReset, ErrTimeout or ErrAborted.
+func (c *Conn) Err() error { return c.err }
+
+// begin starts a call. Time never goes back, whatever the caller says.
+func (c *Conn) begin(now time.Time) {
+	if now.After(c.now) {
+		c.now = now
+	}
+	c.out = c.out[:0]
+	c.ackNow, c.repeatNow = false, false
+}
+
+// flush ends a call: it sends what is to be sent and says what happened.
+func (c *Conn) flush() Actions {
+	switch {
+	case c.state == Closed:
+	case c.frozen: // what is missing now is made up for by Thaw and the client's retransmission
+	default:
+		if c.ackNow {
+			c.emit(c.snd.nxt, wire.ACK, nil)
+		}
+		if c.repeatNow {
+			c.repeatFirst()
+		}
+		c.output()
+		c.armRetransmit()
+	}
+	return Actions{Segments: c.out, Closed: c.state == Closed}
+}
+
+// emit makes a segment. Everything that leaves passes here, so this is where the promises are kept: nothing from a frozen
+// connection, and every segment carries the newest acknowledgment, window and timestamps.
+func (c *Conn) emit(at seq.Value, flags wire.Flags, payload []byte) {
+	if c.frozen {
+		panic("tcp: a frozen connection sends")
+	}
+	c.out = append(c.out, wire.Segment{
+		Seq:     at,
+		Ack:     c.rcv.nxt,
+		Flags:   flags,
+		Window:  c.announce(),
+		Options: c.options(),
+		Payload: payload,
+	})
+	c.ts.last = c.tsval()
+	c.rcv.acked = c.rcv.nxt
+	c.timers.ack = time.Time{}
+}
+
+// options are those of every segment after the handshake: timestamps (RFC 7323 §3.2), and SACK blocks as long as there are
+// gaps (RFC 2018 §4).
+func (c *Conn) options() wire.Options {
+	var o wire.Options
+	if c.cfg.Handshake.Timestamps {
+		o.HasTimestamps, o.TSVal, o.TSEcr = true, c.tsval(), c.ts.recent
+	}
+	if c.cfg.Handshake.SACK {
+		o.NSACK = copy(o.SACK[:maxBlocks(o.HasTimestamps)], c.rcv.gaps)
+	}
+	return o
+}
+
+// maxBlocks is how many SACK blocks fit into a header (RFC 2018 §3).
+func maxBlocks(timestamps bool) int {
+	if timestamps {
+		return 3
+	}
+	return 4
+}

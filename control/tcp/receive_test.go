@@ -1,0 +1,311 @@
+package tcp
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"baton/fastpath/wire"
+)
+
+func TestDataThatCouldDecideIsNotAcknowledgedBeforeAckNow(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := newRig(t, b)
+		r.quiet(r.send(r.data(0, "GET / "))) // on the ACK of the handshake
+		r.holds("GET / ")
+		r.bareACK(r.do(r.c.AckNow(r.now)), 6)
+		r.quiet(r.do(r.c.AckNow(r.now)))
+		r.quiet(r.send(r.data(6, "HTTP/1.1")))
+		r.holds("GET / HTTP/1.1")
+	})
+}
+
+// RFC 9293 §3.8.6.3: an ACK is delayed by less than 0.5 s.
+func TestDelayedACKGoesOutByItself(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		r.send(r.data(0, "abc"))
+		if d := r.c.Deadline().Sub(r.now); d != delayedACK {
+			t.Fatalf("deadline in %v", d)
+		}
+		r.wait(delayedACK / 2)
+		r.quiet(r.send(r.data(3, "def"))) // does not prolong it
+		r.bareACK(r.wait(delayedACK/2), 6)
+		if !r.c.Deadline().IsZero() {
+			t.Error("a deadline is left")
+		}
+	})
+}
+
+// RFC 9293 §3.10.7.4, first: the four cases of the acceptability test. W is 4096.
+func TestAcceptability(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		for _, c := range []struct {
+			name   string
+			window int // of ours: how much of W is free
+			at     int // relative to RCV.NXT
+			text   string
+			ok     bool
+		}{
+			{"len 0, wnd 0: next", 0, 0, "", true},
+			{"len 0, wnd 0: one before", 0, -1, "", false},
+			{"len 0, wnd 0: one after", 0, 1, "", false},
+			{"len 0, wnd >0: next", testWindow, 0, "", true},
+			{"len 0, wnd >0: last in window", testWindow, testWindow - 1, "", true},
+			{"len 0, wnd >0: edge", testWindow, testWindow, "", false},
+			{"len 0, wnd >0: edge+1", testWindow, testWindow + 1, "", false},
+			{"len 0, wnd >0: before", testWindow, -1, "", false},
+			{"len >0, wnd 0: next", 0, 0, "x", false},
+			{"len >0, wnd >0: next", testWindow, 0, "xy", true},
+			{"len >0, wnd >0: begins before", testWindow, -1, "xy", true},
+			{"len >0, wnd >0: ends before", testWindow, -2, "xy", false},
+			{"len >0, wnd >0: begins at the last", testWindow, testWindow - 1, "xy", true},
+			{"len >0, wnd >0: begins at the edge", testWindow, testWindow, "xy", false},
+			{"len >0, wnd >0: begins at edge+1", testWindow, testWindow + 1, "xy", false},
+			{"half the sequence space away", testWindow, 1 << 31, "xy", false},
+		} {
+			r := established(t, b)
+			fill := testWindow - c.window
+			r.send(r.data(0, strings.Repeat("f", fill)))
+			r.do(r.c.AckNow(r.now))
+			s := r.data(fill+c.at, c.text)
+			if got := r.c.acceptable(&s); got != c.ok {
+				t.Errorf("%s: acceptable is %v", c.name, got)
+			}
+		}
+	})
+}
+
+func TestOutOfWindowSegmentIsAcknowledgedAndNotDelivered(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		for _, at := range []int{-10, testWindow, testWindow + 1, 1 << 30} {
+			r := established(t, b)
+			r.bareACK(r.send(r.data(at, "xyz")), 0)
+			r.holds("")
+		}
+	})
+}
+
+func TestOverlappingDataIsDeliveredExactlyOnce(t *testing.T) {
+	const stream = "abcdefghijklmnopqrstuvwxyz"
+	part := func(from, to int) [2]int { return [2]int{from, to} }
+	eachBase(t, func(t *testing.T, b base) {
+		for _, c := range []struct {
+			name  string
+			parts [][2]int
+		}{
+			{"in order", [][2]int{part(0, 10), part(10, 26)}},
+			{"duplicate", [][2]int{part(0, 10), part(0, 10), part(10, 26), part(10, 26)}},
+			{"partly old", [][2]int{part(0, 10), part(5, 26)}},
+			{"reversed", [][2]int{part(20, 26), part(10, 20), part(0, 10)}},
+			{"gap filled by more than the gap", [][2]int{part(5, 10), part(15, 20), part(0, 26)}},
+			{"overlapping gaps", [][2]int{part(10, 15), part(12, 20), part(8, 11), part(19, 26), part(0, 9)}},
+			{"inside what is held", [][2]int{part(10, 26), part(12, 14), part(0, 10)}},
+			{"meeting ranges", [][2]int{part(5, 10), part(10, 15), part(2, 5), part(15, 26), part(0, 2)}},
+			{"octet by octet backwards", func() (p [][2]int) {
+				for i := len(stream) - 1; i >= 0; i-- {
+					p = append(p, part(i, i+1))
+				}
+				return p
+			}()},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				r := established(t, b)
+				for _, p := range c.parts {
+					r.send(r.data(p[0], stream[p[0]:p[1]]))
+					if !strings.HasPrefix(stream, string(r.c.Peek())) {
+						t.Fatalf("holds %q", r.c.Peek())
+					}
+				}
+				r.holds(stream)
+				if len(r.c.rcv.gaps) != 0 {
+					t.Errorf("ranges %v are left", r.c.rcv.gaps)
+				}
+			})
+		}
+	})
+}
+
+func TestDuplicateAndEarlySegmentsAreAcknowledgedAtOnce(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		r.send(r.data(0, "abc"))
+		r.bareACK(r.send(r.data(0, "abc")), 3)
+		r.bareACK(r.send(r.data(6, "ghi")), 3)
+		r.quiet(r.send(r.data(3, "def"))) // fills the gap: the router has to see it first
+		r.holds("abcdefghi")
+		r.bareACK(r.do(r.c.AckNow(r.now)), 9)
+	})
+}
+
+// RFC 2018 §4: the first block is the newest range; at most 3 beside timestamps, 4 without.
+func TestSACKBlocksNewestFirst(t *testing.T) {
+	block := func(b base, from, to int) wire.Block {
+		return wire.Block{Left: b.irs.Add(1 + from), Right: b.irs.Add(1 + to)}
+	}
+	eachBase(t, func(t *testing.T, b base) {
+		for _, c := range []struct {
+			name    string
+			options []option
+			n       int
+		}{{"with timestamps", nil, 3}, {"without", []option{noTimestamps}, 4}, {"no SACK", []option{noSACK}, 0}} {
+			r := established(t, b, c.options...)
+			for _, at := range []int{10, 50, 30, 20, 40} {
+				r.send(r.data(at, "12345"))
+			}
+			s := r.one(r.send(r.data(30, "12345"))) // again: it becomes the newest
+			want := []wire.Block{block(b, 30, 35), block(b, 40, 45), block(b, 20, 25), block(b, 50, 55)}
+			if s.Options.NSACK != c.n {
+				t.Fatalf("%s: %d blocks", c.name, s.Options.NSACK)
+			}
+			for i := range c.n {
+				if s.Options.SACK[i] != want[i] {
+					t.Errorf("%s: block %d is %v, want %v", c.name, i, s.Options.SACK[i], want[i])
+				}
+			}
+		}
+	})
+}
+
+func TestSACKBlocksEndWithTheGaps(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		if s := r.bareACK(r.send(r.data(3, "def")), 0); s.Options.NSACK != 1 {
+			t.Fatalf("%d blocks", s.Options.NSACK)
+		}
+		r.send(r.data(0, "abc"))
+		if s := r.bareACK(r.do(r.c.AckNow(r.now)), 6); s.Options.NSACK != 0 {
+			t.Errorf("%d blocks without a gap", s.Options.NSACK)
+		}
+	})
+}
+
+func TestTooManyGapsAreNotKept(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		for i := range maxGaps + 10 {
+			r.bareACK(r.send(r.data(2+2*i, "x")), 0)
+		}
+		if n := len(r.c.rcv.gaps); n != maxGaps {
+			t.Fatalf("%d ranges are kept", n)
+		}
+		r.send(r.data(3, strings.Repeat("x", 2*maxGaps))) // joins them
+		if n := len(r.c.rcv.gaps); n != 1 {
+			t.Errorf("%d ranges after they were joined", n)
+		}
+		r.send(r.data(0, "xxx"))
+		r.holds(strings.Repeat("x", 3+2*maxGaps))
+	})
+}
+
+func TestWindowIsRespectedToTheOctet(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		r.send(r.data(0, strings.Repeat("a", testWindow+100)))
+		if n := len(r.c.Peek()); n != testWindow {
+			t.Fatalf("%d octets are held with W %d", n, testWindow)
+		}
+		if s := r.bareACK(r.do(r.c.AckNow(r.now)), testWindow); s.Window != 0 {
+			t.Errorf("window %d", s.Window)
+		}
+	})
+}
+
+// The right edge stays at S+W while S stays, whatever arrives and is acknowledged.
+func TestEdgeMovesWithReceiveOnly(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		for i := range 1000 {
+			r.send(r.data(i, "x"))
+			r.bareACK(r.do(r.c.AckNow(r.now)), i+1)
+		}
+		if got := r.edge; got != b.irs.Add(1+testWindow) {
+			t.Errorf("edge %d octets from the start, want %d", got.Sub(b.irs)-1, testWindow)
+		}
+		r.c.Receive(1000) // less than a segment: not worth moving (silly window)
+		if r.c.rcv.limit != b.irs.Add(1+testWindow) {
+			t.Error("the limit moved by less than a segment")
+		}
+		r.send(r.data(1000, strings.Repeat("x", 1000)))
+		r.c.Receive(1000)
+		r.bareACK(r.do(r.c.AckNow(r.now)), 2000)
+		if got := r.edge.Sub(b.irs) - 1; got != 2000+testWindow {
+			t.Errorf("edge %d octets from the start, want %d", got, 2000+testWindow)
+		}
+	})
+}
+
+func TestWindowReopensWithAnACK(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		r.send(r.data(0, strings.Repeat("a", testWindow)))
+		r.do(r.c.AckNow(r.now))
+		r.c.Receive(testWindow)
+		r.now = r.now.Add(time.Millisecond)
+		if s := r.bareACK(r.wait(0), testWindow); int(s.Window)<<testScale != testWindow {
+			t.Errorf("window %d", s.Window)
+		}
+	})
+}
+
+// RFC 9293 §3.8.6.1: a zero window still takes the ACK of a segment whose text it refuses, and answers probes.
+func TestZeroWindowAnswersProbesAndTakesACKs(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		r.send(r.data(0, strings.Repeat("a", testWindow)))
+		r.do(r.c.AckNow(r.now))
+		r.one(r.do(r.c.Write([]byte("hello"), r.now)))
+		r.una = 5
+		if s := r.bareACK(r.send(r.seg(testWindow, "b", wire.ACK|wire.FIN)), testWindow); s.Window != 0 {
+			t.Errorf("window %d", s.Window)
+		}
+		if n := r.c.Queued(); n != 0 {
+			t.Errorf("%d octets queued, the ACK was ignored", n)
+		}
+		r.in(Established)
+		r.send(r.seg(testWindow, "b", wire.ACK|wire.RST))
+		r.in(Closed)
+	})
+}
+
+// RFC 9293 §3.8.4: a keepalive probe has the sequence number RCV.NXT-1 and is answered.
+func TestKeepaliveProbeIsAnswered(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		for _, garbage := range []string{"", "\x00"} {
+			r := established(t, b)
+			r.bareACK(r.send(r.seg(-1, garbage, wire.ACK)), 0)
+			r.holds("")
+		}
+	})
+}
+
+func TestWindowsWithoutScaling(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b, noScaling)
+		r.send(r.data(0, "abc"))
+		if s := r.bareACK(r.do(r.c.AckNow(r.now)), 3); s.Window != testWindow-3 {
+			t.Errorf("window %d, want %d", s.Window, testWindow-3)
+		}
+		if r.c.snd.wnd != uint32(r.wnd) {
+			t.Errorf("SND.WND %d, want %d", r.c.snd.wnd, r.wnd)
+		}
+	})
+}
+
+// RFC 7323 §2.3: a shift above 14 is taken as 14.
+func TestScaleIsAtMost14(t *testing.T) {
+	r := established(t, bases[0], func(c *Config) { c.Handshake.SndScale, c.Handshake.RcvScale = 15, 15 })
+	if r.c.sndScale() != 14 || r.c.rcvScale() != 14 || r.c.snd.wnd != 10000<<14 {
+		t.Errorf("shifts %d and %d, SND.WND %d", r.c.sndScale(), r.c.rcvScale(), r.c.snd.wnd)
+	}
+}
+
+func TestWindowBeyond16BitsSlidesWithTheData(t *testing.T) {
+	big := func(c *Config) { c.Window, c.Handshake.Scaling = 1<<20, false }
+	r := newRig(t, bases[1], big)
+	r.edge = r.b.irs.Add(1 + 0xffff)
+	r.send(r.data(0, "abc"))
+	if s := r.bareACK(r.do(r.c.AckNow(r.now)), 3); s.Window != 0xffff {
+		t.Errorf("window %d", s.Window)
+	}
+}

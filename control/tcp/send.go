@@ -1,0 +1,170 @@
+package tcp
+
+import (
+	"baton/fastpath/seq"
+	"baton/fastpath/wire"
+)
+
+// sender is the send sequence space (RFC 9293 §3.3.1), the data in it and the congestion state.
+//
+//	una               rtx           nxt            una+len(buf)
+//	 |--- in flight ---|-- to repeat --|--- not sent ---|  FIN
+//	 |------------------------ buf --------------------|
+type sender struct {
+	una, nxt seq.Value // SND.UNA, SND.NXT
+	rtx      seq.Value // next octet to transmit: nxt, except while going back after a timeout
+	wnd      uint32    // SND.WND, scaled
+	wl1, wl2 seq.Value // SND.WL1, SND.WL2
+	maxWnd   uint32    // the largest wnd ever: MAX.SND.WND of RFC 5961, Max(SND.WND) of RFC 9293 §3.8.6.2.1
+	buf      []byte    // octets from una on
+	closing  bool      // a FIN follows buf
+	finAcked bool      // and was acknowledged
+
+	congestion
+	rto
+}
+
+// newSender starts at sequence number first.
+func newSender(cfg *Config, first seq.Value) sender {
+	s := sender{una: first, nxt: first, rtx: first, wl2: first}
+	s.congestion = newCongestion(segmentSize(cfg))
+	s.rto = newRTO()
+	return s
+}
+
+// queued is the unacknowledged sequence space, sent or not.
+func (s *sender) queued() int {
+	if s.finQueued() {
+		return len(s.buf) + 1
+	}
+	return len(s.buf)
+}
+
+// finQueued reports whether a FIN follows buf.
+func (s *sender) finQueued() bool { return s.closing && !s.finAcked }
+
+// minPayload is the least room for payload that is left beside options, octets. It only matters for clients whose MSS is
+// below anything that RFC 9293 knows.
+const minPayload = 8
+
+// segmentSize is the most octets of TCP options and payload that a segment may have: Eff.snd.MSS of RFC 9293 §3.7.1
+// before the options are taken off. Our own MSS stands for the link.
+func segmentSize(cfg *Config) int {
+	mss := int(cfg.Handshake.MSS)
+	if mss == 0 {
+		mss = 536
+		if cfg.Inc.Client.Addr().Is6() {
+			mss = 1220
+		}
+	}
+	if own := int(cfg.Handshake.OwnMSS); own > 0 {
+		mss = min(mss, own)
+	}
+	return mss
+}
+
+// mss is the most payload of the next segment: options are paid for out of the MSS (RFC 6691).
+func (c *Conn) mss() int {
+	o := c.options()
+	return max(segmentSize(&c.cfg)-o.Len(), minPayload)
+}
+
+// output sends what the client's window and the congestion window allow.
+func (c *Conn) output() {
+	for c.sendNext(false) {
+	}
+}
+
+// sendNext sends the segment at rtx, if there is one to send now; probe overrides the windows.
+func (c *Conn) sendNext(probe bool) bool {
+	s := &c.snd
+	offset := s.rtx.Sub(s.una)
+	left := len(s.buf) - offset // of text; negative after the FIN
+	if left < 0 || left == 0 && !s.finQueued() {
+		return false
+	}
+	window := int(s.wnd) - offset
+	room := min(window, s.cwnd-offset)
+	if probe {
+		window, room = max(window, 1), max(window, 1)
+	}
+	n := max(0, min(left, room, c.mss()))
+	fin := s.finQueued() && n == left && window > n
+	if n == 0 && !fin || !probe && c.silly(n, left) {
+		return false
+	}
+	c.transmit(n, fin)
+	return true
+}
+
+// silly reports whether a segment of n octets, with left ones waiting, is too small to be sent now (RFC 9293 §3.8.6.2.1).
+// Nagle's rule is left out: what the router writes are whole messages.
+func (c *Conn) silly(n, left int) bool {
+	return n < left && n < c.mss() && n < int(c.snd.maxWnd)/2
+}
+
+// transmit sends n octets from rtx on, and the FIN after them if asked.
+func (c *Conn) transmit(n int, fin bool) {
+	s := &c.snd
+	offset := s.rtx.Sub(s.una)
+	flags := wire.ACK
+	if n > 0 && offset+n == len(s.buf) {
+		flags |= wire.PSH
+	}
+	end := s.rtx.Add(n)
+	if fin {
+		flags |= wire.FIN
+		end = end.Add(1)
+	}
+	if s.rtx == s.nxt {
+		s.startTiming(end, c.now)
+	} else {
+		s.stopTiming() // Karn: what was sent twice cannot be timed
+	}
+	c.emit(s.rtx, flags, s.buf[offset:offset+n])
+	s.rtx = end
+	s.nxt = seq.Max(s.nxt, end)
+}
+
+// advance takes an acknowledgment of n > 0 new octets.
+func (c *Conn) advance(seg *wire.Segment, n int) {
+	s := &c.snd
+	c.measure(seg)
+	text := min(n, len(s.buf))
+	s.buf = append(s.buf[:0], s.buf[text:]...)
+	s.finAcked = n > text
+	s.una = seg.Ack
+	s.rtx = seq.Max(s.rtx, s.una)
+	s.progress()
+	c.timers.retransmit = never // RFC 6298 (5.2) and (5.3): armRetransmit starts it anew if anything is left
+	c.repeatNow = s.grow(n, s.una, c.mss())
+}
+
+// updateWindow is the window update rule of RFC 9293 §3.10.7.4: a reordered older segment must not bring back its window.
+func (c *Conn) updateWindow(seg *wire.Segment) {
+	s := &c.snd
+	if s.wl1.After(seg.Seq) || s.wl1 == seg.Seq && s.wl2.After(seg.Ack) {
+		return
+	}
+	shut := s.wnd == 0
+	s.wnd = uint32(seg.Window) << c.sndScale()
+	s.wl1, s.wl2 = seg.Seq, seg.Ack
+	s.maxWnd = max(s.maxWnd, s.wnd)
+	if !shut {
+		return
+	}
+	s.since = c.now // a client that answers probes may keep its window shut (RFC 9293 §3.8.6.1)
+	if s.wnd > 0 {
+		s.rtx = s.una // a probe's octet was dropped
+		s.backoff = 0
+		c.timers.retransmit = never
+	}
+}
+
+// sndScale is the shift of the windows that the client sends.
+func (c *Conn) sndScale() uint8 {
+	if !c.cfg.Handshake.Scaling {
+		return 0
+	}
+	return min(c.cfg.Handshake.SndScale, maxScale)
+}
