@@ -81,6 +81,7 @@ func (c *conn) summary() Conn {
 		Retransmissions: c.retransmitted, Handover: c.handover, Gap: c.gap,
 		Sent: c.client.stream.digest(), Received: c.server.stream.digest(),
 		Closed: c.client.fin && c.server.fin,
+		Asked:  c.client.offered, Answered: c.server.offered,
 	}
 	if len(c.owners) > 0 {
 		s.Owner = c.owners[len(c.owners)-1]

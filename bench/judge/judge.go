@@ -64,6 +64,7 @@ type Conn struct {
 	Gap             time.Duration // the client's last new octets before the switch to the target's first frame
 	Sent, Received  Digest        // by the client
 	Closed          bool          // both ends sent FIN
+	Asked, Answered wire.Options  // on the SYN, on the SYN-ACK
 }
 
 // String prints "client -> service".

@@ -39,7 +39,6 @@ type Capture struct {
 
 	mu      sync.Mutex
 	frames  []judge.Frame
-	lost    int
 	markers uint64    // highest marker seen
 	last    time.Time // when the last frame was read
 	err     error

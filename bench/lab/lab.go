@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"baton/bench/judge"
 )
 
 // The lab's networks (documentation in doc.go).
@@ -42,8 +44,9 @@ type Lab struct {
 	Targets []*Host
 
 	keepDir   bool
-	mu        sync.Mutex // guards processes
-	processes []*Process // oldest first
+	files     map[int64]*judge.Digest // made by File
+	mu        sync.Mutex              // guards processes
+	processes []*Process              // oldest first
 	atClose   []func() error
 	watcher   *watcher
 }
@@ -61,7 +64,8 @@ func New(o Options) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, ErrNotRoot
 	}
-	l := &Lab{Prefix: fmt.Sprintf("%s%d-%d", prefixOf, os.Getpid(), labs.Add(1)), Dir: o.Dir, keepDir: o.Dir != ""}
+	l := &Lab{Prefix: fmt.Sprintf("%s%d-%d", prefixOf, os.Getpid(), labs.Add(1)), Dir: o.Dir, keepDir: o.Dir != "",
+		files: map[int64]*judge.Digest{}}
 	if l.Dir == "" {
 		l.Dir = directoryOf(l.Prefix)
 	}

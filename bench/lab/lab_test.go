@@ -34,7 +34,7 @@ func hang() {
 	if _, err := l.Targets[0].Start("sleep", "sleep", "1000"); err != nil {
 		panic(err)
 	}
-	if _, err := l.bpffs(l.Targets[0]); err != nil {
+	if err := l.bpffs(l.Targets[0]); err != nil {
 		panic(err)
 	}
 	os.Stdout.WriteString(l.Prefix + "\n")

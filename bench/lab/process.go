@@ -82,8 +82,8 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Err waits for the end and says how it was; nil is exit status 0.
-func (p *Process) Err() error {
+// Exit waits for the end and says how it was; nil is exit status 0.
+func (p *Process) Exit() error {
 	<-p.done
 	return p.err
 }
@@ -125,7 +125,7 @@ func (p *Process) Ready(ctx context.Context, check func() error) error {
 	})
 	switch {
 	case ended:
-		return fmt.Errorf("%s: %w (%v): %s", p.Name, ErrEnded, p.err, p.lastLines())
+		return fmt.Errorf("%s: %w: %s", p.Name, errors.Join(ErrEnded, p.err), p.lastLines())
 	case err != nil:
 		return fmt.Errorf("%w: %s", err, p.lastLines())
 	}

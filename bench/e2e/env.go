@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"baton/bench/judge"
+	"baton/bench/lab"
+)
+
+// Env is a scenario's view of its laboratory. Its methods are safe for several goroutines.
+type Env struct {
+	Ctx    context.Context // ends with the scenario's time
+	Lab    *lab.Lab
+	Client *lab.Host
+	Baton  *lab.Baton // nil with Shape.NoBaton
+	bin    string
+	device string
+
+	mu     sync.Mutex
+	conns  []recorded
+	served map[netip.AddrPort]string // target that the application was told, by the client's end
+}
+
+// recorded is a connection whose streams the application knows.
+type recorded struct {
+	client netip.AddrPort
+	stream func() judge.Stream
+}
+
+// service is what scenarios talk to.
+var service = netip.AddrPortFrom(lab.DVIPA, 80)
+
+// StartBaton starts the daemons where the shape did not. The command line and the environment fill in what c leaves open.
+func (e *Env) StartBaton(c lab.Cluster) (*lab.Baton, error) {
+	if len(c.Jobs) == 0 {
+		usual := lab.TwoSites()
+		c.Rules, c.Jobs = usual.Rules, usual.Jobs
+	}
+	if c.Device == "" {
+		c.Device = e.device
+	}
+	if c.Hugepages == "" {
+		c.Hugepages = hugepages()
+	}
+	return e.Lab.Baton(e.Ctx, e.bin, c)
+}
+
+// Curl fetches a path from the DVIPA with stock curl, and lets the judge compare what curl received.
+func (e *Env) Curl(host, path string, args ...string) (*lab.Curled, error) {
+	args = append([]string{"--header", "Host: " + host}, args...)
+	got, err := e.Client.Curl(e.Ctx, "http://"+lab.DVIPA.String()+path, args...)
+	if err != nil {
+		return nil, err
+	}
+	e.record(got.Local, func() judge.Stream { return got.Stream })
+	e.note(got.Local, got.Response)
+	return got, nil
+}
+
+// Dial connects to the DVIPA, and lets the judge compare what the connection's two ends have seen in the end.
+func (e *Env) Dial() (*lab.Conn, error) { return e.DialFrom(netip.AddrPort{}) }
+
+// DialFrom is Dial from a given end of the client.
+func (e *Env) DialFrom(local netip.AddrPort) (*lab.Conn, error) {
+	c, err := e.Client.Dial(e.Ctx, local, service)
+	if err != nil {
+		return nil, err
+	}
+	if deadline, ok := e.Ctx.Deadline(); ok {
+		if err := c.SetDeadline(deadline); err != nil {
+			return nil, err
+		}
+	}
+	e.record(c.Local(), c.Stream)
+	return c, nil
+}
+
+// Fetch sends one request on a connection of its own and closes it after the response.
+func (e *Env) Fetch(request []byte) (*lab.Response, error) {
+	c, err := e.Dial()
+	if err != nil {
+		return nil, err
+	}
+	r, err := lab.RoundTrip(e.Ctx, c, request)
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	e.note(c.Local(), r)
+	return r, c.Close()
+}
+
+// Record lets the judge compare a connection that the scenario drives itself.
+func (e *Env) Record(client netip.AddrPort, s judge.Stream) {
+	e.record(client, func() judge.Stream { return s })
+}
+
+func (e *Env) record(client netip.AddrPort, stream func() judge.Stream) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.conns = append(e.conns, recorded{client, stream})
+}
+
+// note remembers who served a response; the capture must agree.
+func (e *Env) note(client netip.AddrPort, r *lab.Response) {
+	if r.Target() == "" {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.served[client] = r.Target()
+}
+
+// streams is what the applications know, for the judge.
+func (e *Env) streams() map[netip.AddrPort][]judge.Stream {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	m := map[netip.AddrPort][]judge.Stream{}
+	for _, r := range e.conns {
+		m[r.client] = append(m[r.client], r.stream())
+	}
+	return m
+}
+
+// expectation is what the judge has to know about this laboratory.
+func (e *Env) expectation(x Expect) (judge.Expectation, error) {
+	owner, err := e.Lab.Router.MAC()
+	if err != nil {
+		return judge.Expectation{}, err
+	}
+	out := judge.Expectation{DVIPA: lab.DVIPA, Owner: owner, Streams: e.streams(), Allow: x.allowed()}
+	for _, h := range e.Lab.Targets {
+		mac, err := h.MAC()
+		if err != nil {
+			return out, err
+		}
+		out.Targets = append(out.Targets, mac)
+	}
+	return out, nil
+}
+
+// checkServed compares who served a connection by its responses with who did by its frames.
+func (e *Env) checkServed(r judge.Report) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, c := range r.Conns {
+		name, known := e.served[c.Inc.Client]
+		if !known {
+			continue
+		}
+		i := slices.IndexFunc(e.Lab.Targets, func(h *lab.Host) bool { return h.Name == name })
+		if i < 0 {
+			return fmt.Errorf("%v was served by %q, which is no target", c, name)
+		}
+		mac, err := e.Lab.Targets[i].MAC()
+		if err != nil {
+			return err
+		}
+		if !c.Transferred || c.Owner != mac {
+			return fmt.Errorf("%v: the response is from %s, the last frames are from %v", c, name, c.Owner)
+		}
+	}
+	return nil
+}
+
+// Target returns the target of that number, from 1.
+func (e *Env) Target(n int) *lab.Host { return e.Lab.Targets[n-1] }
+
+// want compares a response with the one of the lab's servers: status 200, the target's name, and the line that repeats
+// the request.
+func want(r *lab.Response, target, host, path string) error {
+	if r.StatusCode != 200 || r.Target() != target {
+		return fmt.Errorf("%s%s: status %d from %q, want 200 from %q", host, path, r.StatusCode, r.Target(), target)
+	}
+	if line := fmt.Sprintf("%s GET %s %s\n", target, host, path); string(r.Data) != line {
+		return fmt.Errorf("%s%s: body %.100q, want %q", host, path, r.Data, line)
+	}
+	return nil
+}
+
+// wantRefusal checks an answer of the router itself: well-formed, with the status, from no target, and the last thing
+// on its connection.
+func wantRefusal(r *lab.Response, status int) error {
+	switch {
+	case r.StatusCode != status:
+		return fmt.Errorf("status %d, want %d", r.StatusCode, status)
+	case r.Target() != "":
+		return fmt.Errorf("status %d comes from %s, want the router's", status, r.Target())
+	case r.ProtoMajor != 1 || !r.Close:
+		return fmt.Errorf("refusal of %s does not say that it closes the connection", r.Proto)
+	case r.ContentLength != int64(len(r.Data)):
+		return fmt.Errorf("refusal of length %d has %d octets of body", r.ContentLength, len(r.Data))
+	}
+	return nil
+}
+
+// sleep waits for a time that is part of the scenario (a slow client), not for something to become ready.
+func (e *Env) sleep(d time.Duration) error {
+	select {
+	case <-e.Ctx.Done():
+		return e.Ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// nginx is the usual target application.
+func nginx(e *Env, h *lab.Host) error {
+	_, err := h.Nginx(e.Ctx, lab.ServerOptions{})
+	return err
+}
+
+// hugepages is the forwarder's setting, from the environment.
+func hugepages() string {
+	if os.Getenv("HUGEPAGES") == "0" {
+		return "never"
+	}
+	return "auto"
+}

@@ -1,0 +1,278 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"text/template"
+	"time"
+
+	"baton/control/admin"
+	"baton/control/xcf"
+)
+
+// Cluster says how Baton is to run in a lab: one routing host and its targets. Zero fields are the defaults of the
+// configuration files, unless they say otherwise.
+type Cluster struct {
+	Device    string // DPDK driver of the data port: "net_af_xdp" ("") or "net_af_packet"
+	Hugepages string // auto, always or never; "" is auto
+	Rules     []Rule // first match wins
+	Default   string // job of requests that match no rule; "" refuses them
+	Jobs      []Job
+	Request   time.Duration // timeout of a request head
+	Offer     time.Duration // timeout of an offer
+	Confirm   time.Duration // timeout of a confirmation
+	Window    int           // W
+	Freeze    string        // buffer or discard
+	Linger    time.Duration // of ended flows
+	LogLevel  string        // "" is debug: logs are read only when something fails
+}
+
+// Rule routes requests for a host and path to a job.
+type Rule struct{ Host, Path, Job string }
+
+// Job is served by hosts, tried in that order.
+type Job struct {
+	Name  string
+	Hosts []string
+}
+
+// TwoSites is the cluster of most scenarios: a.example and paths below /a/ on t1, *.b.example and below /b/ on t2,
+// everything else refused.
+func TwoSites() Cluster {
+	return Cluster{
+		Rules: []Rule{
+			{Host: "a.example", Job: "web-a"}, {Host: "*.b.example", Job: "web-b"},
+			{Path: "/a/", Job: "web-a"}, {Path: "/b/", Job: "web-b"}, {Path: "/exact", Job: "web-b"},
+		},
+		Jobs: []Job{{"web-a", []string{"t1"}}, {"web-b", []string{"t2"}}},
+	}
+}
+
+// Baton is a running cluster.
+type Baton struct {
+	Router *Process
+	Agents []*Process    // of Lab.Targets, same order
+	Admin  *admin.Client // of the routing host
+	lab    *Lab
+	bin    string
+}
+
+// Config paths and sockets of a host's daemon, in its directory.
+const (
+	configFile  = "baton.yaml"
+	adminSocket = "baton.sock"
+)
+
+var routerConfig = template.Must(template.New("router").Funcs(template.FuncMap{"path": filepath.Join}).Parse(`
+host: {{.Host.Name}}
+data:
+  hugepages: {{or .Hugepages "auto"}}
+  ports:
+    - { device: "{{or .Device "net_af_xdp"}}0,iface={{.Interface}}", address: {{.Host.Data}} }
+crt:
+  ipv4_entries: 65536
+  ipv6_entries: 1024
+  router_flows: 4096
+{{- with .Linger}}
+  linger: {{.}}{{end}}
+xcf: { listen: "{{.XCF}}", ca: {{path .Certs "ca.pem"}}, cert: {{path .Certs .Host.Name}}.pem, key: {{path .Certs .Host.Name}}.key }
+admin: { socket: {{.Host.Path "baton.sock"}} }
+log: { level: {{or .LogLevel "debug"}} }
+dvipas:
+  - address: {{.DVIPA}}
+    ports:
+      - port: 80
+{{- with .Window}}
+        window: {{.}}{{end}}
+{{- with .Freeze}}
+        freeze: {{.}}{{end}}
+{{- if or .Request .Offer .Confirm}}
+        timeouts:
+{{- with .Request}}
+          request: {{.}}{{end}}
+{{- with .Offer}}
+          offer: {{.}}{{end}}
+{{- with .Confirm}}
+          confirm: {{.}}{{end}}
+{{- end}}
+        http:
+{{- with .Default}}
+          default: {{.}}{{end}}
+          rules:
+{{- range .Rules}}
+            - { {{with .Host}}host: "{{.}}", {{end}}{{with .Path}}path: "{{.}}", {{end}}job: {{.Job}} }
+{{- end}}
+jobs:
+{{- range .Jobs}}
+  {{.Name}}: { hosts: [{{range $i, $h := .Hosts}}{{if $i}}, {{end}}{{$h}}{{end}}] }
+{{- end}}
+targets:
+{{- range .Targets}}
+  {{.Name}}: { address: {{.Data.Addr}} }
+{{- end}}
+`))
+
+var targetConfig = template.Must(template.New("target").Funcs(template.FuncMap{"path": filepath.Join}).Parse(`
+host: {{.Host.Name}}
+xcf:
+  ca: {{path .Certs "ca.pem"}}
+  cert: {{path .Certs .Host.Name}}.pem
+  key: {{path .Certs .Host.Name}}.key
+  routers: [{ host: {{.Router}}, address: "{{.XCF}}" }]
+guard:
+  interfaces: [{{.Interface}}]
+  bpffs: {{.Host.Path "bpf" "baton"}}
+admin: { socket: {{.Host.Path "baton.sock"}} }
+log: { level: {{or .LogLevel "debug"}} }
+jobs:
+{{- range .Serves}}
+  - { name: {{.Name}}, address: {{$.DVIPA}}, port: 80, listener: "0.0.0.0:80"{{with $.Window}}, window: {{.}}{{end}} }
+{{- end}}
+`))
+
+// Baton starts the daemons in directory bin (baton, baton-target) as a cluster, and waits until every target that has a
+// job is ready. Servers are started before.
+func (l *Lab) Baton(ctx context.Context, bin string, c Cluster) (*Baton, error) {
+	b := &Baton{lab: l, bin: bin, Admin: l.Router.Admin()}
+	if err := l.certificates(); err != nil {
+		return nil, err
+	}
+	if err := b.configure(c); err != nil {
+		return nil, err
+	}
+	var err error
+	if b.Router, err = b.StartRouter(ctx); err != nil {
+		return nil, err
+	}
+	for _, h := range l.Targets {
+		p, err := b.StartAgent(ctx, h)
+		if err != nil {
+			return nil, err
+		}
+		b.Agents = append(b.Agents, p)
+	}
+	return b, b.Ready(ctx)
+}
+
+// Admin asks the host's daemon.
+func (h *Host) Admin() *admin.Client { return admin.NewClient(h.Path(adminSocket)) }
+
+// Certificates is the directory with the cluster's CA and certificates.
+func (l *Lab) Certificates() string { return l.Path("certs") }
+
+// certificates makes a CA and a certificate for every host, once.
+func (l *Lab) certificates() error {
+	dir := l.Certificates()
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	errs := []error{
+		xcf.CreateCA(dir),
+		xcf.IssueHost(dir, xcf.RoleRouter, l.Router.Name, xcf.HostValidity, l.Router.XCF.Addr()),
+	}
+	for _, h := range l.Targets {
+		errs = append(errs, xcf.IssueHost(dir, xcf.RoleTarget, h.Name, xcf.HostValidity, h.XCF.Addr()))
+	}
+	return errors.Join(errs...)
+}
+
+// configure writes every host's configuration file.
+func (b *Baton) configure(c Cluster) error {
+	type values struct {
+		Cluster
+		Host      *Host
+		Targets   []*Host
+		Router    string
+		DVIPA     netip.Addr
+		XCF       netip.AddrPort
+		Interface string
+		Certs     string
+		Serves    []Job
+	}
+	l := b.lab
+	v := values{Cluster: c, Host: l.Router, Targets: l.Targets, Router: l.Router.Name, DVIPA: DVIPA,
+		XCF: netip.AddrPortFrom(l.Router.XCF.Addr(), 7600), Interface: DataInterface, Certs: l.Certificates()}
+	if err := writeConfig(l.Router, routerConfig, v); err != nil {
+		return err
+	}
+	for _, h := range l.Targets {
+		v.Host, v.Serves = h, nil
+		for _, job := range c.Jobs {
+			if slices.Contains(job.Hosts, h.Name) {
+				v.Serves = append(v.Serves, job)
+			}
+		}
+		if err := writeConfig(h, targetConfig, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeConfig(h *Host, t *template.Template, v any) error {
+	var text bytes.Buffer
+	if err := t.Execute(&text, v); err != nil {
+		return err
+	}
+	return os.WriteFile(h.Config(), text.Bytes(), 0o644)
+}
+
+// Config is the path of the host's configuration file.
+func (h *Host) Config() string { return h.Path(configFile) }
+
+// StartRouter starts the routing host's daemon with its configuration file as it is, and waits until it answers.
+func (b *Baton) StartRouter(ctx context.Context) (*Process, error) {
+	return b.start(ctx, b.lab.Router, "baton")
+}
+
+// StartAgent starts a target's agent with its configuration file as it is, and waits until it answers. Its BPF file
+// system outlives it.
+func (b *Baton) StartAgent(ctx context.Context, h *Host) (*Process, error) {
+	if err := b.lab.bpffs(h); err != nil {
+		return nil, err
+	}
+	return b.start(ctx, h, "baton-target")
+}
+
+func (b *Baton) start(ctx context.Context, h *Host, program string) (*Process, error) {
+	path, err := filepath.Abs(filepath.Join(b.bin, program))
+	if err != nil {
+		return nil, err
+	}
+	p, err := h.Start(program, path, "run", "-c", h.Config())
+	if err != nil {
+		return nil, err
+	}
+	return p, p.Ready(ctx, func() error {
+		_, err := h.Admin().Version(ctx)
+		return err
+	})
+}
+
+// Ready waits until the routing host could give a connection to every target that has a job.
+func (b *Baton) Ready(ctx context.Context) error {
+	return b.Router.Ready(ctx, func() error {
+		targets, err := b.Admin.Targets(ctx)
+		if err != nil {
+			return err
+		}
+		if len(targets) == 0 {
+			return errors.New("no targets")
+		}
+		for _, t := range targets {
+			if !t.Ready {
+				return fmt.Errorf("%s on %s is not ready: %s", t.Job, t.Host, t.Reason)
+			}
+		}
+		return nil
+	})
+}
+
+// Processes lists the daemons.
+func (b *Baton) Processes() []*Process { return append([]*Process{b.Router}, b.Agents...) }
