@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"baton/control/transfer"
 )
@@ -32,7 +33,13 @@ func TestManagedHostIsRestored(t *testing.T) {
 		l.do(t, func() error { return manageHost(u, vips) })
 		u.Close()
 	}
+	// The kernel needs a moment for an IPv6 address.
+	deadline := time.Now().Add(answerTimeout)
 	for _, c := range checksIn(t, l, func() []Check { return checkAddresses(vips) }) {
+		for !c.OK && time.Now().Before(deadline) {
+			time.Sleep(time.Millisecond)
+			c.OK = isLocalIn(t, l, c.Name)
+		}
 		if !c.OK {
 			t.Errorf("after managing: %+v", c)
 		}
@@ -62,6 +69,16 @@ func TestManagedHostIsRestored(t *testing.T) {
 	if err := removePins(dir + "/nothing"); err != nil {
 		t.Errorf("removing no pins: %v", err)
 	}
+}
+
+func isLocalIn(t *testing.T, l *lab, check string) (local bool) {
+	t.Helper()
+	l.do(t, func() error {
+		a, err := netip.ParseAddr(strings.TrimPrefix(check, "address "))
+		local = err == nil && isLocal(a)
+		return nil
+	})
+	return local
 }
 
 func checksIn(t *testing.T, l *lab, look func() []Check) (checks []Check) {

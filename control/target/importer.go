@@ -1,6 +1,7 @@
 package target
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -133,8 +134,8 @@ func (im *Importer) Listeners() ([]Socket, error) { return im.diag.Dump(Listen) 
 
 // Import makes the connection that r describes, as a child of the listener at listener (an unspecified address means
 // the record's service address), and returns when it is in the accept queue. A leftover of the tuple is removed first;
-// while the accept queue is full it is tried again for patience. Errors: the ones above, or the system's.
-func (im *Importer) Import(r *transfer.Record, listener netip.AddrPort, patience time.Duration) (Imported, error) {
+// while the accept queue is full it is tried again until ctx ends. Errors: the ones above, or the system's.
+func (im *Importer) Import(ctx context.Context, r *transfer.Record, listener netip.AddrPort) (Imported, error) {
 	if err := checkRecord(r); err != nil {
 		return Imported{}, err
 	}
@@ -154,12 +155,24 @@ func (im *Importer) Import(r *transfer.Record, listener netip.AddrPort, patience
 			if err := im.kill(r.Inc.Tuple, leftover, done.Killed > 1); err != nil {
 				return Imported{}, err
 			}
-		case errors.Is(err, ErrBacklog) && time.Since(start)+backlogPause < patience:
+		case errors.Is(err, ErrBacklog) && sleep(ctx, backlogPause):
 			done.Retried++
-			time.Sleep(backlogPause)
 		default:
 			return Imported{}, err
 		}
+	}
+}
+
+// sleep waits for d, or returns false when ctx ends before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 

@@ -19,7 +19,7 @@ const request = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
 
 func mustImport(t *testing.T, im *Importer, r *transfer.Record, listener netip.AddrPort) Imported {
 	t.Helper()
-	done, err := im.Import(r, listener, 0)
+	done, err := im.Import(ended(t), r, listener)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +245,7 @@ func TestImportRefusals(t *testing.T) {
 				change = func(*transfer.Record) {}
 			}
 			r := record(client4, service4, request, change)
-			if _, err := im.Import(r, service4, 0); !errors.Is(err, tt.want) {
+			if _, err := im.Import(ended(t), r, service4); !errors.Is(err, tt.want) {
 				t.Errorf("error %v, want %v", err, tt.want)
 			}
 			if s, err := im.Lookup(r.Inc.Tuple); err != nil || s.State != None {

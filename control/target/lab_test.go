@@ -259,6 +259,13 @@ func (c *client) take(t *testing.T, s wire.Segment) {
 	c.send(t, wire.ACK, "")
 }
 
+// ended is a context for one attempt.
+func ended(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
 // record is a connection that a routing host has answered and read: the handshake is over, data is waiting.
 func record(client, service netip.AddrPort, data string, change ...func(*transfer.Record)) *transfer.Record {
 	r := &transfer.Record{

@@ -124,7 +124,7 @@ func TestRFC1337KeepsTimeWait(t *testing.T) {
 	peer := newClient(l, r)
 	peer.receive(t, 1)
 	peer.send(t, wire.ACK|wire.FIN, "")
-	_, err := im.Import(record(client4, service4, "x"), service4, 0)
+	_, err := im.Import(ended(t), record(client4, service4, "x"), service4)
 	if !errors.Is(err, ErrLeftover) || !strings.Contains(err.Error(), "tcp_rfc1337=0") {
 		t.Errorf("error %v, want the leftover and what to set", err)
 	}
@@ -136,7 +136,7 @@ func clientPort(i int) netip.AddrPort { return netip.AddrPortFrom(client4.Addr()
 func fill(t *testing.T, im *Importer) int {
 	t.Helper()
 	for i := range 100 {
-		_, err := im.Import(record(clientPort(i), service4, request), service4, 0)
+		_, err := im.Import(ended(t), record(clientPort(i), service4, request), service4)
 		if errors.Is(err, ErrBacklog) {
 			return i
 		}
@@ -180,7 +180,7 @@ func TestFullBacklogIsTriedAgain(t *testing.T) {
 			c.Close()
 		}
 	})
-	done, err := im.Import(record(clientPort(n), service4, request), service4, time.Second)
+	done, err := im.Import(t.Context(), record(clientPort(n), service4, request), service4)
 	if err != nil || done.Retried == 0 || done.Took < 20*time.Millisecond {
 		t.Errorf("imported %+v (%v), want retries for some 30 ms", done, err)
 	}

@@ -41,6 +41,19 @@ func openHandle(name string) (netns.NsHandle, error) {
 	return netns.GetFromPath(filepath.Join(namespaceDir, name))
 }
 
+// Gone reports whether the name stands for another namespace by now, or for none: a container was started again.
+func (n *Namespace) Gone() bool {
+	if n.Name == "" {
+		return false
+	}
+	handle, err := openHandle(n.Name)
+	if err != nil {
+		return true
+	}
+	defer handle.Close()
+	return !handle.Equal(n.handle)
+}
+
 // Close lets the namespace go. What was opened inside stays open.
 func (n *Namespace) Close() error { return n.handle.Close() }
 

@@ -54,12 +54,18 @@ func isBPFFS(dir string) bool {
 	return unix.Statfs(dir, &st) == nil && st.Type == unix.BPF_FS_MAGIC
 }
 
+// Directories of pins: of the agent's own namespace, and of others by name.
+const (
+	ownPins       = "own"
+	namespacePins = "netns-"
+)
+
 // pinDir is the directory of a namespace's pins.
 func pinDir(bpffs, namespace string) string {
 	if namespace == "" {
-		return filepath.Join(bpffs, "own")
+		return filepath.Join(bpffs, ownPins)
 	}
-	return filepath.Join(bpffs, "netns-"+pinName(namespace))
+	return filepath.Join(bpffs, namespacePins+pinName(namespace))
 }
 
 // pinName makes a name that a bpffs takes (it refuses dots) and that differs for different names.

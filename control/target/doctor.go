@@ -1,0 +1,131 @@
+package target
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"baton/control/config"
+	"baton/control/target/bpf"
+)
+
+// Examine looks at everything that a target host needs, with or without a running agent, and changes nothing.
+func Examine(c *config.Target) []Check {
+	checks := []Check{checkProgram(), checkBPFFS(c.Guard.BPFFS)}
+	for _, name := range namespacesOf(c) {
+		checks = append(checks, examineNamespace(c, name)...)
+	}
+	return checks
+}
+
+// checkProgram loads the import program and drops it again: the only reliable way to ask for the kernel function.
+func checkProgram() Check {
+	const name = "kernel"
+	err := errors.Join(rlimit.RemoveMemlock(), probe())
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return Check{name, false, "run it as root: BPF programs cannot be loaded"}
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return Check{name, false, "use a kernel with bpf_sk_assign_tcp_reqsk and BTF (Linux 6.9 or later, " +
+			"CONFIG_DEBUG_INFO_BTF, CONFIG_SYN_COOKIES): " + err.Error()}
+	case err != nil:
+		return Check{name, false, fmt.Sprintf("the import program does not load: %v", err)}
+	}
+	return Check{name, true, "has bpf_sk_assign_tcp_reqsk"}
+}
+
+func probe() error {
+	var o bpf.ImportObjects
+	if err := bpf.LoadImportObjects(&o, nil); err != nil {
+		return err
+	}
+	return o.Close()
+}
+
+// checkBPFFS sees whether pins would outlive the agent: the first process must see the same file system. Where the agent
+// was started in a mount namespace of its own, what it mounts there ends with it.
+func checkBPFFS(dir string) Check {
+	const name = "bpffs"
+	at := existing(dir)
+	if !isBPFFS(at) {
+		return Check{name, true, "the agent will mount one for " + dir}
+	}
+	var ours, first syscall.Stat_t
+	err := syscall.Stat(at, &ours)
+	if err == nil && syscall.Stat(filepath.Join("/proc/1/root", at), &first) == nil && ours.Dev == first.Dev {
+		return Check{name, true, dir}
+	}
+	return Check{name, false, fmt.Sprintf("mount it outside of the agent's mount namespace, before the agent starts: "+
+		"mount -t bpf bpf %s; else the guard ends with the agent", dir)}
+}
+
+func examineNamespace(c *config.Target, name string) []Check {
+	ns, err := OpenNamespace(name)
+	if err != nil {
+		return []Check{{"netns " + name, false, fmt.Sprintf("%v: set the jobs' netns", err)}}
+	}
+	defer ns.Close()
+	jobs := jobsIn(c, name)
+	var checks []Check
+	err = ns.Do(func() error {
+		checks = append(checkSysctls(), checkAddresses(dvipasOf(jobs))...)
+		checks = append(checks, checkReversePath(c.Guard.Interfaces)...)
+		checks = append(checks, checkGuard(pinDir(c.Guard.BPFFS, name), c.Guard.Interfaces)...)
+		checks = append(checks, checkJobs(jobs)...)
+		return nil
+	})
+	if err != nil {
+		checks = append(checks, Check{"netns", false, err.Error()})
+	}
+	if name != "" {
+		for i := range checks {
+			checks[i].Name = "netns " + name + ": " + checks[i].Name
+		}
+	}
+	return checks
+}
+
+// checkGuard looks for the interfaces, in the calling thread's namespace, and for the pinned links on them.
+func checkGuard(dir string, interfaces []string) []Check {
+	indexes, err := indexesOf(interfaces)
+	if err != nil {
+		return []Check{{"guard", false, err.Error()}}
+	}
+	var checks []Check
+	for dev := range indexes {
+		check := Check{"guard " + dev, true, "at its post"}
+		if _, err := os.Stat(filepath.Join(dir, linkPrefix+pinName(dev))); err != nil {
+			check.OK, check.Detail = false, "not there yet: start baton-target run"
+		}
+		checks = append(checks, check)
+	}
+	return checks
+}
+
+// checkJobs looks at the listeners of the calling thread's namespace.
+func checkJobs(jobs []config.TargetJob) []Check {
+	d, err := openDiag()
+	if err != nil {
+		return []Check{{"jobs", false, err.Error()}}
+	}
+	defer d.Close()
+	listeners, err := d.Dump(Listen)
+	if err != nil {
+		return []Check{{"jobs", false, err.Error()}}
+	}
+	var checks []Check
+	for _, j := range jobs {
+		window, problem := checkListener(listeners, listenerOf(j), readyMSS, j.Window)
+		check := Check{"job " + j.Name, true, fmt.Sprintf("first window %d", window)}
+		if problem != nil {
+			check.OK, check.Detail = false, problem.Detail
+		}
+		checks = append(checks, check)
+	}
+	return checks
+}

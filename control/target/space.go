@@ -1,0 +1,180 @@
+package target
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+
+	"baton/control/config"
+	"baton/control/transfer"
+	"baton/fastpath/wire"
+)
+
+// readyMSS is the client's MSS for which a job's first window is told to routing hosts; that of an offer is looked at when
+// it comes.
+const readyMSS = 1460
+
+// space is a network namespace in which jobs have listeners, set up to take connections.
+type space struct {
+	ns       *Namespace
+	jobs     []config.TargetJob
+	undo     *undo
+	guard    *Guard
+	flows    *flows
+	importer *Importer
+}
+
+// openSpace sets a namespace up. The guard stands before the DVIPAs exist; the TAP comes last.
+func openSpace(c *config.Target, name string, ended func(wire.Tuple)) (s *space, err error) {
+	s = &space{jobs: jobsIn(c, name)}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if s.ns, err = OpenNamespace(name); err != nil {
+		return s, err
+	}
+	dir := pinDir(c.Guard.BPFFS, name)
+	if err = os.MkdirAll(dir, 0o700); err != nil {
+		return s, err
+	}
+	if s.undo, err = openUndo(dir); err != nil {
+		return s, err
+	}
+	if s.flows, err = openFlows(dir); err != nil {
+		return s, err
+	}
+	if s.guard, err = OpenGuard(s.ns, dir, c.Guard.Interfaces, servicesOf(s.jobs)); err != nil {
+		return s, err
+	}
+	if c.Guard.Addresses == "manage" {
+		if err = s.ns.Do(func() error { return manageHost(s.undo, dvipasOf(s.jobs)) }); err != nil {
+			return s, err
+		}
+	}
+	s.importer, err = OpenImporter(s.ns, ended)
+	return s, err
+}
+
+// namespacesOf lists the namespaces of all jobs, each once.
+func namespacesOf(c *config.Target) []string {
+	var names []string
+	for _, j := range c.Jobs {
+		names = append(names, j.Netns)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func jobsIn(c *config.Target, namespace string) []config.TargetJob {
+	return slices.DeleteFunc(slices.Clone(c.Jobs), func(j config.TargetJob) bool { return j.Netns != namespace })
+}
+
+func servicesOf(jobs []config.TargetJob) []netip.AddrPort {
+	services := make([]netip.AddrPort, 0, len(jobs))
+	for _, j := range jobs {
+		services = append(services, netip.AddrPortFrom(j.Address, j.Port))
+	}
+	return services
+}
+
+func dvipasOf(jobs []config.TargetJob) []netip.Addr {
+	var addrs []netip.Addr
+	for _, j := range jobs {
+		if !slices.Contains(addrs, j.Address) {
+			addrs = append(addrs, j.Address)
+		}
+	}
+	return addrs
+}
+
+// Close takes the TAP away and lets everything else be: the guard at its post, the DVIPAs, the connections.
+func (s *space) Close() error {
+	var errs []error
+	if s.importer != nil {
+		errs = append(errs, s.importer.Close())
+	}
+	if s.guard != nil {
+		errs = append(errs, s.guard.Close())
+	}
+	if s.flows != nil {
+		errs = append(errs, s.flows.Close())
+	}
+	if s.undo != nil {
+		errs = append(errs, s.undo.Close())
+	}
+	if s.ns != nil {
+		errs = append(errs, s.ns.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// readiness is what a job can do right now.
+type readiness struct {
+	window  uint32   // first window for a client with readyMSS; 0 unknown
+	problem *Problem // nil: it takes connections
+}
+
+// look finds out about each job.
+func (s *space) look() (map[string]readiness, error) {
+	listeners, err := s.importer.Listeners()
+	if err != nil {
+		return nil, err
+	}
+	host := s.hostProblem()
+	found := make(map[string]readiness)
+	for _, j := range s.jobs {
+		window, problem := checkListener(listeners, listenerOf(j), readyMSS, j.Window)
+		if host != nil {
+			problem = host
+		}
+		found[j.Name] = readiness{window, problem}
+	}
+	return found, nil
+}
+
+// listenerOf is where to look for the application's listener: on the wildcard means on the DVIPA, too.
+func listenerOf(j config.TargetJob) netip.AddrPort {
+	if j.Listener.Addr().IsUnspecified() {
+		return netip.AddrPortFrom(j.Address, j.Listener.Port())
+	}
+	return j.Listener
+}
+
+// hostProblem is the first thing of the namespace that keeps all its jobs from taking connections.
+func (s *space) hostProblem() *Problem {
+	var problem *Problem
+	err := s.ns.Do(func() error {
+		for _, c := range append(checkSysctls(), checkAddresses(dvipasOf(s.jobs))...) {
+			if !c.OK {
+				problem = &Problem{transfer.ReasonHost, c.Detail}
+				return nil
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return &Problem{transfer.ReasonHost, err.Error()}
+	}
+	return problem
+}
+
+// offered says whether a job could take a client with this MSS and a first window of want.
+func (s *space) offered(j config.TargetJob, mss uint16, want uint32) *Problem {
+	least := uint16(MinMSS4)
+	if j.Address.Is6() {
+		least = MinMSS6
+	}
+	if mss < least {
+		return &Problem{transfer.ReasonMSS, fmt.Sprintf("the client's MSS is %d; the kernel takes none below %d", mss, least)}
+	}
+	listeners, err := s.importer.Listeners()
+	if err != nil {
+		return &Problem{transfer.ReasonHost, err.Error()}
+	}
+	_, problem := checkListener(listeners, listenerOf(j), mss, want)
+	return problem
+}
