@@ -344,8 +344,9 @@ func want(dst reflect.Value) string {
 		return "want a list"
 	case reflect.Map:
 		return "want at least one name with its values"
+	default:
+		return "want a whole number"
 	}
-	return "want a whole number"
 }
 
 func kindOf(node ast.Node) string {

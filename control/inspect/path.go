@@ -2,27 +2,18 @@ package inspect
 
 import "bytes"
 
-// pathByte holds the octets that a request-target may contain: visible ASCII but '#' (RFC 9112 §3.2 has no fragment),
-// and octets above 0x7f, which browsers and stock servers pass.
-var pathByte = func() (set [256]bool) {
-	for c := range set {
-		set[c] = c > ' ' && c != 0x7f && c != '#'
-	}
-	return set
-}()
-
 // isNormalPath reports whether normalizePath would leave p as it is, for the common paths that make it quick to see.
 // It may say false for a path that is normal.
 func isNormalPath(p []byte) bool {
 	return bytes.IndexByte(p, '%') < 0 && !bytes.Contains(p, []byte("/."))
 }
 
-// normalizePath appends to dst the form of an absolute path in which paths are compared (RFC 3986 §6.2.2):
-// percent-encoded unreserved characters decoded, other percent-encodings in upper case, dot segments removed. "%2F" does
-// not become a separator, "//" stays, and a malformed percent-encoding is left alone, as HAProxy and Envoy do it.
-// The result is never longer than p, nor cut short of the leading slash.
-func normalizePath(dst, p []byte) []byte {
-	start := len(dst)
+// normalizePath returns the form of an absolute path in which paths are compared (RFC 3986 §6.2.2): percent-encoded
+// unreserved characters decoded, other percent-encodings in upper case, dot segments removed. "%2F" does not become a
+// separator, "//" stays, and a malformed percent-encoding is left alone, as HAProxy and Envoy do it. The result is a new
+// slice, never longer than p, and keeps the leading slash.
+func normalizePath(p []byte) []byte {
+	dst := make([]byte, 0, len(p))
 	for i := 0; i < len(p); {
 		c, n := decodeUnreserved(p[i:])
 		dst = append(dst, p[i:i+n]...)
@@ -33,7 +24,7 @@ func normalizePath(dst, p []byte) []byte {
 		}
 		i += n
 		if i == len(p) || p[i] == '/' {
-			dst = foldDotSegment(dst, start, i == len(p))
+			dst = foldDotSegment(dst, i == len(p))
 		}
 	}
 	return dst
@@ -55,14 +46,14 @@ func decodeUnreserved(p []byte) (c byte, n int) {
 	return 0, 3
 }
 
-// foldDotSegment removes the last segment of dst[start:] if it is "." and the one before as well if it is ".."
-// (RFC 3986 §5.2.4). A path that ends in either keeps its slash; above the root there is the root.
-func foldDotSegment(dst []byte, start int, last bool) []byte {
-	slash := start + bytes.LastIndexByte(dst[start:], '/')
+// foldDotSegment removes the last segment of dst if it is "." and the one before as well if it is ".." (RFC 3986
+// §5.2.4). A path that ends in either keeps its slash; above the root there is the root.
+func foldDotSegment(dst []byte, last bool) []byte {
+	slash := bytes.LastIndexByte(dst, '/')
 	switch string(dst[slash+1:]) {
 	case ".":
 	case "..":
-		slash = start + max(bytes.LastIndexByte(dst[start:slash], '/'), 0)
+		slash = max(bytes.LastIndexByte(dst[:slash], '/'), 0)
 	default:
 		return dst
 	}
@@ -72,30 +63,10 @@ func foldDotSegment(dst []byte, start int, last bool) []byte {
 	return dst[:slash]
 }
 
-// isUnreserved reports whether c is an unreserved character (RFC 3986 §2.3).
-func isUnreserved(c byte) bool {
-	return isAlphanumeric(c) || c == '-' || c == '.' || c == '_' || c == '~'
-}
-
-func isAlphanumeric(c byte) bool {
-	return c-'0' < 10 || c|0x20-'a' < 26
-}
-
 func upperHex(p []byte) {
 	for i, c := range p {
 		if c >= 'a' {
 			p[i] = c - 0x20
 		}
 	}
-}
-
-// unhex returns the value of a hexadecimal digit, or -1.
-func unhex(c byte) int {
-	switch {
-	case c-'0' < 10:
-		return int(c - '0')
-	case c|0x20-'a' < 6:
-		return int(c|0x20-'a') + 10
-	}
-	return -1
 }

@@ -7,6 +7,9 @@ import (
 	"strings"
 )
 
+// maxHost bounds a host name, octets (RFC 1035 §2.3.4).
+const maxHost = 255
+
 // Errors of rules.
 var (
 	// ErrHost is returned for a host pattern that no request could match.
@@ -60,7 +63,11 @@ func parseHost(s string) (string, error) {
 		return "", nil
 	}
 	if strings.HasPrefix(s, "[") {
-		return parseLiteral(s)
+		a, ok := literalAddr(s)
+		if !ok {
+			return "", fmt.Errorf("%w: %q: want an IPv6 address in brackets as in \"[2001:db8::1]\"", ErrHost, s)
+		}
+		return "[" + a.String() + "]", nil
 	}
 	if a, err := netip.ParseAddr(s); err == nil && a.Is6() {
 		return "", fmt.Errorf("%w: %q: write an IPv6 address in brackets, %q", ErrHost, s, "["+a.String()+"]")
@@ -77,15 +84,6 @@ func parseHost(s string) (string, error) {
 		return "", fmt.Errorf("%w: %q: want a name as in \"a.example\", or \"*.example\" for all below", ErrHost, s)
 	}
 	return strings.TrimPrefix(p, "*"), nil
-}
-
-// parseLiteral reads an IPv6 address in brackets and gives it its canonical text.
-func parseLiteral(s string) (string, error) {
-	a, err := netip.ParseAddr(strings.TrimSuffix(s[1:], "]"))
-	if err != nil || !a.Is6() || a.Zone() != "" || !strings.HasSuffix(s, "]") {
-		return "", fmt.Errorf("%w: %q: want an IPv6 address in brackets as in \"[2001:db8::1]\"", ErrHost, s)
-	}
-	return "[" + a.String() + "]", nil
 }
 
 // isName reports whether s is a registered name of letters, digits, '-', '_' and inner dots, 1 to 255 octets.
@@ -118,11 +116,11 @@ func parsePath(s string) (string, error) {
 			ErrPath, s, p[i])
 	}
 	for i := range len(p) {
-		if !pathByte[p[i]] {
+		if classOf[p[i]]&targetOctet == 0 {
 			return "", fmt.Errorf("%w: %q: write %q as %%%02X", ErrPath, s, p[i], p[i])
 		}
 	}
-	if n := string(normalizePath(nil, []byte(p))); n != p {
+	if n := string(normalizePath([]byte(p))); n != p {
 		return "", fmt.Errorf("%w: %q: requests are compared in normal form, write it as %q", ErrPath, s, n)
 	}
 	return p, nil

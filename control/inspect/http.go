@@ -1,0 +1,188 @@
+package inspect
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// HTTPConfig is the configuration of HTTP.
+type HTTPConfig struct {
+	Rules   []Rule // the first that matches decides
+	Default string // job of requests that no rule matches; "": they are refused
+}
+
+// HTTP routes HTTP/1.x connections by the host and path of their requests. It does not change after NewHTTP, and is
+// safe for concurrent use.
+type HTTP struct {
+	rules    table
+	jobs     []string // by index of the rule
+	fallback string
+}
+
+// NewHTTP compiles the rules. It returns the error of the first one that Check refuses.
+func NewHTTP(c HTTPConfig) (*HTTP, error) {
+	h := &HTTP{rules: table{}, jobs: make([]string, len(c.Rules)), fallback: c.Default}
+	for i, r := range c.Rules {
+		rule, err := r.parse()
+		if err != nil {
+			return nil, fmt.Errorf("compile rule %d: %w", i+1, err)
+		}
+		h.rules.add(rule.host, rule.path, i)
+		h.jobs[i] = rule.job
+	}
+	return h, nil
+}
+
+// Session begins a connection. window is W, the most octets that the next owner of the connection can take over; the
+// first head must end below it.
+func (h *HTTP) Session(window int) Session {
+	return &httpSession{http: h, limit: window - 1}
+}
+
+// job returns who serves a normalised host and path, or "".
+func (h *HTTP) job(host, path []byte) string {
+	if i := h.rules.find(host, path); i != none {
+		return h.jobs[i]
+	}
+	return h.fallback
+}
+
+// httpSession reads requests line by line. All positions are offsets into the data of Inspect, which may move.
+type httpSession struct {
+	http  *HTTP
+	limit int // octets in which the first head must end
+
+	state   httpState
+	pos     int   // everything before is read
+	scanned int   // everything between pos and here was searched for a line's end
+	left    int64 // inBody, inChunk: octets to pass over
+
+	request request  // the one being read
+	job     string   // of all complete requests, once there is one
+	routed  bool     // there is one
+	isHead  bool     // the first request is HEAD: its response has no body
+	refused Decision // once it is a refusal
+}
+
+// httpState is what the next octets are.
+type httpState uint8
+
+const (
+	inRequestLine httpState = iota // and the method goes on
+	inTarget                       // of the request line: the method is over
+	inFields
+	inBody
+	inChunkSize
+	inChunk
+	inChunkEnd
+	inTrailer
+	inTunnel // not HTTP
+)
+
+// Inspect decides on the requests in data.
+func (s *httpSession) Inspect(data []byte) Decision {
+	for more := s.refused.Verdict != Refuse; more; {
+		more = s.step(s.inHand(data))
+	}
+	switch {
+	case s.refused.Verdict == Refuse:
+		return s.refused
+	case s.routed:
+		return Decision{Verdict: Route, Job: s.job}
+	case len(data) >= s.limit:
+		s.refuse(TooLarge, "request head does not end within the window")
+		return s.refused
+	}
+	return Decision{Verdict: NeedMore}
+}
+
+// inHand cuts off what is too much for the first head.
+func (s *httpSession) inHand(data []byte) []byte {
+	if !s.routed && len(data) > s.limit {
+		return data[:max(s.limit, 0)]
+	}
+	return data
+}
+
+// Refusal returns the response for a cause, without its body if the first request is a HEAD.
+func (s *httpSession) Refusal(c Cause) []byte {
+	if c == 0 || int(c) >= len(httpRefusals) {
+		c = Unavailable
+	}
+	return httpRefusals[c].to(s.isHead)
+}
+
+// refuse ends the session. It returns false, for step.
+func (s *httpSession) refuse(c Cause, detail string) bool {
+	s.refused = Decision{Verdict: Refuse, Cause: c, Detail: detail, Reply: s.Refusal(c)}
+	return false
+}
+
+// step reads one line or one piece of a body. It reports whether there may be more to read in data.
+func (s *httpSession) step(data []byte) bool {
+	switch s.state {
+	case inBody, inChunk:
+		return s.pass(data)
+	case inChunkEnd:
+		return s.chunkEnd(data)
+	case inTunnel:
+		return false
+	default:
+		start := s.pos
+		line, ok := s.line(data)
+		return ok && s.readLine(data, line, start)
+	}
+}
+
+// readLine reads a line that begins at offset start of the data.
+func (s *httpSession) readLine(data, line []byte, start int) bool {
+	switch s.state {
+	case inFields:
+		return s.field(data, line)
+	case inChunkSize:
+		return s.chunkSize(line)
+	case inTrailer:
+		return s.trailer(line)
+	default:
+		return s.requestLine(line, start)
+	}
+}
+
+// line returns the line at pos without its end, and passes over it. ok is false if its end is not there yet or the line
+// is refused.
+func (s *httpSession) line(data []byte) (line []byte, ok bool) {
+	end := s.scanned + bytes.IndexByte(data[s.scanned:], '\n')
+	found := end >= s.scanned
+	if !found {
+		end = len(data)
+	}
+	if s.state == inRequestLine && !s.methodSoFar(data[:end]) {
+		return nil, s.refuse(Malformed, "not an HTTP method")
+	}
+	if !found {
+		s.scanned = end
+		return nil, false
+	}
+	line = data[s.pos:end]
+	s.pos, s.scanned = end+1, end+1
+	if len(line) == 0 || line[len(line)-1] != '\r' {
+		return nil, s.refuse(Malformed, "line ends without CR")
+	}
+	return line[:len(line)-1], true
+}
+
+// methodSoFar checks what is new of a method, so that what is not HTTP is not waited for. An empty line may come before
+// (RFC 9112 §2.2).
+func (s *httpSession) methodSoFar(data []byte) bool {
+	for i := s.scanned; i < len(data); i++ {
+		afterCR := i > s.pos && data[i-1] == '\r'
+		switch c := data[i]; {
+		case c == ' ' && i > s.pos && !afterCR:
+			s.state = inTarget
+			return true
+		case afterCR || c != '\r' && classOf[c]&tokenOctet == 0:
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,73 @@
+package inspect
+
+import "fmt"
+
+// Session is a routing application at work on one connection. It is not safe for concurrent use.
+type Session interface {
+	// Inspect decides on all octets that the client sent and that were not consumed: data starts at the same octet and
+	// is at least as long as in the call before; the session keeps no reference to it. Called again after a decision,
+	// with more octets, it may change Route to Refuse (a request for another job came in), never a Refuse.
+	Inspect(data []byte) Decision
+	// Refusal returns what the client is told, in its protocol, before the connection is closed. It is shared: do not
+	// change it.
+	Refusal(Cause) []byte
+}
+
+// Decision is what a session wants to happen.
+type Decision struct {
+	Verdict Verdict
+	Job     string // Route: who should serve
+	Cause   Cause  // Refuse: why
+	Detail  string // Refuse: why in words, for logs; constant text, nothing that the client sent
+	Reply   []byte // NeedMore, Refuse: to send to the client now; shared, do not change. A Refuse closes afterwards
+}
+
+// Verdict is the kind of a decision.
+type Verdict uint8
+
+// The verdicts.
+const (
+	NeedMore Verdict = iota // the octets do not tell yet
+	Route                   // hand the connection to Job
+	Refuse                  // send Reply and close
+)
+
+// Cause is why a connection is refused. The router has Timeout and Unavailable, the others come from Inspect.
+type Cause uint8
+
+// The causes, with the status that HTTP has for them.
+const (
+	Malformed   Cause = iota + 1 // 400: not the protocol, or open to two readings
+	Mixed                        // 400: requests in hand belong to different jobs
+	NoMatch                      // 404: no rule matches and there is no default
+	Timeout                      // 408: no complete head in time
+	TooLarge                     // 431: the head does not end in time
+	Unavailable                  // 503: no target takes the connection
+	Version                      // 505: not HTTP/1.x
+)
+
+var causeNames = [...]string{
+	Malformed: "malformed", Mixed: "mixed", NoMatch: "no_match", Timeout: "timeout",
+	TooLarge: "too_large", Unavailable: "unavailable", Version: "version",
+}
+
+// String returns the cause as metrics and logs have it, as in "no_match".
+func (c Cause) String() string {
+	if c == 0 || int(c) >= len(causeNames) {
+		return fmt.Sprintf("cause(%d)", uint8(c))
+	}
+	return causeNames[c]
+}
+
+// String returns the verdict in words.
+func (v Verdict) String() string {
+	switch v {
+	case NeedMore:
+		return "need more"
+	case Route:
+		return "route"
+	case Refuse:
+		return "refuse"
+	}
+	return fmt.Sprintf("verdict(%d)", uint8(v))
+}
