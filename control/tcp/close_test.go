@@ -120,7 +120,7 @@ func TestDataAfterFINIsIgnored(t *testing.T) {
 func TestFINInTheLastOctetOfTheWindow(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := established(t, b)
-		text := strings.Repeat("a", testWindow-1)
+		text := strings.Repeat("a", testFirst-1)
 		r.send(r.seg(0, text, wire.ACK|wire.FIN))
 		r.in(CloseWait).holds(text)
 

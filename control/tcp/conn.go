@@ -38,7 +38,18 @@ type Config struct {
 	Inc       wire.Incarnation
 	Handshake wire.Handshake
 	TSOffset  uint32 // our TSval = wall clock in ms + TSOffset, mod 2^32
-	Window    uint32 // W, octets; the SYN-ACK announced it (at most 65535: its window is never scaled)
+	Window    uint32 // W, octets, at least 4 units of the window scale
+	// Announced is the window of the SYN-ACK, octets; 0: W, or 65535 if that is less. With FirstWindow(W, scale) the right
+	// edge never goes back, not even by the rounding of scaled windows.
+	Announced uint32
+}
+
+// announced is the window of the SYN-ACK, which is never scaled (RFC 7323 §2.2).
+func (cfg *Config) announced() int {
+	if cfg.Announced != 0 {
+		return int(cfg.Announced)
+	}
+	return int(min(cfg.Window, 0xffff))
 }
 
 // Actions is what a call asks its caller to do. It is valid until the next call of the same Conn.
@@ -86,7 +97,7 @@ func Accept(cfg Config, now time.Time) *Conn {
 	c.rcv = receiver{
 		read: first, nxt: first, acked: first,
 		limit: first.Add(int(cfg.Window)),
-		edge:  first.Add(int(min(cfg.Window, 0xffff))),
+		edge:  first.Add(c.cfg.announced()),
 	}
 	c.ts.last = c.clock()
 	return c

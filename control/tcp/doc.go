@@ -26,8 +26,8 @@
 //
 // The right edge never passes limit = read + W, where read is the first octet that the next owner would have to read: the
 // next owner must be able to announce the same edge. Edge is the highest one announced, and whatever fits below it
-// is accepted. A scaled window is rounded down, so an announced edge can lie up to 2^scale - 1 octets before edge; RFC
-// 7323 §2.4 and appendix F describe this and ask senders to live with it.
+// is accepted. It never goes back either, as long as a scaled window can say so: see announce. Where it cannot, the edge
+// on the wire lies up to 2^scale - 1 octets before edge, which RFC 7323 §2.4 and appendix F ask senders to live with.
 //
 // # Transfers
 //

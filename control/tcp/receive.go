@@ -162,11 +162,27 @@ func (c *Conn) ownMSS() uint16 {
 	return c.cfg.Handshake.OwnMSS
 }
 
-// announce returns the window field of the segment that goes out, and notes the edge it announces. It is the highest edge
-// up to limit that the scale can express.
+// FirstWindow is the window that a SYN-ACK should announce for a connection with window W and a shift of scale: a quarter
+// less than W, and a multiple of the scale's unit. The rest is what announce needs to keep its promises.
+func FirstWindow(w uint32, scale uint8) uint32 {
+	first := (w - w/4) >> scale << scale
+	if first == 0 {
+		return w
+	}
+	return first
+}
+
+// announce returns the window field of the segment that goes out, and notes the edge it announces.
+//
+// A scaled window says only multiples of 2^scale, and nxt moves by any number of octets. So that the edge never goes
+// back it is rounded up, which moves it on by less than a unit with each acknowledgment; a quarter of W is kept back for
+// that. Only when that is used up, by a request of nearly W, it is rounded down to stay within limit (see doc.go).
 func (c *Conn) announce() uint16 {
 	r, scale := &c.rcv, c.rcvScale()
-	w := min(max(0, r.limit.Sub(r.nxt))>>scale, 0xffff)
+	edge := seq.Max(r.edge, r.limit.Add(-int(c.cfg.Window/4)))
+	edge = seq.Max(edge, r.nxt.Add(2*int(c.ownMSS()))) // a large request may use what was kept back
+	up := (edge.Sub(r.nxt) + 1<<scale - 1) >> scale
+	w := min(up, max(0, r.limit.Sub(r.nxt))>>scale, 0xffff)
 	r.edge = seq.Max(r.edge, r.nxt.Add(w<<scale))
 	return uint16(w)
 }

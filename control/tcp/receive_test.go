@@ -37,38 +37,39 @@ func TestDelayedACKGoesOutByItself(t *testing.T) {
 	})
 }
 
-// RFC 9293 §3.10.7.4, first: the four cases of the acceptability test. W is 4096.
+// RFC 9293 §3.10.7.4, first: the four cases of the acceptability test.
 func TestAcceptability(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		for _, c := range []struct {
-			name   string
-			window int // of ours: how much of W is free
-			at     int // relative to RCV.NXT
-			text   string
-			ok     bool
+			name string
+			shut bool // the window is
+			at   int  // relative to RCV.NXT
+			text string
+			ok   bool
 		}{
-			{"len 0, wnd 0: next", 0, 0, "", true},
-			{"len 0, wnd 0: one before", 0, -1, "", false},
-			{"len 0, wnd 0: one after", 0, 1, "", false},
-			{"len 0, wnd >0: next", testWindow, 0, "", true},
-			{"len 0, wnd >0: last in window", testWindow, testWindow - 1, "", true},
-			{"len 0, wnd >0: edge", testWindow, testWindow, "", false},
-			{"len 0, wnd >0: edge+1", testWindow, testWindow + 1, "", false},
-			{"len 0, wnd >0: before", testWindow, -1, "", false},
-			{"len >0, wnd 0: next", 0, 0, "x", false},
-			{"len >0, wnd >0: next", testWindow, 0, "xy", true},
-			{"len >0, wnd >0: begins before", testWindow, -1, "xy", true},
-			{"len >0, wnd >0: ends before", testWindow, -2, "xy", false},
-			{"len >0, wnd >0: begins at the last", testWindow, testWindow - 1, "xy", true},
-			{"len >0, wnd >0: begins at the edge", testWindow, testWindow, "xy", false},
-			{"len >0, wnd >0: begins at edge+1", testWindow, testWindow + 1, "xy", false},
-			{"half the sequence space away", testWindow, 1 << 31, "xy", false},
+			{"len 0, wnd 0: next", true, 0, "", true},
+			{"len 0, wnd 0: one before", true, -1, "", false},
+			{"len 0, wnd 0: one after", true, 1, "", false},
+			{"len 0, wnd >0: next", false, 0, "", true},
+			{"len 0, wnd >0: last in window", false, testFirst - 1, "", true},
+			{"len 0, wnd >0: edge", false, testFirst, "", false},
+			{"len 0, wnd >0: edge+1", false, testFirst + 1, "", false},
+			{"len 0, wnd >0: edge+2", false, testFirst + 2, "", false},
+			{"len 0, wnd >0: before", false, -1, "", false},
+			{"len >0, wnd 0: next", true, 0, "x", false},
+			{"len >0, wnd >0: next", false, 0, "xy", true},
+			{"len >0, wnd >0: begins before", false, -1, "xy", true},
+			{"len >0, wnd >0: ends before", false, -2, "xy", false},
+			{"len >0, wnd >0: begins at the last", false, testFirst - 1, "xy", true},
+			{"len >0, wnd >0: begins at the edge", false, testFirst, "xy", false},
+			{"len >0, wnd >0: begins at edge+1", false, testFirst + 1, "xy", false},
+			{"half the sequence space away", false, 1 << 31, "xy", false},
 		} {
 			r := established(t, b)
-			fill := testWindow - c.window
-			r.send(r.data(0, strings.Repeat("f", fill)))
-			r.do(r.c.AckNow(r.now))
-			s := r.data(fill+c.at, c.text)
+			if c.shut {
+				r.fill(testWindow)
+			}
+			s := r.data(r.c.rcv.nxt.Sub(b.irs)-1+c.at, c.text)
 			if got := r.c.acceptable(&s); got != c.ok {
 				t.Errorf("%s: acceptable is %v", c.name, got)
 			}
@@ -78,7 +79,7 @@ func TestAcceptability(t *testing.T) {
 
 func TestOutOfWindowSegmentIsAcknowledgedAndNotDelivered(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
-		for _, at := range []int{-10, testWindow, testWindow + 1, 1 << 30} {
+		for _, at := range []int{-10, testFirst, testFirst + 1, 1 << 30} {
 			r := established(t, b)
 			r.bareACK(r.send(r.data(at, "xyz")), 0)
 			r.holds("")
@@ -202,35 +203,51 @@ func TestWindowIsRespectedToTheOctet(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := established(t, b)
 		r.send(r.data(0, strings.Repeat("a", testWindow+100)))
-		if n := len(r.c.Peek()); n != testWindow {
-			t.Fatalf("%d octets are held with W %d", n, testWindow)
+		if n := len(r.c.Peek()); n != testFirst {
+			t.Fatalf("%d octets are held, announced were %d", n, testFirst)
 		}
-		if s := r.bareACK(r.do(r.c.AckNow(r.now)), testWindow); s.Window != 0 {
-			t.Errorf("window %d", s.Window)
+		r.bareACK(r.do(r.c.AckNow(r.now)), testFirst)
+		r.fill(testWindow)
+		if s := r.sent[len(r.sent)-1]; s.Window != 0 {
+			t.Errorf("window %d with W used up", s.Window)
 		}
 	})
 }
 
-// The right edge stays at S+W while S stays, whatever arrives and is acknowledged.
-func TestEdgeMovesWithReceiveOnly(t *testing.T) {
+// RFC 9293 §3.8.6: the edge on the wire never goes back, though a scaled window cannot name every edge. Only a request that
+// comes within a unit of S+W is left to the rounding of RFC 7323 §2.4.
+func TestEdgeOnTheWireNeverGoesBack(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		for _, step := range []int{1, 7, 100, 333} {
+			r := established(t, b)
+			last := b.irs.Add(1 + testFirst)
+			for at := 0; at < testFirst-300; at += step {
+				r.send(r.data(at, strings.Repeat("x", step)))
+				s := r.bareACK(r.do(r.c.AckNow(r.now)), at+step)
+				edge := s.Ack.Add(int(s.Window) << testScale)
+				if edge.Before(last) && r.c.rcv.limit.Sub(last) >= 1<<testScale {
+					t.Fatalf("octet %d in steps of %d: edge goes back by %d", at, step, last.Sub(edge))
+				}
+				last = edge
+			}
+		}
+	})
+}
+
+// The right edge stays below S+W while S stays, whatever arrives, and moves on with S.
+func TestEdgeMovesWithReceive(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := established(t, b)
-		for i := range 1000 {
-			r.send(r.data(i, "x"))
-			r.bareACK(r.do(r.c.AckNow(r.now)), i+1)
-		}
-		if got := r.edge; got != b.irs.Add(1+testWindow) {
-			t.Errorf("edge %d octets from the start, want %d", got.Sub(b.irs)-1, testWindow)
-		}
+		r.fill(1000)
 		r.c.Receive(1000) // less than a segment: not worth moving (silly window)
 		if r.c.rcv.limit != b.irs.Add(1+testWindow) {
 			t.Error("the limit moved by less than a segment")
 		}
-		r.send(r.data(1000, strings.Repeat("x", 1000)))
+		r.fill(2000)
 		r.c.Receive(1000)
-		r.bareACK(r.do(r.c.AckNow(r.now)), 2000)
-		if got := r.edge.Sub(b.irs) - 1; got != 2000+testWindow {
-			t.Errorf("edge %d octets from the start, want %d", got, 2000+testWindow)
+		r.fill(2001)
+		if got := r.edge.Sub(b.irs) - 1; got < 2000+testFirst || got > 2000+testWindow {
+			t.Errorf("edge %d octets from the start, want %d to %d", got, 2000+testFirst, 2000+testWindow)
 		}
 	})
 }
@@ -238,12 +255,34 @@ func TestEdgeMovesWithReceiveOnly(t *testing.T) {
 func TestWindowReopensWithAnACK(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := established(t, b)
-		r.send(r.data(0, strings.Repeat("a", testWindow)))
-		r.do(r.c.AckNow(r.now))
+		r.fill(testWindow)
 		r.c.Receive(testWindow)
 		r.now = r.now.Add(time.Millisecond)
-		if s := r.bareACK(r.wait(0), testWindow); int(s.Window)<<testScale != testWindow {
+		if s := r.bareACK(r.wait(0), testWindow); int(s.Window)<<testScale != testFirst {
 			t.Errorf("window %d", s.Window)
+		}
+	})
+}
+
+func TestFirstWindowIsWholeUnits(t *testing.T) {
+	for _, c := range []struct {
+		w     uint32
+		scale uint8
+		want  uint32
+	}{{32768, 7, 24576}, {2048, 0, 1536}, {128 * 5, 7, 128 * 3}, {16384, 14, 16384}, {65535, 0, 49152}} {
+		if got := FirstWindow(c.w, c.scale); got != c.want {
+			t.Errorf("W %d, scale %d: %d, want %d", c.w, c.scale, got, c.want)
+		}
+	}
+}
+
+// A forwarder that announced all of W leaves no room to round up in.
+func TestEdgeStaysWithinWWhateverWasAnnounced(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b, func(c *Config) { c.Announced = 0 })
+		for at := range 100 {
+			r.send(r.data(at, "x"))
+			r.bareACK(r.do(r.c.AckNow(r.now)), at+1) // the rig knows the limits
 		}
 	})
 }
@@ -252,8 +291,7 @@ func TestWindowReopensWithAnACK(t *testing.T) {
 func TestZeroWindowAnswersProbesAndTakesACKs(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := established(t, b)
-		r.send(r.data(0, strings.Repeat("a", testWindow)))
-		r.do(r.c.AckNow(r.now))
+		r.fill(testWindow)
 		r.one(r.do(r.c.Write([]byte("hello"), r.now)))
 		r.una = 5
 		if s := r.bareACK(r.send(r.seg(testWindow, "b", wire.ACK|wire.FIN)), testWindow); s.Window != 0 {
@@ -283,8 +321,8 @@ func TestWindowsWithoutScaling(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := established(t, b, noScaling)
 		r.send(r.data(0, "abc"))
-		if s := r.bareACK(r.do(r.c.AckNow(r.now)), 3); s.Window != testWindow-3 {
-			t.Errorf("window %d, want %d", s.Window, testWindow-3)
+		if s := r.bareACK(r.do(r.c.AckNow(r.now)), 3); s.Window != testFirst-3 {
+			t.Errorf("window %d, want %d", s.Window, testFirst-3)
 		}
 		if r.c.snd.wnd != uint32(r.wnd) {
 			t.Errorf("SND.WND %d, want %d", r.c.snd.wnd, r.wnd)
@@ -301,9 +339,8 @@ func TestScaleIsAtMost14(t *testing.T) {
 }
 
 func TestWindowBeyond16BitsSlidesWithTheData(t *testing.T) {
-	big := func(c *Config) { c.Window, c.Handshake.Scaling = 1<<20, false }
+	big := func(c *Config) { c.Window, c.Announced, c.Handshake.Scaling = 1<<20, 0, false }
 	r := newRig(t, bases[1], big)
-	r.edge = r.b.irs.Add(1 + 0xffff)
 	r.send(r.data(0, "abc"))
 	if s := r.bareACK(r.do(r.c.AckNow(r.now)), 3); s.Window != 0xffff {
 		t.Errorf("window %d", s.Window)

@@ -3,6 +3,7 @@ package tcp
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ var bases = []base{
 const (
 	testWindow = 4096 // W
 	testScale  = 3    // of the windows that we send; W is a multiple of 2^3
+	testFirst  = 3072 // the window of the SYN-ACK
 )
 
 // epoch is when tests begin. Its milliseconds and the offset make TSval start shortly before its wrap.
@@ -41,12 +43,11 @@ type rig struct {
 	wnd  uint16 // the client's window field
 	sent []wire.Segment
 
-	una      int // highest acknowledgment that the client sent, octets after ISS+1
-	wndEdge  int // highest right edge that the client announced, octets after ISS+1
-	edge     seq.Value
-	acked    seq.Value
-	tsLast   uint32
-	sawFirst bool
+	una     int // highest acknowledgment that the client sent, octets after ISS+1
+	wndEdge int // highest right edge that the client announced, octets after ISS+1
+	edge    seq.Value
+	acked   seq.Value
+	tsLast  uint32
 }
 
 // option changes the configuration of a rig.
@@ -70,7 +71,7 @@ func config(b base, options ...option) Config {
 		Handshake: wire.Handshake{MSS: 1000, OwnMSS: 1460, SndScale: 2, RcvScale: testScale, Scaling: true, SACK: true,
 			Timestamps: true},
 		TSOffset: tsOffset,
-		Window:   testWindow,
+		Window:   testWindow, Announced: FirstWindow(testWindow, testScale),
 	}
 	for _, o := range options {
 		o(&cfg)
@@ -81,7 +82,7 @@ func config(b base, options ...option) Config {
 // newRig is a connection whose client has not sent anything after the handshake.
 func newRig(t testing.TB, b base, options ...option) *rig {
 	cfg := config(b, options...)
-	r := &rig{t: t, b: b, now: epoch, ts: 0xfffffff0, wnd: 10000, acked: b.irs + 1, edge: b.irs + 1 + testWindow}
+	r := &rig{t: t, b: b, now: epoch, ts: 0xfffffff0, wnd: 10000, acked: b.irs + 1, edge: b.irs.Add(1 + cfg.announced())}
 	r.c = Accept(cfg, r.now)
 	r.tsLast = r.c.ts.last
 	return r
@@ -111,8 +112,8 @@ func closeWait(t testing.TB, b base) *rig {
 }
 
 // finWait1 is one that has sent its FIN.
-func finWait1(t testing.TB, b base, options ...option) *rig {
-	r := established(t, b, options...)
+func finWait1(t testing.TB, b base) *rig {
+	r := established(t, b)
 	if s := r.one(r.do(r.c.CloseWrite(r.now))); !s.Flags.Has(wire.FIN) {
 		t.Fatalf("no FIN: %v", s)
 	}
@@ -185,6 +186,20 @@ func (r *rig) send(s wire.Segment) []wire.Segment {
 	return r.do(r.c.Segment(s, r.now))
 }
 
+// fill sends and acknowledges n octets of the client's stream, as fast as the window lets it.
+func (r *rig) fill(n int) {
+	r.t.Helper()
+	for at := r.c.rcv.nxt.Sub(r.b.irs) - 1; at < n; {
+		k := min(n-at, int(r.c.rcv.window()))
+		if k == 0 {
+			r.t.Fatalf("the window is shut at %d of %d octets", at, n)
+		}
+		r.send(r.data(at, strings.Repeat("f", k)))
+		at += k
+		r.bareACK(r.do(r.c.AckNow(r.now)), at)
+	}
+}
+
 // ack acknowledges octets of our stream.
 func (r *rig) ack(una int) []wire.Segment {
 	r.una = una
@@ -241,8 +256,9 @@ func (r *rig) check(s wire.Segment) {
 	}
 	r.acked = s.Ack
 	edge := s.Ack.Add(int(s.Window) << r.c.rcvScale())
-	if r.edge.Sub(edge) >= 1<<r.c.rcvScale() {
-		r.t.Errorf("right edge goes back from %d to %d, more than rounding", r.edge, edge)
+	limit := r.c.rcv.limit
+	if back := r.edge.Sub(edge); back >= 1<<r.c.rcvScale() || back > 0 && r.edge.Add(1<<r.c.rcvScale()).Before(limit) {
+		r.t.Errorf("right edge goes back by %d, %d before the limit", back, limit.Sub(r.edge))
 	}
 	r.edge = seq.Max(r.edge, edge)
 	if r.edge != r.c.rcv.edge || r.edge.After(r.c.rcv.read.Add(int(cfg.Window))) {
@@ -259,7 +275,7 @@ func (r *rig) check(s wire.Segment) {
 		r.t.Errorf("%d octets of options and payload with MSS %d", n, cfg.Handshake.MSS)
 	}
 	end := s.Seq.Sub(r.b.iss) - 1 + s.Len()
-	if s.Len() > 0 && end > r.wndEdge && !(s.Len() == 1 && r.c.snd.wnd == 0) {
+	if s.Len() > 0 && end > r.wndEdge && (s.Len() != 1 || r.c.snd.wnd != 0) {
 		r.t.Errorf("octets up to %d, but the client's window ends at %d", end, r.wndEdge)
 	}
 	if !s.Flags.Has(wire.ACK) {
