@@ -21,6 +21,8 @@
 enum {
 	FIRST_SLEEP_NS = 20000, /* doubled from nap to nap, up to the configured one */
 	SLEEPLESS_POLLS = 16,   /* idle polls between two looks at the clock while spinning */
+	DEEP_AFTER_MS = 100,    /* idle for so long: naps grow to DEEP_FACTOR times the configured sleep, 3 % of a core */
+	DEEP_FACTOR = 3,
 };
 
 /* ---- open and close */
@@ -174,6 +176,8 @@ static void back_off(struct baton_forwarder *f, struct idle *idle)
 		idle->since_ns = now;
 	if (now - idle->since_ns < f->idle_spin_us * 1000ull)
 		return;
+	if (now - idle->since_ns > DEEP_AFTER_MS * 1000000ull)
+		longest *= DEEP_FACTOR;
 	idle->nap_ns = idle->nap_ns ? idle->nap_ns * 2 : FIRST_SLEEP_NS;
 	if (idle->nap_ns > longest)
 		idle->nap_ns = longest;

@@ -28,7 +28,9 @@ type Config struct {
 	RouterIdle time.Duration // a flow that the router owns ends after this without a segment; default 60 s
 	Linger     time.Duration // a removed entry is forgotten after this; default 2 s
 	IdleSpin   time.Duration // poll this long without a frame before sleeping; default 50 us
-	IdleSleep  time.Duration // longest sleep between two polls; default 100 us, negative: never sleep
+	// IdleSleep is the longest sleep between two polls; a loop that has been idle for 100 ms sleeps up to 3 times as
+	// long. A command ends every sleep. Default 100 us; negative: never sleep.
+	IdleSleep time.Duration
 
 	Lcore     int       // CPU of the poll loop; AutoLcore: the last one of the affinity mask (memory ports: 0 is any)
 	Hugepages Hugepages // DPDK ports only
