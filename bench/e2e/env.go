@@ -23,6 +23,8 @@ type Env struct {
 	bin    string
 	device string
 
+	plain []int // retransmissions of transfers through a plain forwarder
+
 	mu     sync.Mutex
 	conns  []recorded
 	served map[netip.AddrPort]string // target that the application was told, by the client's end

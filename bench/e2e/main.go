@@ -45,7 +45,7 @@ func main() {
 	}
 }
 
-// choose returns the scenarios whose names match; none is an error, as a mistyped name would pass otherwise.
+// choose returns the scenarios whose names match, in the order in which they run; none is an error, as a mistyped name would pass otherwise.
 func choose(only string) (chosen []Scenario, err error) {
 	pattern, err := regexp.Compile(only)
 	if err != nil {
@@ -59,7 +59,7 @@ func choose(only string) (chosen []Scenario, err error) {
 	if len(chosen) == 0 {
 		return nil, fmt.Errorf("-only %s matches no scenario", only)
 	}
-	return chosen, nil
+	return grouped(chosen), nil
 }
 
 // runAll runs scenarios, prints the result, and returns how many failed.

@@ -186,7 +186,7 @@ func (r *runner) standing() error {
 	for _, p := range r.baton.Processes() {
 		select {
 		case <-p.Done():
-			return fmt.Errorf("%s has ended: %v", p.Name, p.Exit())
+			return fmt.Errorf("%s: %w", p.Name, errors.Join(lab.ErrEnded, p.Exit()))
 		default:
 		}
 	}

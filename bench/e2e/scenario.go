@@ -96,5 +96,20 @@ func (x Expect) allowed() []judge.Rule {
 	return x.Allow
 }
 
-// scenarios holds all scenarios, in the order in which they run: those of one shape stand together.
-var scenarios = slices.Concat(httpScenarios, optionScenarios, loadScenarios)
+// scenarios holds all scenarios.
+var scenarios = slices.Concat(
+	httpScenarios, optionScenarios, reuseScenarios, loadScenarios, bulkScenarios, targetScenarios)
+
+// grouped puts scenarios that can share a laboratory next to each other, and keeps their order otherwise.
+func grouped(list []Scenario) []Scenario {
+	var groups [][]Scenario
+	for _, s := range list {
+		i := slices.IndexFunc(groups, func(g []Scenario) bool { return g[0].Shape.sharedBy(s.Shape) })
+		if i < 0 {
+			i = len(groups)
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], s)
+	}
+	return slices.Concat(groups...)
+}

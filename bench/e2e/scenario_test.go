@@ -39,6 +39,19 @@ func TestChooseRefusesWhatMatchesNothing(t *testing.T) {
 	}
 }
 
+func TestScenariosOfOneShapeStandTogether(t *testing.T) {
+	one, other, private := Shape{}, Shape{Targets: 3}, Shape{Private: true}
+	list := []Scenario{{Name: "a", Shape: one}, {Name: "b", Shape: private}, {Name: "c", Shape: other},
+		{Name: "d", Shape: one}, {Name: "e", Shape: private}, {Name: "f", Shape: other}}
+	var order string
+	for _, s := range grouped(list) {
+		order += s.Name
+	}
+	if order != "adbcfe" {
+		t.Errorf("order %s, want adbcfe", order)
+	}
+}
+
 func TestExpectNamesWhatIsWrong(t *testing.T) {
 	transferred := judge.Conn{Transferred: true}
 	late := judge.Conn{Transferred: true, Handover: 1, Retransmissions: 1}

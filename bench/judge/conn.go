@@ -25,6 +25,7 @@ type conn struct {
 	gap            time.Duration
 	newOctets      time.Time // when the client last sent octets for the first time
 	retransmitted  int
+	repeated       int // by the service
 	sinceOwner     int // retransmissions since the service's last frame
 	handover       int
 	routerAckedEnd seq.Value
@@ -78,7 +79,7 @@ func (c *conn) summary() Conn {
 		Inc:   wire.Incarnation{Tuple: c.tuple, IRS: c.client.isn, ISS: c.server.isn},
 		First: c.first, Opened: c.opened, Handshake: c.handshake,
 		Transferred: c.switched > 0, Switched: c.switched,
-		Retransmissions: c.retransmitted, Handover: c.handover, Gap: c.gap,
+		Retransmissions: c.retransmitted, Repeated: c.repeated, Handover: c.handover, Gap: c.gap,
 		Sent: c.client.stream.digest(), Received: c.server.stream.digest(),
 		Closed: c.client.fin && c.server.fin,
 		Asked:  c.client.offered, Answered: c.server.offered,
@@ -116,6 +117,8 @@ func (j *Live) segment(c *conn, s *segment, toServer bool) {
 	j.size(c, s, from, to)
 	if toServer {
 		c.countClient(s)
+	} else if s.Segment.Len() > 0 && !s.Segment.Flags.Has(wire.SYN) && s.Segment.Seq.Before(from.next) {
+		c.repeated++
 	}
 	j.payload(c, s, from)
 }

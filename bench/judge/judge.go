@@ -60,6 +60,7 @@ type Conn struct {
 	// between the last frame of the routing host and the target's first: no freeze lies outside.
 	Retransmissions int
 	Handover        int
+	Repeated        int           // the service's segments at or below what it had sent before: repeated or late
 	RouterAcked     int           // octets of the client's stream that the first owner acknowledged
 	Gap             time.Duration // the client's last new octets before the switch to the target's first frame
 	Sent, Received  Digest        // by the client

@@ -61,6 +61,9 @@ func TestHarmlessPasses(t *testing.T) {
 			if got := r.Retransmissions(); got != row.retr {
 				t.Errorf("%d retransmissions, want %d", got, row.retr)
 			}
+			if late := r.Conns[0].Repeated; name == "response out of order" && late != 1 {
+				t.Errorf("%d late segments of the service, want 1", late)
+			}
 			if len(r.Conns) != 1 {
 				t.Errorf("%d connections, want 1", len(r.Conns))
 			}
@@ -79,6 +82,9 @@ func TestReportMeasuresHandover(t *testing.T) {
 	}
 	if c.Handover != 1 || c.Retransmissions != 1 {
 		t.Errorf("%d of %d retransmissions in the hand-over, want 1 of 1", c.Handover, c.Retransmissions)
+	}
+	if c.Repeated != 0 {
+		t.Errorf("%d segments of the service repeated, want none", c.Repeated)
 	}
 	if c.Gap != time.Millisecond {
 		t.Errorf("gap %v, want 1ms", c.Gap)

@@ -62,5 +62,12 @@ type Violation struct {
 
 // String prints the violation on one line.
 func (v Violation) String() string {
-	return fmt.Sprintf("%s: frame %d: %s: %s", v.Rule, v.Frame, v.Conn, v.Detail)
+	s := string(v.Rule) + ": "
+	if v.Frame > 0 {
+		s += fmt.Sprintf("frame %d: ", v.Frame)
+	}
+	if v.Conn != "" {
+		s += v.Conn + ": "
+	}
+	return s + v.Detail
 }

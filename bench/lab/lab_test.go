@@ -46,6 +46,11 @@ func newLab(t *testing.T, o Options) *Lab {
 	if os.Geteuid() != 0 {
 		t.Skip(ErrNotRoot)
 	}
+	for _, program := range []string{"ip", "ethtool", "nginx", "haproxy", "curl"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip(err)
+		}
+	}
 	l, err := New(o)
 	if err != nil {
 		t.Fatal(err)
