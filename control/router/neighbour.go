@@ -1,0 +1,84 @@
+package router
+
+import (
+	"net/netip"
+	"time"
+
+	"baton/fastpath/wire"
+)
+
+// Neighbour resolution (RFC 826, RFC 4861 §7.2, in the roles that a sender of packets needs).
+const (
+	probeInterval   = time.Second      // RFC 4861 §10 RETRANS_TIMER
+	reachableTime   = 30 * time.Second // RFC 4861 §10 REACHABLE_TIME: an answer is believed this long, then asked again
+	maxProbes       = 3                // RFC 4861 §10: this many unanswered ones make a known neighbour unknown
+	neighbourDelay  = time.Millisecond // between the first questions for two targets
+	maxFrameHeaders = 128              // octets: enough for ARP and NDP frames
+)
+
+// neighbour is the link address of one target, as its state machine sees it: unknown, or known and believed until the
+// next question. It is asked for from start-up on and for ever, because a target that cannot be reached on the data
+// network must not be offered connections.
+type neighbour struct {
+	addr  netip.Addr
+	port  uint16 // data port whose network addr is in
+	mac   wire.MAC
+	known bool
+	asked int // questions since the last answer
+	timer timer
+}
+
+// neighbours resolves addresses on the data network. Answers come as punts.
+type neighbours struct {
+	dp     Dataplane
+	timers *timers
+	byAddr map[netip.Addr]*neighbour
+	learn  func(*neighbour) // called when the link address of a neighbour becomes known or changes
+	frame  []byte
+}
+
+func newNeighbours(dp Dataplane, ts *timers, learn func(*neighbour)) *neighbours {
+	return &neighbours{dp: dp, timers: ts, byAddr: map[netip.Addr]*neighbour{}, learn: learn,
+		frame: make([]byte, 0, maxFrameHeaders)}
+}
+
+// add begins to resolve addr on a data port, at the given time.
+func (ns *neighbours) add(addr netip.Addr, port uint16, at time.Time) *neighbour {
+	n := &neighbour{addr: addr, port: port}
+	n.timer.fire = func(now time.Time) { ns.ask(n, now) }
+	ns.byAddr[addr] = n
+	ns.timers.set(&n.timer, at)
+	return n
+}
+
+// ask sends a question and sets the time of the next one.
+func (ns *neighbours) ask(n *neighbour, now time.Time) {
+	if n.asked++; n.asked > maxProbes {
+		n.known = false
+	}
+	ns.timers.set(&n.timer, now.Add(probeInterval))
+	mac, own := ns.dp.Port(n.port)
+	ns.frame = appendQuestion(ns.frame[:0], mac, own.Addr(), n.addr)
+	_ = ns.dp.Transmit(n.port, ns.frame) // a full ring loses one question like the network does
+}
+
+// answered takes what the forwarder saw. Addresses that nobody asked about change nothing.
+func (ns *neighbours) answered(addr netip.Addr, mac wire.MAC, now time.Time) {
+	n := ns.byAddr[addr]
+	if n == nil {
+		return
+	}
+	news := !n.known || n.mac != mac
+	n.mac, n.known, n.asked = mac, true, 0
+	ns.timers.set(&n.timer, now.Add(reachableTime))
+	if news {
+		ns.learn(n)
+	}
+}
+
+func appendQuestion(frame []byte, mac wire.MAC, own, target netip.Addr) []byte {
+	if target.Is4() {
+		return wire.AppendARP(frame, wire.ARP{Op: wire.ARPRequest, SenderMAC: mac, SenderIP: own, TargetIP: target})
+	}
+	return wire.AppendNDP(frame, wire.Solicit(mac, own, target))
+}

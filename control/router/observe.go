@@ -1,0 +1,110 @@
+package router
+
+import (
+	"context"
+	"net/netip"
+
+	"baton/fastpath/flow"
+	"baton/fastpath/wire"
+)
+
+// Counts are the router's own totals since start.
+type Counts struct {
+	Opened          uint64 // connections taken
+	Refused         uint64 // of which answered with an error
+	Transferred     uint64 // of which handed to a target
+	Reset           uint64 // of which ended by a RST or because the client fell silent
+	Vanished        uint64 // of which the forwarder gave up (idle, or a new incarnation)
+	TableFull       uint64 // not taken: as many connections as configured
+	UnknownServices uint64 // punts for a service that is not configured
+	UnknownFlows    uint64 // segments of flows that the router does not have: its First was lost
+	BadFrames       uint64 // punted frames that do not parse
+	FramesLost      uint64 // own frames that the data plane had no room for
+	CommandsDelayed uint64 // commands that the data plane had no room for at once
+	EndHints        uint64 // FIN or RST of clients on flows of targets
+	EndReports      uint64 // flows that targets reported over
+	Orphans         uint64 // segments without an entry
+	OrphansAsked    uint64 // tuples that targets were asked about
+	OrphansLive     uint64 // tuples that a target owns although there is no entry
+	UnknownHosts    uint64 // messages of hosts that are not configured
+	StrayMessages   uint64 // answers that nothing waits for
+	SendFailed      uint64 // messages to targets that were surely not delivered
+	Faults          uint64 // things that targets said and never may
+}
+
+// TargetStatus is a row of the destination port table, or a target host without any.
+type TargetStatus struct {
+	Host      string
+	Owner     flow.OwnerID
+	Address   netip.Addr
+	MAC       wire.MAC // zero while the host is not known on the data network
+	Connected bool
+	Job       Job    // zero without rows
+	Unfit     string // why no connection could be given now; "" is that one could
+	Pending   int    // transfers under way to the host
+	Active    int    // connections given to the host, less those reported over since the router started
+}
+
+// Snapshot is the router's state for operators and metrics.
+type Snapshot struct {
+	Conns   int
+	Counts  Counts
+	Targets []TargetStatus // by owner, then service and job
+}
+
+// Snapshot asks the loop for its state. Safe from any goroutine.
+func (r *Router) Snapshot(ctx context.Context) (Snapshot, error) {
+	var s Snapshot
+	err := r.Do(ctx, func() {
+		s = Snapshot{Conns: len(r.conns), Counts: r.count, Targets: r.status()}
+	})
+	return s, err
+}
+
+// Recent asks the loop for the last attempts to transfer, newest first. Safe from any goroutine.
+func (r *Router) Recent(ctx context.Context) ([]Attempt, error) {
+	var all []Attempt
+	err := r.Do(ctx, func() { all = r.history.recent() })
+	return all, err
+}
+
+// OwnerName names an owner: "router", a target, or "" for one that was never defined. Safe from any goroutine: targets
+// do not change.
+func (r *Router) OwnerName(id flow.OwnerID) string {
+	switch {
+	case id == flow.Router:
+		return "router"
+	case int(id) < len(r.byOwner):
+		return r.byOwner[id].name
+	}
+	return ""
+}
+
+func (r *Router) status() []TargetStatus {
+	var all []TargetStatus
+	for _, t := range r.byOwner[1:] {
+		s := TargetStatus{Host: t.name, Owner: t.owner, Address: t.neighbour.addr, Connected: t.connected,
+			Pending: t.pending, Active: t.active}
+		if t.neighbour.known {
+			s.MAC = t.neighbour.mac
+		}
+		if len(t.rows) == 0 {
+			s.Unfit = t.unreachable()
+			all = append(all, s)
+		}
+		for _, key := range t.sortedRows() {
+			s.Job = t.rows[key]
+			s.Unfit = t.unfit(key.job, r.service(key.service))
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// service is the configured one, or a stand-in without demands for a row that no DVIPA of this host goes with.
+func (r *Router) service(a netip.AddrPort) *Service {
+	if s := r.services[a]; s != nil {
+		return s
+	}
+	return &Service{Address: a}
+}

@@ -1,0 +1,79 @@
+package router
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"baton/fastpath/flow"
+)
+
+// maxRows bounds the rows of the destination port table that one target may have.
+const maxRows = 4096
+
+// target is one target host: who it is on the data network, and its part of the destination port table (DPT).
+type target struct {
+	name      string
+	owner     flow.OwnerID
+	neighbour *neighbour
+	connected bool
+	rows      map[rowKey]Job
+	pending   int // transfers under way to it
+	active    int // connections given to it whose end it has not reported
+}
+
+type rowKey struct {
+	job     string
+	service netip.AddrPort
+}
+
+// unfit says why no connection of this job can be given to the target now; "" is that it can. The order is that in which
+// an operator would look.
+func (t *target) unfit(job string, s *Service) string {
+	if why := t.unreachable(); why != "" {
+		return why
+	}
+	r, announced := t.rows[rowKey{job, s.Address}]
+	switch {
+	case !announced:
+		return "job not announced for " + s.Address.String()
+	case !r.Ready:
+		return cmp.Or(r.Reason, "not ready")
+	case r.Window != 0 && r.Window < s.Window:
+		return "first window smaller than the DVIPA's"
+	}
+	return ""
+}
+
+// unreachable says why nothing can be given to the target at all; "" is that it could.
+func (t *target) unreachable() string {
+	switch {
+	case !t.connected:
+		return "not connected"
+	case !t.neighbour.known:
+		return "no neighbour"
+	case len(t.rows) == 0:
+		return "no job announced"
+	}
+	return ""
+}
+
+// announce replaces the target's rows.
+func (t *target) announce(jobs []Job) {
+	t.rows = make(map[rowKey]Job, min(len(jobs), maxRows))
+	for _, j := range jobs[:min(len(jobs), maxRows)] {
+		t.rows[rowKey{j.Name, j.Service}] = j
+	}
+}
+
+// sortedRows are the rows by service and job, for people.
+func (t *target) sortedRows() []rowKey {
+	keys := make([]rowKey, 0, len(t.rows))
+	for k := range t.rows {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b rowKey) int {
+		return cmp.Or(a.service.Compare(b.service), cmp.Compare(a.job, b.job))
+	})
+	return keys
+}
