@@ -51,9 +51,8 @@ func (f *Forwarder) Switch(id flow.ID, owner flow.OwnerID) error {
 	return f.send(&cgo.Command{Kind: cgo.Switch, Flow: uint64(id), Owner: uint16(owner)}, nil)
 }
 
-// Close forgets a flow that the router owns and ended; its late segments count as unknown. (Shutdown closes the
-// forwarder itself.)
-func (f *Forwarder) Close(id flow.ID) error {
+// CloseFlow forgets a flow that the router owns and ended; its late segments count as unknown.
+func (f *Forwarder) CloseFlow(id flow.ID) error {
 	return f.send(&cgo.Command{Kind: cgo.Close, Flow: uint64(id)}, nil)
 }
 

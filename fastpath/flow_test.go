@@ -163,7 +163,7 @@ func TestFlowWithoutNexthopIsDropped(t *testing.T) {
 func TestDeadFlowIDsAreIgnored(t *testing.T) {
 	p := newRig(t).peer(client4, 5)
 	id := p.open().Flow
-	p.must(p.Close(id))
+	p.must(p.CloseFlow(id))
 	p.Poll()
 	if len(p.Snapshot()) != 0 {
 		t.Error("Close left the entry")
@@ -173,7 +173,7 @@ func TestDeadFlowIDsAreIgnored(t *testing.T) {
 	if id == id2 {
 		t.Fatal("an ID was used twice")
 	}
-	for _, err := range []error{p.Freeze(id, flow.HoldBuffer), p.Thaw(id), p.Switch(id, 1), p.Close(id)} {
+	for _, err := range []error{p.Freeze(id, flow.HoldBuffer), p.Thaw(id), p.Switch(id, 1), p.CloseFlow(id)} {
 		p.must(err)
 	}
 	p.Poll()
