@@ -1,7 +1,11 @@
 # What a newcomer needs is `make test`; everything else is a part of it, or a tool for the work on Baton.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: build setup test lint generate check-generated unit unit-dpdk asan judge-selftest fmt clean
+.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan judge-selftest e2e fmt clean
+
+# Hugepages (2 MiB) that the demo and the scenarios ask for; 0 runs them without.
+HUGEPAGES ?= 160
+ONLY ?=
 
 LINT := go tool -modfile=.ci/tools/go.mod golangci-lint
 
@@ -9,15 +13,19 @@ build: ## the programs, into bin/
 	go build -tags dpdk -o bin/ ./cmd/baton
 	CGO_ENABLED=0 go build -o bin/ ./cmd/baton-target ./cmd/batonctl
 
+demo: setup build ## the main job on real traffic, judged
+	go build -o bin/baton-demo ./bench/demo
+	scripts/hugepages.sh $(HUGEPAGES) bin/baton-demo -hugepages $(if $(filter 0,$(HUGEPAGES)),never,auto)
+
 setup: ## install the Debian packages that are missing
 	scripts/deps.sh
 
-test: setup lint check-generated unit unit-dpdk asan judge-selftest build ## everything that gates a change
+test: setup lint check-generated unit unit-dpdk asan judge-selftest e2e ## everything that gates a change
 
 lint:
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
 	clang-format --dry-run --Werror $$(git ls-files '*.c' '*.h')
-	$(LINT) run
+	$(LINT) run --allow-parallel-runners
 
 generate: ## protobuf and BPF objects
 	go generate ./...
@@ -36,6 +44,10 @@ asan: ## the C of the data path under AddressSanitizer
 
 judge-selftest: ## one built capture per rule that must fail under its name
 	go test -run Selftest -v ./bench/judge
+
+e2e: build ## scenarios in network namespaces, judged; ONLY=regex picks some
+	go build -o bin/baton-e2e ./bench/e2e
+	scripts/hugepages.sh $(HUGEPAGES) bin/baton-e2e -only '$(ONLY)'
 
 fmt:
 	gofmt -w $$(git ls-files '*.go')
