@@ -1,0 +1,183 @@
+package cgo
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// TestSipHashVectors has the first vectors of the reference implementation (vectors_sip64, key 00..0f, data 00..).
+func TestSipHashVectors(t *testing.T) {
+	want := []string{
+		"310e0edd47db6f72", "fd67dc93c539f874", "5a4fa9d909806c0d", "2d7efbd796666785", "b7877127e09427cf",
+		"8da699cd64557618", "cee3fe586e46c9cb", "37d1018bf50002ab", "6224939a79f5f593", "b0e4a90bdf82009e",
+	}
+	key := [2]uint64{0x0706050403020100, 0x0f0e0d0c0b0a0908}
+	var data []byte
+	for i, w := range want {
+		got := fmt.Sprintf("%x", binary.LittleEndian.AppendUint64(nil, SipHash(key, data)))
+		if got != w {
+			t.Errorf("%d octets: %s, want %s", i, got, w)
+		}
+		data = append(data, byte(i))
+	}
+}
+
+// randomKey makes few different keys, so that they come again; the IPv4 table uses the first word only.
+func randomKey(r *rand.Rand, keyWords, space int) [3]uint64 {
+	n := uint64(r.IntN(space)) + 1
+	if keyWords == 1 {
+		return [3]uint64{n << 16}
+	}
+	return [3]uint64{n % 7, n % 11, n<<16 | 1}
+}
+
+// TestTableIsAMap compares the table with a Go map over random operations, up to a full table.
+func TestTableIsAMap(t *testing.T) {
+	for _, keyWords := range []int{1, 3} {
+		for _, entries := range []uint64{1, 10, 1000, 20000} {
+			t.Run(fmt.Sprintf("%d words, %d entries", keyWords, entries), func(t *testing.T) {
+				checkMap(t, keyWords, entries)
+			})
+		}
+	}
+}
+
+func checkMap(t *testing.T, keyWords int, entries uint64) {
+	r := rand.New(rand.NewPCG(1, entries))
+	table, err := NewTable(entries, keyWords, r.Uint64())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Free()
+	twin := map[[3]uint64]uint64{}
+	for i := range 200_000 {
+		key := randomKey(r, keyWords, int(entries)*3/2+1)
+		value, ok := table.Find(key)
+		if want, wantOK := twin[key]; ok != wantOK || value != want {
+			t.Fatalf("step %d: find %x = %d, %v; want %d, %v", i, key, value, ok, want, wantOK)
+		}
+		switch {
+		case ok && r.IntN(3) == 0:
+			if !table.Remove(key) {
+				t.Fatalf("step %d: remove %x", i, key)
+			}
+			delete(twin, key)
+		case !ok:
+			want := uint64(len(twin)) < entries // below the limit an insert always succeeds
+			if got := table.Insert(key, uint64(i)); got != want {
+				t.Fatalf("step %d: insert at %d of %d entries: %v", i, len(twin), entries, got)
+			}
+			if want {
+				twin[key] = uint64(i)
+			}
+		}
+	}
+	checkScan(t, table, twin)
+}
+
+// checkScan reads all buckets and expects exactly the twin's entries.
+func checkScan(t *testing.T, table Table, twin map[[3]uint64]uint64) {
+	var bucket [4]Entry
+	seen := 0
+	for b := range table.Buckets() {
+		for _, e := range bucket[:table.Read(b, &bucket)] {
+			if want, ok := twin[e.Key]; !ok || want != e.Value {
+				t.Errorf("scan found %x = %d, want %d, %v", e.Key, e.Value, want, ok)
+			}
+			seen++
+		}
+	}
+	if seen != len(twin) || table.Used() != uint64(seen) {
+		t.Errorf("scan found %d entries, table says %d, want %d", seen, table.Used(), len(twin))
+	}
+}
+
+func TestTableFillsToItsLimit(t *testing.T) {
+	for _, keyWords := range []int{1, 3} {
+		t.Run(fmt.Sprintf("%d words", keyWords), func(t *testing.T) {
+			const entries = 1_000_000
+			table, err := NewTable(entries, keyWords, 42)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer table.Free()
+			for i := range uint64(entries) {
+				if !table.Insert([3]uint64{i<<16 | 1, i >> 3, i<<16 | 1}, i) {
+					t.Fatalf("full at %d of %d", i, entries)
+				}
+			}
+			if table.Insert([3]uint64{1 << 60, 0, 1 << 60}, 0) {
+				t.Error("went over its limit")
+			}
+		})
+	}
+}
+
+// TestSnapshotsSeeNoTornEntry writes, moves and deletes entries whose value is a function of their key while readers
+// scan: they must never see a key with the value of another.
+func TestSnapshotsSeeNoTornEntry(t *testing.T) {
+	for _, keyWords := range []int{1, 3} {
+		t.Run(fmt.Sprintf("%d words", keyWords), func(t *testing.T) {
+			table, err := NewTable(500, keyWords, 3)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer table.Free()
+			var stop atomic.Bool
+			var readers sync.WaitGroup
+			for range 2 {
+				readers.Go(func() { scanUntil(t, table, &stop) })
+			}
+			churn(table, keyWords)
+			stop.Store(true)
+			readers.Wait()
+		})
+	}
+}
+
+// valueOf is the value that a key must have in this test.
+func valueOf(key [3]uint64) uint64 { return key[0]*3 + key[1]*5 + key[2]*7 + 1 }
+
+func churn(table Table, keyWords int) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 300_000 {
+		key := randomKey(r, keyWords, 600)
+		if !table.Remove(key) {
+			table.Insert(key, valueOf(key))
+		}
+	}
+}
+
+func scanUntil(t *testing.T, table Table, stop *atomic.Bool) {
+	var bucket [4]Entry
+	for !stop.Load() {
+		for b := range table.Buckets() {
+			for _, e := range bucket[:table.Read(b, &bucket)] {
+				if e.Value != valueOf(e.Key) {
+					t.Errorf("key %x with value %d", e.Key, e.Value)
+					return
+				}
+			}
+		}
+	}
+}
+
+func BenchmarkTable(b *testing.B) {
+	table, err := NewTable(1_000_000, 1, 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer table.Free()
+	var n uint64
+	b.ReportAllocs()
+	for b.Loop() { // two cgo calls each: compare, do not quote
+		if key := [3]uint64{(n%900_000 + 1) << 16}; !table.Remove(key) {
+			table.Insert(key, n)
+		}
+		n++
+	}
+}
