@@ -12,7 +12,8 @@
 // own process dies, be it by SIGKILL; a program that builds labs calls RunWatcher first thing in main.
 //
 // Segments are judged one by one, so checksum and segmentation offloads of all interfaces are off; a kernel that
-// leaves checksums to a virtual NIC would also send wrong ones through the forwarder's port.
+// leaves checksums to a virtual NIC would also send wrong ones through the forwarder's port. Nor does the network
+// reorder, except where a test makes it.
 //
 // It needs root and the commands ip, ethtool, mount and umount. Callers: bench/e2e, demonstrations, benchmarks, tests.
 // A Lab is for one goroutine; its hosts, captures and processes may be used by several.

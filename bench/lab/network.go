@@ -58,10 +58,10 @@ func (l *Lab) plug(h *Host, bridge, name string, bare bool) error {
 	if err != nil {
 		return err
 	}
-	if err := noOffloads(bridge, port); err != nil {
+	if err := likeWire(bridge, port); err != nil {
 		return err
 	}
-	if err := noOffloads(h.Namespace, name); err != nil {
+	if err := likeWire(h.Namespace, name); err != nil {
 		return err
 	}
 	commands := fmt.Sprintf("link set %s up\n", name)
@@ -94,10 +94,15 @@ func addNamespace(name string) error {
 	})
 }
 
-// noOffloads makes an interface send and receive what is on the wire: one frame per segment, with its checksum.
-func noOffloads(namespace, name string) error {
-	return run("ip", "netns", "exec", namespace, "ethtool", "-K", name,
-		"rx", "off", "tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")
+// likeWire makes an interface behave as one on a wire: one frame per segment, with its checksum, and in order. A veth
+// queues what it receives on the CPU that sent it, so a sender that changes its CPU would overtake itself; steering all
+// of it to CPU 0 (receive packet steering) keeps the order, and leaves the last CPU to the forwarder.
+func likeWire(namespace, name string) error {
+	if err := run("ip", "netns", "exec", namespace, "ethtool", "-K", name,
+		"rx", "off", "tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off"); err != nil {
+		return err
+	}
+	return run("ip", "netns", "exec", namespace, "sh", "-c", "echo 1 >/sys/class/net/"+name+"/queues/rx-0/rps_cpus")
 }
 
 // ip runs commands of ip(8), one a line, in a namespace.
