@@ -16,9 +16,8 @@ var errUnhealthy = errors.New("the host is not set up as it should be (see FAIL 
 
 func crtCommand(o *options) *cobra.Command {
 	var q admin.CRTQuery
-	cmd := ask(o, "crt", "List the connection routing table", func(c *admin.Client, ctx context.Context) (admin.CRTPage, error) {
-		return c.CRT(ctx, q)
-	}, writeCRT)
+	get := func(c *admin.Client, ctx context.Context) (admin.CRTPage, error) { return c.CRT(ctx, q) }
+	cmd := ask(o, "crt", "List the connection routing table", get, writeCRT)
 	f := cmd.Flags()
 	f.StringVar(&q.Client, "client", "", "only flows of this client (address or address:port)")
 	f.StringVar(&q.Service, "service", "", "only flows to this DVIPA (address or address:port)")
@@ -54,7 +53,8 @@ func transfersCommand(o *options) *cobra.Command {
 }
 
 func writeTransfers(w io.Writer, rows []admin.Transfer) {
-	fmt.Fprintln(w, "TIME\tCLIENT\tSERVICE\tJOB\tTARGET\tOUTCOME\tBYTES\tHELD\tFROZEN\tACCEPTED\tCONFIRMED\tSWITCHED\tTOTAL\tREASON")
+	fmt.Fprintln(w, "TIME\tCLIENT\tSERVICE\tJOB\tTARGET\tOUTCOME\tBYTES\tHELD\t"+
+		"FROZEN\tACCEPTED\tCONFIRMED\tSWITCHED\tTOTAL\tREASON")
 	for _, t := range rows {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", t.Time.Format(time.TimeOnly), t.Client,
 			t.Service, t.Job, dash(t.Target), t.Outcome, t.Bytes, t.Held, seconds(t.Phases["frozen"]),
@@ -79,10 +79,12 @@ func portsCommand(o *options) *cobra.Command {
 }
 
 func writePorts(w io.Writer, rows []admin.Port) {
-	fmt.Fprintln(w, "PORT\tDRIVER\tMAC\tADDRESS\tUP\tRX PACKETS\tTX PACKETS\tRX BYTES\tTX BYTES\tMISSED\tRX ERR\tTX ERR\tNO MBUF")
+	fmt.Fprintln(w, "PORT\tDRIVER\tMAC\tADDRESS\tUP\tRX PACKETS\tTX PACKETS\tRX BYTES\tTX BYTES\t"+
+		"MISSED\tRX ERRORS\tTX ERRORS\tNO BUFFER")
 	for _, p := range rows {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", p.Name, p.Driver, p.MAC, p.Address,
-			yes(p.Up), p.RxPackets, p.TxPackets, p.RxBytes, p.TxBytes, p.RxMissed, p.RxErrors, p.TxErrors, p.NoMbuf)
+			yes(p.Up), p.RxPackets, p.TxPackets, p.RxBytes, p.TxBytes,
+			p.Stats["rx_missed"], p.Stats["rx_errors"], p.Stats["tx_errors"], p.Stats["rx_no_buffer"])
 	}
 }
 
@@ -139,9 +141,6 @@ func versionCommand(o *options) *cobra.Command {
 	return ask(o, "version", "Say what daemon runs", (*admin.Client).Version, func(w io.Writer, v admin.Version) {
 		fmt.Fprintf(w, "%s %s (%s) on %s, pid %d, since %s\n", v.Program, v.Version, v.Go, v.Host, v.PID,
 			v.Started.Format(time.RFC3339))
-		for _, s := range v.Software {
-			fmt.Fprintln(w, s)
-		}
 	})
 }
 

@@ -55,7 +55,7 @@ func TestClientGetsWhatTheSourceHas(t *testing.T) {
 		[]Transfer{{Time: at, Client: "10.77.0.100:4000", Job: "web-a", Target: "t1", Outcome: "switched",
 			Phases: map[string]float64{"frozen": 0.00001}, Total: 0.0002}},
 		[]Counter{{Group: "drop", Name: "checksum", Value: 1<<63 + 1}},
-		[]Port{{Name: "net_af_xdp0", RxPackets: 5, Extended: map[string]uint64{"rx_q0_packets": 5}}},
+		[]Port{{Name: "net_af_xdp0", RxPackets: 5, Stats: map[string]uint64{"rx_missed": 5}}},
 		[]Flow{{Client: "10.77.0.100:4000", Job: "web-a", State: "live", Since: at}},
 		[]Finding{{Check: "forwarding", OK: true, Detail: "off"}},
 	}

@@ -4,13 +4,12 @@ import "time"
 
 // Version says what runs.
 type Version struct {
-	Program  string    `json:"program"` // "baton" or "baton-target"
-	Version  string    `json:"version"`
-	Go       string    `json:"go"`
-	Host     string    `json:"host"`
-	PID      int       `json:"pid"`
-	Started  time.Time `json:"started"`
-	Software []string  `json:"software,omitempty"` // what it was built with and runs on: DPDK, kernel
+	Program string    `json:"program"` // "baton" or "baton-target"
+	Version string    `json:"version"`
+	Go      string    `json:"go"`
+	Host    string    `json:"host"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
 }
 
 // CRTQuery selects entries of the connection routing table. Empty fields select everything.
@@ -87,20 +86,17 @@ type Counter struct {
 
 // Port is one data port.
 type Port struct {
-	Name      string            `json:"name"` // device string
-	Driver    string            `json:"driver"`
-	MAC       string            `json:"mac"`
-	Address   string            `json:"address"`
-	Up        bool              `json:"up"`
-	RxPackets uint64            `json:"rx_packets"`
-	TxPackets uint64            `json:"tx_packets"`
-	RxBytes   uint64            `json:"rx_bytes"`
-	TxBytes   uint64            `json:"tx_bytes"`
-	RxMissed  uint64            `json:"rx_missed"`
-	RxErrors  uint64            `json:"rx_errors"`
-	TxErrors  uint64            `json:"tx_errors"`
-	NoMbuf    uint64            `json:"rx_nombuf"`
-	Extended  map[string]uint64 `json:"extended,omitempty"` // the driver's own counters
+	Name      string `json:"name"` // device string
+	Driver    string `json:"driver"`
+	MAC       string `json:"mac"`
+	Address   string `json:"address"`
+	Up        bool   `json:"up"`
+	RxPackets uint64 `json:"rx_packets"`
+	TxPackets uint64 `json:"tx_packets"`
+	RxBytes   uint64 `json:"rx_bytes"`
+	TxBytes   uint64 `json:"tx_bytes"`
+	// Stats are rte_eth_stats of the driver: rx_missed, rx_errors, tx_errors, rx_no_buffer ...; absent without DPDK.
+	Stats map[string]uint64 `json:"stats,omitempty"`
 }
 
 // Flow is one connection that a target host has taken.

@@ -25,6 +25,7 @@ func fullRouter() (*Router, *int) {
 			Tables:     []Table{{Family: "ipv4", Entries: 3, Capacity: 1024}},
 			Busy:       0.25,
 			Flows:      1,
+			Events:     map[string]uint64{"opened": 4},
 			Peers:      []Peer{{Host: "t1", Up: true, RTT: time.Millisecond}, {Host: "t2"}},
 		}
 	})

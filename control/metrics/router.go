@@ -38,8 +38,9 @@ type RouterSample struct {
 	Punts      map[string]uint64 // by kind
 	Handshakes map[string]uint64 // by result: answered, accepted, forged ...
 	Tables     []Table
-	Busy       float64 // share of the poll loop's time spent on packets, 0-1
-	Flows      int     // connections in the router's hands
+	Busy       float64           // share of the poll loop's time spent on packets, 0-1
+	Flows      int               // connections in the router's hands
+	Events     map[string]uint64 // what the router counts, by event
 	Peers      []Peer
 }
 
@@ -77,7 +78,9 @@ func NewRouter(read func() RouterSample) *Router {
 func (m *Router) Registry() *prometheus.Registry { return m.registry }
 
 // TransferEnded counts one attempt of a transfer.
-func (m *Router) TransferEnded(outcome, target string) { m.transfers.WithLabelValues(outcome, target).Inc() }
+func (m *Router) TransferEnded(outcome, target string) {
+	m.transfers.WithLabelValues(outcome, target).Inc()
+}
 
 // PhaseTook records one phase of a completed transfer.
 func (m *Router) PhaseTook(phase string, d time.Duration) {
@@ -97,6 +100,7 @@ var (
 	roomDesc    = desc("baton_crt_capacity", "Flows that the connection routing table has room for.", "family")
 	busyDesc    = desc("baton_poll_busy_ratio", "Share of the poll loop's time that was spent on packets.")
 	flowsDesc   = desc("baton_router_connections", "Connections that the router owns at the moment.")
+	eventsDesc  = desc("baton_router_events_total", "What happened in the router, by event.", "event")
 	peerDesc    = desc("baton_xcf_peer_up", "Whether the target host is connected.", "host")
 	rttDesc     = desc("baton_xcf_peer_rtt_seconds", "Last measured round trip to the target host.", "host")
 )
@@ -106,7 +110,7 @@ type routerCollector struct{ read func() RouterSample }
 // Describe implements prometheus.Collector.
 func (c *routerCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{packetsDesc, bytesDesc, dropsDesc, puntsDesc, shakesDesc, entriesDesc,
-		roomDesc, busyDesc, flowsDesc, peerDesc, rttDesc} {
+		roomDesc, busyDesc, flowsDesc, eventsDesc, peerDesc, rttDesc} {
 		ch <- d
 	}
 }
@@ -129,6 +133,7 @@ func (c *routerCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- gauge(busyDesc, s.Busy)
 	ch <- gauge(flowsDesc, float64(s.Flows))
+	counters(ch, eventsDesc, s.Events)
 	for _, p := range s.Peers {
 		ch <- gauge(peerDesc, one(p.Up), p.Host)
 		if p.RTT > 0 {

@@ -32,12 +32,32 @@ type Counts struct {
 	Faults          uint64 // things that targets said and never may
 }
 
+// Total is one of Counts with its name.
+type Total struct {
+	Name  string // snake_case
+	Value uint64
+}
+
+// Totals are all counts, in the order of their definition.
+func (c Counts) Totals() []Total {
+	return []Total{
+		{"opened", c.Opened}, {"refused", c.Refused}, {"transferred", c.Transferred}, {"reset", c.Reset},
+		{"vanished", c.Vanished}, {"table_full", c.TableFull}, {"unknown_services", c.UnknownServices},
+		{"unknown_flows", c.UnknownFlows}, {"bad_frames", c.BadFrames}, {"frames_lost", c.FramesLost},
+		{"commands_delayed", c.CommandsDelayed}, {"end_hints", c.EndHints}, {"end_reports", c.EndReports},
+		{"orphans", c.Orphans}, {"orphans_asked", c.OrphansAsked}, {"orphans_live", c.OrphansLive},
+		{"unknown_hosts", c.UnknownHosts}, {"stray_messages", c.StrayMessages}, {"send_failed", c.SendFailed},
+		{"faults", c.Faults},
+	}
+}
+
 // TargetStatus is a row of the destination port table, or a target host without any.
 type TargetStatus struct {
 	Host      string
 	Owner     flow.OwnerID
 	Address   netip.Addr
-	MAC       wire.MAC // zero while the host is not known on the data network
+	Known     bool     // on the data network
+	MAC       wire.MAC // where, when Known
 	Connected bool
 	Job       Job    // zero without rows
 	Unfit     string // why no connection could be given now; "" is that one could
@@ -83,11 +103,8 @@ func (r *Router) OwnerName(id flow.OwnerID) string {
 func (r *Router) status() []TargetStatus {
 	var all []TargetStatus
 	for _, t := range r.byOwner[1:] {
-		s := TargetStatus{Host: t.name, Owner: t.owner, Address: t.neighbour.addr, Connected: t.connected,
-			Pending: t.pending, Active: t.active}
-		if t.neighbour.known {
-			s.MAC = t.neighbour.mac
-		}
+		s := TargetStatus{Host: t.name, Owner: t.owner, Address: t.neighbour.addr, Known: t.neighbour.known,
+			MAC: t.neighbour.mac, Connected: t.connected, Pending: t.pending, Active: t.active}
 		if len(t.rows) == 0 {
 			s.Unfit = t.unreachable()
 			all = append(all, s)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -68,6 +69,12 @@ func TestHistoryKeepsTheNewest(t *testing.T) {
 	got := h.recent()
 	if len(got) != 3 || got[0].Bytes != 4 || got[1].Bytes != 3 || got[2].Bytes != 2 {
 		t.Errorf("recent %+v, want 4, 3, 2", got)
+	}
+}
+
+func TestTotalsHaveEveryCount(t *testing.T) {
+	if got, want := len(Counts{}.Totals()), reflect.TypeFor[Counts]().NumField(); got != want {
+		t.Errorf("%d totals of %d counts", got, want)
 	}
 }
 

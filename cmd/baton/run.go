@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"baton/control/admin"
+	"baton/control/config"
+	"baton/control/metrics"
+	"baton/control/router"
+	"baton/control/transfer"
+	"baton/control/xcf"
+	"baton/fastpath"
+)
+
+// The forwarder is the router's data plane.
+var _ router.Dataplane = (*fastpath.Forwarder)(nil)
+
+func runCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use: "run", Short: "Run the routing host", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.LoadRouter(path)
+			if err != nil {
+				return err
+			}
+			log := newLog(cfg.Log)
+			for _, w := range cfg.Warnings() {
+				log.Warn("configuration", "warning", w)
+			}
+			if err := refuse(cfg); err != nil {
+				return err
+			}
+			return run(cmd.Context(), cfg, log)
+		},
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
+
+// refuse returns an error that says what to set when the host cannot be the routing host.
+func refuse(cfg *config.Router) error {
+	findings, err := examine(cfg)
+	if err != nil {
+		return err
+	}
+	for _, f := range findings {
+		if !f.OK {
+			err = errors.Join(err, fmt.Errorf("%s: %s", f.Check, f.Detail))
+		}
+	}
+	return err
+}
+
+// daemon is the running routing host.
+type daemon struct {
+	cfg       *config.Router
+	log       *slog.Logger
+	started   time.Time
+	forwarder *fastpath.Forwarder
+	router    *router.Router
+	targets   *xcf.Server
+	metrics   *metrics.Router
+}
+
+// run runs the routing host until ctx ends or a part of it fails.
+func run(ctx context.Context, cfg *config.Router, log *slog.Logger) error {
+	socket, err := admin.Listen(cfg.Admin.Socket) // first: a second daemon ends here, before it touches a port
+	if err != nil {
+		return err
+	}
+	defer func() { _ = socket.Close() }()
+	d := &daemon{cfg: cfg, log: log, started: time.Now()}
+	if err := d.open(); err != nil {
+		return err
+	}
+	defer func() { _ = d.forwarder.Close() }()
+	if err := d.forwarder.Start(); err != nil {
+		_ = d.targets.Close()
+		return err
+	}
+	log.Info("routing host runs", "host", cfg.Host, "version", version(), "services", len(services(cfg)),
+		"xcf", d.targets.Addr(), "admin", cfg.Admin.Socket)
+	err = together(ctx,
+		d.router.Run,
+		d.targets.Serve,
+		func(ctx context.Context) error { return admin.Serve(ctx, socket, d.source()) },
+		func(ctx context.Context) error { return metrics.Serve(ctx, cfg.Metrics.Listen, d.metrics.Registry()) },
+	)
+	log.Info("routing host ends", "err", err)
+	return err
+}
+
+// open makes all parts; none of them does anything yet.
+func (d *daemon) open() error {
+	fc, err := fastpathConfig(d.cfg)
+	if err != nil {
+		return err
+	}
+	d.metrics = metrics.NewRouter(d.sample)
+	rc, err := routerConfig(d.cfg, d.log, d.metrics)
+	if err != nil {
+		return err
+	}
+	if d.forwarder, err = fastpath.Open(fc); err != nil {
+		return fmt.Errorf("open data ports: %w", err)
+	}
+	if err := d.connect(rc); err != nil {
+		_ = d.forwarder.Close()
+		return err
+	}
+	return nil
+}
+
+func (d *daemon) connect(rc router.Config) (err error) {
+	if d.router, err = router.New(rc, d.forwarder, sender{d}); err != nil {
+		return err
+	}
+	software := fmt.Sprintf("baton %s", version())
+	c := xcf.Config{Name: d.cfg.Host, Files: xcfFiles(d.cfg), Software: software, Epoch: d.cfg.Epoch}
+	d.targets, err = xcf.Listen(d.cfg.XCF.Listen, c, receiver{d.router, d.log}, d.log)
+	return err
+}
+
+// together runs functions that end with their context, until all have ended. The first error ends the others and is
+// returned; so does the end of ctx.
+func together(ctx context.Context, parts ...func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var running sync.WaitGroup
+	for _, part := range parts {
+		running.Go(func() {
+			if err := part(ctx); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	running.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// sender is the router's way to the targets. The server is there before the router sends anything.
+type sender struct{ d *daemon }
+
+// Send implements router.Cluster.
+func (s sender) Send(host string, m transfer.Message) error {
+	return s.d.targets.Send(host, xcf.Pack(m))
+}
+
+// receiver tells the router what comes from the targets.
+type receiver struct {
+	router *router.Router
+	log    *slog.Logger
+}
+
+// Up implements xcf.Handler.
+func (r receiver) Up(p *xcf.Peer) { r.router.HostUp(p.Name()) }
+
+// Down implements xcf.Handler.
+func (r receiver) Down(p *xcf.Peer, _ error) { r.router.HostDown(p.Name()) }
+
+// Message implements xcf.Handler. A message that makes no sense ends the stream: its sender is broken.
+func (r receiver) Message(p *xcf.Peer, e *xcf.Envelope) {
+	if jobs := e.GetJobs(); jobs != nil {
+		r.router.HostJobs(p.Name(), r.jobs(p, jobs))
+		return
+	}
+	m, err := xcf.Unpack(e)
+	switch {
+	case err != nil:
+		r.log.Error("xcf: target sends nonsense", "host", p.Name(), "err", err)
+		p.Close()
+	case m != nil:
+		r.router.HostSays(p.Name(), m)
+	}
+}
+
+func (r receiver) jobs(p *xcf.Peer, jobs *xcf.Jobs) []router.Job {
+	var rows []router.Job
+	for _, j := range jobs.GetJobs() {
+		addr, ok := netip.AddrFromSlice(j.GetAddress())
+		if !ok || j.GetPort() > math.MaxUint16 {
+			r.log.Error("xcf: target announces nonsense", "host", p.Name(), "job", j.GetName())
+			continue
+		}
+		rows = append(rows, router.Job{
+			Name: j.GetName(), Service: netip.AddrPortFrom(addr.Unmap(), uint16(j.GetPort())),
+			Ready: j.GetReady(), Reason: j.GetReason(), Window: j.GetWindow(),
+		})
+	}
+	return rows
+}

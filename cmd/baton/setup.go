@@ -1,0 +1,181 @@
+package main
+
+import (
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"baton/control/admin"
+	"baton/control/config"
+	"baton/control/inspect"
+	"baton/control/router"
+	"baton/control/xcf"
+	"baton/fastpath"
+	"baton/fastpath/flow"
+)
+
+// This file translates the configuration into what each part wants.
+
+// examine checks the host against the configuration.
+func examine(cfg *config.Router) ([]admin.Finding, error) {
+	p, err := planOf(cfg)
+	if err != nil {
+		return nil, err
+	}
+	view, err := readHost()
+	if err != nil {
+		return nil, fmt.Errorf("look at the host: %w", err)
+	}
+	return append(check(p, view), checkCertificate(cfg)), nil
+}
+
+func planOf(cfg *config.Router) (plan, error) {
+	listen, err := listenAddress(cfg.XCF.Listen)
+	if err != nil {
+		return plan{}, err
+	}
+	p := plan{xcf: listen}
+	for _, d := range cfg.DVIPAs {
+		p.dvipas = append(p.dvipas, d.Address)
+	}
+	for _, port := range cfg.Data.Ports {
+		p.devices = append(p.devices, port.Device)
+	}
+	return p, nil
+}
+
+// listenAddress reads "host:port"; an empty host is the unspecified address, a name is looked up.
+func listenAddress(s string) (netip.AddrPort, error) {
+	a, err := net.ResolveTCPAddr("tcp", s)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("xcf.listen: %w", err)
+	}
+	if a.IP == nil {
+		return netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(a.Port)), nil
+	}
+	ap := a.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), nil
+}
+
+func xcfFiles(cfg *config.Router) xcf.Files {
+	return xcf.Files{CA: cfg.XCF.CA, Cert: cfg.XCF.Cert, Key: cfg.XCF.Key}
+}
+
+// checkCertificate refuses a certificate by which no target would know this host.
+func checkCertificate(cfg *config.Router) admin.Finding {
+	if _, err := xcfFiles(cfg).Check(xcf.RoleRouter, cfg.Host); err != nil {
+		return admin.Finding{Check: "certificate", Detail: err.Error()}
+	}
+	return admin.Finding{Check: "certificate", OK: true, Detail: fmt.Sprintf("%s is the router %s", cfg.XCF.Cert, cfg.Host)}
+}
+
+func newLog(c config.Log) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // the configuration allows only its words
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}
+
+// fastpathConfig is the forwarder's. Its key is new at each start: connections whose handshake a former process answered
+// and whose request it did not see begin anew.
+func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
+	hugepages, err := fastpath.ParseHugepages(cfg.Data.Hugepages)
+	if err != nil {
+		return fastpath.Config{}, err
+	}
+	c := fastpath.Config{
+		IPv4Entries: cfg.CRT.IPv4Entries,
+		IPv6Entries: cfg.CRT.IPv6Entries,
+		RouterFlows: cfg.CRT.RouterFlows,
+		HeldPackets: cfg.CRT.HeldPackets,
+		RouterIdle:  time.Duration(cfg.CRT.RouterIdle),
+		Linger:      orZero(cfg.CRT.Linger),
+		IdleSpin:    orZero(cfg.Data.Idle.Spin),
+		IdleSleep:   time.Duration(cfg.Data.Idle.Sleep),
+		Lcore:       int(cfg.Data.Lcore),
+		Hugepages:   hugepages,
+		MemoryMB:    cfg.Data.Memory,
+	}
+	if c.IdleSleep == 0 {
+		c.IdleSleep = -1 // never
+	}
+	_, _ = rand.Read(c.Key[:]) // never fails
+	for _, p := range cfg.Data.Ports {
+		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address})
+	}
+	for _, s := range services(cfg) {
+		c.Services = append(c.Services, fastpath.Service{ID: uint16(len(c.Services) + 1), Addr: s.addr,
+			OwnMSS: s.port.MSS, Window: s.port.Window, Scale: s.port.WindowScale})
+	}
+	return c, nil
+}
+
+// orZero keeps a configured zero from standing for the forwarder's default: it counts in whole micro- or milliseconds.
+func orZero(d config.Duration) time.Duration { return max(time.Duration(d), time.Nanosecond) }
+
+// servicePort is one port of a DVIPA with its address.
+type servicePort struct {
+	addr netip.AddrPort
+	port *config.Port
+}
+
+func services(cfg *config.Router) []servicePort {
+	var all []servicePort
+	for _, d := range cfg.DVIPAs {
+		for i := range d.Ports {
+			all = append(all, servicePort{netip.AddrPortFrom(d.Address, d.Ports[i].Port), &d.Ports[i]})
+		}
+	}
+	return all
+}
+
+func routerConfig(cfg *config.Router, log *slog.Logger, o router.Observer) (router.Config, error) {
+	c := router.Config{
+		Epoch: cfg.Epoch, Ports: len(cfg.Data.Ports), MaxConns: cfg.CRT.RouterFlows, Clock: time.Now, Log: log, Observer: o,
+		Jobs: map[string][]string{}, Targets: map[string]netip.Addr{},
+	}
+	for name, j := range cfg.Jobs {
+		c.Jobs[name] = j.Hosts
+	}
+	for name, t := range cfg.Targets {
+		c.Targets[name] = t.Address
+	}
+	for _, s := range services(cfg) {
+		service, err := routerService(s)
+		if err != nil {
+			return c, fmt.Errorf("routing application of %s: %w", s.addr, err)
+		}
+		c.Services = append(c.Services, service)
+	}
+	return c, nil
+}
+
+func routerService(s servicePort) (router.Service, error) {
+	rules := inspect.HTTPConfig{Default: s.port.HTTP.Default}
+	for _, r := range s.port.HTTP.Rules {
+		rules.Rules = append(rules.Rules, inspect.Rule(r))
+	}
+	app, err := inspect.NewHTTP(rules)
+	if err != nil {
+		return router.Service{}, err
+	}
+	hold := flow.HoldBuffer
+	if s.port.Freeze == "discard" {
+		hold = flow.HoldDiscard
+	}
+	window := int(s.port.Window)
+	return router.Service{
+		Address: s.addr, Window: s.port.Window, Hold: hold,
+		RequestTimeout: time.Duration(s.port.Timeouts.Request),
+		OfferTimeout:   time.Duration(s.port.Timeouts.Offer),
+		ConfirmTimeout: time.Duration(s.port.Timeouts.Confirm),
+		NewSession:     func() inspect.Session { return app.Session(window) },
+	}, nil
+}
