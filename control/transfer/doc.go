@@ -17,8 +17,8 @@
 //
 // Nothing is assumed of the clocks of the two hosts, and nothing of the network but that a message arrives unchanged or
 // not at all, and not later than Limits.Remember after it was sent (streams end long before). A restarted Taker is given
-// the flows that it owns; what it had promised about others is safe, because the commits in question died with its
-// streams. The model check in the tests (TestModel) goes through all reachable states of a Giver, two Takers and
+// the flows that it owns, and those that ended and that it was not told to Forget; what it had promised about others is
+// safe, because the commits in question died with its streams. The model check in the tests (TestModel) goes through all reachable states of a Giver, two Takers and
 // a network that loses, repeats and reorders, with restarts.
 //
 // # Giver
@@ -93,7 +93,7 @@
 //	Ended      Commit                       Ended      Confirm imported
 //	           Query                        Ended      QueryReply ended
 //	           PeerUp                       Ended      EndReport
-//	           Timeout                      (none)     unless nobody could be told of the end yet
+//	           Timeout                      (none)     Forget; not while nobody could be told of the end
 //	Refused    Offer                        Refused    OfferReply rejected
 //	           Commit                       Refused    Confirm not imported
 //	           Query                        Refused    QueryReply unknown

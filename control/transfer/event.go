@@ -145,6 +145,8 @@ type (
 		Transfer ID
 		Inc      wire.Incarnation
 	}
+	// Forget says that an ended flow is remembered no more: what the host keeps of it for a restart may go.
+	Forget struct{ Inc wire.Incarnation }
 )
 
 func (Send) action()       {}
@@ -159,6 +161,7 @@ func (Failed) action()     {}
 func (Check) action()      {}
 func (Import) action()     {}
 func (StopImport) action() {}
+func (Forget) action()     {}
 
 // Cause is the kind of a Failure.
 type Cause uint8

@@ -112,9 +112,10 @@ type Taker struct {
 	actions []Action                // reused by each Step
 }
 
-// NewTaker makes a machine that owns the given flows already, as found after a restart. The epochs of the flows are
-// remembered as seen.
-func NewTaker(l Limits, flows []Flow) *Taker {
+// NewTaker makes a machine. After a restart it is given the flows that the host owns, and those that it owned and has
+// not been told to forget (Forget); a flow of which it is not sure that it never was made belongs to the latter. It must
+// know all of them: what it does not know it reports as unknown, and the giver takes that connection back.
+func NewTaker(l Limits, live, ended []Flow, now time.Time) *Taker {
 	t := &Taker{
 		limits:  l,
 		byKey:   make(map[key]*entry),
@@ -122,9 +123,13 @@ func NewTaker(l Limits, flows []Flow) *Taker {
 		epochs:  make(map[netip.Addr]uint64),
 		up:      make(map[string]bool),
 	}
-	for _, f := range flows {
+	for _, f := range live {
 		t.seen(f.Inc, f.Epoch)
 		t.add(&entry{flow: f, state: takerLive})
+	}
+	for _, f := range ended {
+		t.seen(f.Inc, f.Epoch)
+		t.add(&entry{flow: f, state: takerEnded, deadline: now.Add(l.Remember)})
 	}
 	return t
 }
@@ -359,43 +364,49 @@ func (t *Taker) importing(host string, id ID) *entry {
 	return e
 }
 
-// query answers who an incarnation is to this host. The answers unknown and ended are final for the transfer it names.
+// query answers who an incarnation is to this host. A transfer that it names is fenced first, if it has not been
+// committed, so that the answers unknown and ended are final for it.
+//
+// The answer is about the incarnation, whichever transfer made it: after a restart the host knows its flows, but not the
+// transfers that they came by.
 func (t *Taker) query(host string, m Query, now time.Time) {
-	k := key{host, m.Transfer}
-	e := t.byKey[k]
-	if e == nil || m.Transfer == 0 {
-		e = t.findAny(m.Inc)
-	} else if e.state == takerChecking || e.state == takerReserved {
-		t.refuse(e, ReasonReservation, "fenced by a query", now)
+	if m.Transfer != 0 {
+		t.fence(key{host, m.Transfer}, now)
 	}
-	if m.Transfer != 0 && t.byKey[k] == nil {
-		t.refuseUnknown(k, "fenced by a query", now)
-		if e != nil && (e.state == takerChecking || e.state == takerReserved) {
-			e = nil // another transfer's reservation says nothing of this one
-		}
+	e := t.findAny(m.Inc)
+	if e != nil && m.Transfer != 0 && e.state < takerImporting {
+		e = nil // another transfer's reservation says nothing of this one
 	}
 	reply := QueryReply{Transfer: m.Transfer, Inc: m.Inc, State: flowState(e)}
-	if e != nil && e.holds() {
+	if e != nil {
 		reply.Inc, reply.RcvNxt = e.flow.Inc, e.flow.RcvNxt
 	}
 	t.send(host, reply)
 }
 
-// flowState is an entry as a QueryReply tells it.
+// fence makes sure that a transfer which was not committed yet never will be.
+func (t *Taker) fence(k key, now time.Time) {
+	const why = "fenced by a query"
+	e := t.byKey[k]
+	switch {
+	case e == nil:
+		t.refuseUnknown(k, why, now)
+	case e.state < takerImporting:
+		t.refuse(e, ReasonReservation, why, now)
+	}
+}
+
+// flowState is the entry that holds an incarnation, or nil, as a QueryReply tells it.
 func flowState(e *entry) FlowState {
-	if e == nil {
+	switch {
+	case e == nil:
 		return FlowUnknown
-	}
-	switch e.state {
-	case takerChecking, takerReserved, takerImporting:
-		return FlowReserved
-	case takerLive:
+	case e.state == takerLive:
 		return FlowLive
-	case takerEnded:
+	case e.state == takerEnded:
 		return FlowEnded
-	case takerRefused, takerGone:
 	}
-	return FlowUnknown
+	return FlowReserved
 }
 
 // ended: live -> ended. What this host does not own is none of its business.
@@ -603,6 +614,9 @@ func (t *Taker) forget() {
 	e := t.past[0]
 	t.past[0] = nil
 	t.past = t.past[1:]
+	if e.state == takerEnded {
+		t.do(Forget{e.flow.Inc})
+	}
 	t.become(e, takerGone, time.Time{})
 }
 
