@@ -122,7 +122,7 @@ func (c *Conn) acknowledged(seg *wire.Segment) {
 	case duplicate:
 		c.repeatNow = c.snd.duplicate(c.snd.nxt, c.snd.nxt.Sub(c.snd.una), c.mss())
 	}
-	c.updateWindow(seg)
+	c.updateWindow(seg, n > 0)
 	if !c.snd.finAcked {
 		return
 	}

@@ -82,8 +82,9 @@ func (g *congestion) collapse(nxt seq.Value, flight, mss int) {
 }
 
 // isDuplicate is the definition of RFC 5681 §2: it acknowledges nothing new while data is outstanding, and says nothing
-// else either. It has to be asked before the segment is taken.
+// else either. It has to be asked before the segment is taken. Answers to window probes look alike but mean no loss.
 func (c *Conn) isDuplicate(seg *wire.Segment) bool {
 	s := &c.snd
-	return s.nxt != s.una && seg.Ack == s.una && seg.Len() == 0 && uint32(seg.Window)<<c.sndScale() == s.wnd
+	return s.nxt != s.una && s.wnd > 0 &&
+		seg.Ack == s.una && seg.Len() == 0 && uint32(seg.Window)<<c.sndScale() == s.wnd
 }

@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"baton/fastpath/seq"
@@ -103,7 +104,7 @@ func Accept(cfg Config, now time.Time) *Conn {
 	return c
 }
 
-// Segment takes a segment that arrived from the client.
+// Segment takes a segment that arrived from the client. Its payload is copied.
 func (c *Conn) Segment(seg wire.Segment, now time.Time) Actions {
 	c.begin(now)
 	if c.state != Closed && !c.exported {
@@ -161,9 +162,14 @@ func (c *Conn) Deadline() time.Time {
 // next Receive or Segment.
 func (c *Conn) Peek() []byte { return c.rcv.data() }
 
-// Receive consumes n octets, at most what Peek returns. It moves the window: from now on the next owner need not read
-// them.
-func (c *Conn) Receive(n int) { c.consume(n) }
+// Receive consumes n octets; more than Peek returns is the caller's mistake and panics. It moves the window: from now on
+// the next owner need not read them.
+func (c *Conn) Receive(n int) {
+	if n > len(c.rcv.data()) {
+		panic(fmt.Sprintf("tcp: %d octets consumed of %d", n, len(c.rcv.data())))
+	}
+	c.consume(n)
+}
 
 // EOF reports whether the client has sent its FIN and all data before it has arrived.
 func (c *Conn) EOF() bool { return c.rcv.finished() }

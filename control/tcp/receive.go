@@ -1,6 +1,8 @@
 package tcp
 
 import (
+	"slices"
+
 	"baton/fastpath/seq"
 	"baton/fastpath/wire"
 )
@@ -85,7 +87,7 @@ func (r *receiver) store(at seq.Value, text []byte) bool {
 	}
 	offset := at.Sub(r.read)
 	if need := offset + len(text); need > len(r.buf) {
-		r.buf = append(r.buf, make([]byte, need-len(r.buf))...)
+		r.buf = slices.Grow(r.buf, need-len(r.buf))[:need] // what lies in the gaps is never read
 	}
 	copy(r.buf[offset:], text)
 	r.merge(wire.Block{Left: at, Right: at.Add(len(text))})

@@ -98,6 +98,7 @@ func TestOverlappingDataIsDeliveredExactlyOnce(t *testing.T) {
 			{"in order", [][2]int{part(0, 10), part(10, 26)}},
 			{"duplicate", [][2]int{part(0, 10), part(0, 10), part(10, 26), part(10, 26)}},
 			{"partly old", [][2]int{part(0, 10), part(5, 26)}},
+			{"one octet old", [][2]int{part(0, 10), part(9, 26)}},
 			{"reversed", [][2]int{part(20, 26), part(10, 20), part(0, 10)}},
 			{"gap filled by more than the gap", [][2]int{part(5, 10), part(15, 20), part(0, 26)}},
 			{"overlapping gaps", [][2]int{part(10, 15), part(12, 20), part(8, 11), part(19, 26), part(0, 9)}},
@@ -202,7 +203,7 @@ func TestTooManyGapsAreNotKept(t *testing.T) {
 func TestWindowIsRespectedToTheOctet(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := established(t, b)
-		r.send(r.data(0, strings.Repeat("a", testWindow+100)))
+		r.send(r.data(0, strings.Repeat("a", testFirst+1)))
 		if n := len(r.c.Peek()); n != testFirst {
 			t.Fatalf("%d octets are held, announced were %d", n, testFirst)
 		}
@@ -345,4 +346,15 @@ func TestWindowBeyond16BitsSlidesWithTheData(t *testing.T) {
 	if s := r.bareACK(r.do(r.c.AckNow(r.now)), 3); s.Window != 0xffff {
 		t.Errorf("window %d", s.Window)
 	}
+}
+
+func TestReceivingMoreThanThereIsPanics(t *testing.T) {
+	r := established(t, bases[0])
+	r.send(r.data(5, "after a gap"))
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic")
+		}
+	}()
+	r.c.Receive(1)
 }

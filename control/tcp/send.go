@@ -141,9 +141,11 @@ func (c *Conn) advance(seg *wire.Segment, n int) {
 }
 
 // updateWindow is the window update rule of RFC 9293 §3.10.7.4: a reordered older segment must not bring back its window.
-func (c *Conn) updateWindow(seg *wire.Segment) {
+// One that advances SND.UNA is never older, though: a retransmission has a new ACK and an old sequence number, and its
+// window has to be taken along, or the old one would reach further than the client ever said. (Linux has the same rule.)
+func (c *Conn) updateWindow(seg *wire.Segment, advanced bool) {
 	s := &c.snd
-	if s.wl1.After(seg.Seq) || s.wl1 == seg.Seq && s.wl2.After(seg.Ack) {
+	if !advanced && (s.wl1.After(seg.Seq) || s.wl1 == seg.Seq && s.wl2.After(seg.Ack)) {
 		return
 	}
 	shut := s.wnd == 0

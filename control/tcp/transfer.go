@@ -19,10 +19,7 @@ var (
 
 // Freeze stops all sending, the owed acknowledgment included, and all timers. Segments that still arrive (those that the
 // forwarder had punted before it froze the flow) are taken as ever, in silence.
-func (c *Conn) Freeze() {
-	c.frozen = true
-	c.timers.ack = never
-}
+func (c *Conn) Freeze() { c.frozen = true }
 
 // Thaw goes on as if there had been no freeze: what was held back is sent, what is owed will be acknowledged, and the
 // timers start anew.

@@ -1,0 +1,317 @@
+package tcp
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"baton/control/transfer"
+	"baton/fastpath/wire"
+)
+
+func TestFreezeCancelsTheOwedACK(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		r.send(r.data(0, "GET /"))
+		r.c.Freeze()
+		if !r.c.Deadline().IsZero() {
+			t.Error("a deadline is left")
+		}
+		r.quiet(r.do(r.c.Tick(r.now.Add(time.Hour))))
+		r.quiet(r.do(r.c.AckNow(r.now.Add(time.Hour))))
+	})
+}
+
+// From the freeze on nothing leaves, in any state, whatever happens.
+func TestFrozenConnectionIsSilent(t *testing.T) {
+	for state, build := range states {
+		t.Run(state.String(), func(t *testing.T) {
+			eachBase(t, func(t *testing.T, b base) {
+				for _, s := range []wire.Flags{wire.ACK, wire.ACK | wire.FIN, wire.SYN, wire.RST, wire.ACK | wire.PSH} {
+					for _, at := range []int{-5, 0, 1, 5, testFirst, 1 << 30} {
+						r := build(t, b)
+						r.c.Freeze()
+						for range 4 { // enough for a fast retransmission
+							r.quiet(r.send(r.seg(at, "text", s)))
+							r.quiet(r.send(r.seg(at, "", s)))
+						}
+						r.quiet(r.do(r.c.Write([]byte("x"), r.now)))
+						r.now = r.now.Add(time.Hour)
+						r.quiet(r.do(r.c.Tick(r.now)))
+						r.quiet(r.do(r.c.CloseWrite(r.now)))
+						r.quiet(r.do(r.c.Abort(r.now)))
+						r.in(Closed)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestSendingFromAFrozenConnectionPanics(t *testing.T) {
+	r := established(t, bases[0])
+	r.c.Freeze()
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic")
+		}
+	}()
+	r.c.emit(0, wire.ACK, nil)
+}
+
+func TestSegmentsBeforeTheExportStillCount(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		r.send(r.data(0, "GET "))
+		r.c.Freeze()
+		r.quiet(r.send(r.data(4, "/"))) // punted before the forwarder froze the flow
+		rec, err := r.c.Export("web", 1, r.now)
+		if err != nil || string(rec.Data) != "GET /" {
+			t.Fatalf("exported %q, %v", rec.Data, err)
+		}
+		r.quiet(r.send(r.data(5, "late"))) // the client will repeat it to the next owner
+		r.holds("GET /")
+	})
+}
+
+func TestThawGoesOnAsIfNothingHadHappened(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		r.send(r.data(0, "GET /"))
+		r.c.Freeze()
+		if _, err := r.c.Export("web", 1, r.now); err != nil {
+			t.Fatal(err)
+		}
+		r.now = r.now.Add(time.Second)
+		r.quiet(r.do(r.c.Thaw(r.now)))
+		r.bareACK(r.wait(delayedACK), 5)
+		r.send(r.data(5, "more"))
+		r.holds("GET /more")
+		r.quiet(r.do(r.c.Thaw(r.now))) // not frozen: nothing to do
+		if s := r.one(r.do(r.c.Write([]byte("503"), r.now))); string(s.Payload) != "503" {
+			t.Errorf("sent %q", s.Payload)
+		}
+	})
+}
+
+func TestThawSendsWhatWasWrittenMeanwhile(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		r.do(r.c.Write([]byte("one"), r.now))
+		r.c.Freeze()
+		r.quiet(r.do(r.c.Write([]byte("two"), r.now)))
+		r.now = r.now.Add(time.Hour) // a freeze does not count as the client's silence
+		if s := r.one(r.do(r.c.Thaw(r.now))); string(s.Payload) != "two" {
+			t.Errorf("sent %q", s.Payload)
+		}
+		if s := r.one(r.wait(time.Minute)); string(s.Payload) != "onetwo" || r.c.State() != Established {
+			t.Errorf("then %q", s.Payload)
+		}
+	})
+}
+
+func TestExportRefusals(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		for state, build := range states {
+			r := build(t, b)
+			if _, err := r.c.Export("web", 1, r.now); !errors.Is(err, ErrNotFrozen) {
+				t.Errorf("%v, not frozen: %v", state, err)
+			}
+			r.c.Freeze()
+			want := ErrNotOpen
+			if state == Established || state == CloseWait {
+				want = nil
+			}
+			if _, err := r.c.Export("web", 1, r.now); !errors.Is(err, want) {
+				t.Errorf("%v: %v, want %v", state, err, want)
+			}
+		}
+		r := established(t, b)
+		r.do(r.c.Write([]byte("100 Continue"), r.now))
+		r.c.Freeze()
+		if _, err := r.c.Export("web", 1, r.now); !errors.Is(err, ErrDataQueued) {
+			t.Errorf("unacknowledged data: %v", err)
+		}
+		r.quiet(r.ack(12))
+		if _, err := r.c.Export("web", 1, r.now); err != nil {
+			t.Errorf("acknowledged data: %v", err)
+		}
+	})
+}
+
+// conversation is a connection that has been through something: an interim reply, consumed and unconsumed data, a gap.
+func conversation(t testing.TB, b base, fin bool) *rig {
+	r := established(t, b)
+	r.send(r.data(0, "HELLO "))
+	r.c.Receive(6)
+	r.do(r.c.Write([]byte("hi"), r.now))
+	r.ack(2)
+	r.now = r.now.Add(10 * time.Millisecond)
+	r.ts += 10
+	r.send(r.data(6, "GET "))
+	r.do(r.c.AckNow(r.now))
+	r.send(r.data(10, "/"))
+	if fin {
+		r.send(r.seg(11, "", wire.ACK|wire.FIN))
+	} else {
+		r.send(r.data(12, "gap"))
+	}
+	r.now = r.now.Add(time.Millisecond)
+	return r
+}
+
+func TestRecordIsExact(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		for _, fin := range []bool{false, true} {
+			r := conversation(t, b, fin)
+			r.c.Freeze()
+			got, err := r.c.Export("web", 7, r.now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg := config(b)
+			want := transfer.Record{
+				Epoch: 7, Inc: cfg.Inc, Handshake: cfg.Handshake, Job: "web",
+				ReadFrom: b.irs.Add(7), RcvNxt: b.irs.Add(12), RcvAcked: b.irs.Add(12), RcvEdge: r.edge, Data: []byte("GET /"),
+				SndUna: b.iss.Add(3), SndNxt: b.iss.Add(3), SndWnd: 40000, SndWL1: r.c.snd.wl1, SndWL2: b.iss.Add(3),
+				TSOffset: tsOffset, TSLast: r.tsLast, TSRecent: r.ts,
+			}
+			if fin {
+				want.FIN, want.RcvNxt, want.RcvAcked = true, b.irs.Add(13), b.irs.Add(11)
+			}
+			if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b wire.Incarnation) bool { return a == b })); diff != "" {
+				t.Errorf("FIN %v: %s", fin, diff)
+			}
+		}
+	})
+}
+
+// moved exports a rig's connection and imports it again, the old owner staying behind frozen.
+func (r *rig) moved() {
+	r.t.Helper()
+	old := r.c
+	old.Freeze()
+	rec, err := old.Export("next", 1, r.now)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.c, err = Import(rec, testWindow, r.now)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func TestImportStartsWithAnACKThatTakesNothingBack(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		for _, fin := range []bool{false, true} {
+			r := conversation(t, b, fin)
+			state := r.c.State()
+			r.moved()
+			r.in(state).holds("GET /")
+			octets := 11
+			if fin {
+				octets = 12
+			}
+			r.bareACK(r.wait(0), octets) // the rig compares it with all that was sent before
+			if r.one(r.do(r.c.Write([]byte("OK"), r.now))).Seq != b.iss.Add(3) {
+				t.Error("the stream does not go on where it was")
+			}
+		}
+	})
+}
+
+func TestExportOfAnImportIsTheSameRecord(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := conversation(t, b, true)
+		r.c.Freeze()
+		first, err := r.c.Export("web", 7, r.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := Import(first, testWindow, r.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Freeze()
+		second, err := c.Export("web", 7, r.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.Hops++
+		if diff := cmp.Diff(first, second, cmp.Comparer(func(a, b wire.Incarnation) bool { return a == b })); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestImportRepeatsUnacknowledgedData(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		r.c.Freeze()
+		rec, err := r.c.Export("web", 1, r.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec.SendData = []byte("sent,queued")
+		rec.SndNxt = rec.SndUna.Add(5)
+		if r.c, err = Import(rec, testWindow, r.now); err != nil {
+			t.Fatal(err)
+		}
+		out := r.wait(0)
+		if len(out) != 2 || string(out[1].Payload) != "queued" {
+			t.Fatalf("sent %v", out)
+		}
+		if s := r.one(r.wait(time.Minute)); string(s.Payload) != "sent,queued" {
+			t.Errorf("repeated %q", s.Payload)
+		}
+	})
+}
+
+func TestImportRefusesBadRecords(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		for _, c := range []struct {
+			name   string
+			change func(*transfer.Record)
+			want   error
+		}{
+			{"data missing", func(r *transfer.Record) { r.Data = r.Data[1:] }, ErrRecord},
+			{"FIN without its number", func(r *transfer.Record) { r.FIN = true }, ErrRecord},
+			{"ACK of what did not come", func(r *transfer.Record) { r.RcvAcked = r.RcvNxt.Add(1) }, ErrRecord},
+			{"edge before the data", func(r *transfer.Record) { r.RcvEdge = r.RcvNxt.Add(-1) }, ErrRecord},
+			{"flight without data", func(r *transfer.Record) { r.SndNxt = r.SndUna.Add(1) }, ErrRecord},
+			{"negative flight", func(r *transfer.Record) { r.SndNxt = r.SndUna.Add(-1) }, ErrRecord},
+			{"window too small", func(r *transfer.Record) { r.RcvEdge = r.ReadFrom.Add(testWindow + 1) }, ErrWindow},
+			{"window just enough", func(r *transfer.Record) { r.RcvEdge = r.ReadFrom.Add(testWindow) }, nil},
+		} {
+			r := conversation(t, b, false)
+			r.c.Freeze()
+			rec, err := r.c.Export("web", 1, r.now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.change(&rec)
+			if _, err := Import(rec, testWindow, r.now); !errors.Is(err, c.want) {
+				t.Errorf("%s: %v, want %v", c.name, err, c.want)
+			}
+		}
+	})
+}
+
+func TestTransferOfARequestThatCameInOneSegmentNeedsNoACK(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := newRig(t, b)
+		request := "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+		r.send(r.data(0, request))
+		r.c.Freeze()
+		rec, err := r.c.Export("web", 1, r.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.sent) != 0 || rec.RcvAcked != b.irs.Add(1) || rec.RcvEdge != b.irs.Add(1+testFirst) ||
+			rec.ReadFrom != b.irs.Add(1) || string(rec.Data) != request {
+			t.Errorf("sent %v, record %+v", r.sent, rec)
+		}
+	})
+}
