@@ -89,16 +89,19 @@ func (r *report) absolutePath(key, path string) {
 	}
 }
 
-// unicast checks an address that a connection can have.
-func (r *report) unicast(key string, a netip.Addr) {
+// unicast checks an address that a connection can have, and reports whether it is one.
+func (r *report) unicast(key string, a netip.Addr) bool {
 	switch {
 	case a.Zone() != "":
 		r.failf(key, "%s has a zone: want the address without %%%s", a, a.Zone())
 	case a.Is4In6():
-		r.failf(key, "%s is an IPv4 address in IPv6 clothes: write %s", a, a.Unmap())
+		r.failf(key, "%s is an IPv4 address written as IPv6: write %s", a, a.Unmap())
 	case a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		r.failf(key, "%s is no address of one host on the data network", a)
+	default:
+		return true
 	}
+	return false
 }
 
 // once reports when value was used before. seen maps what was used to its key.

@@ -71,8 +71,7 @@ func (r *Router) checkTargets(to *report) {
 	for name, t := range r.Targets {
 		key := join("targets", name)
 		to.hostName(key, name)
-		to.unicast(key+".address", t.Address)
-		if !r.onDataNetwork(t.Address) {
+		if to.unicast(key+".address", t.Address) && !r.onDataNetwork(t.Address) {
 			to.failf(key+".address", "%s is in no data port's network (%s): targets are reached by their MAC addresses",
 				t.Address, r.networks())
 		}

@@ -3,6 +3,7 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"math"
 	"net/netip"
 	"reflect"
 	"strconv"
@@ -15,7 +16,7 @@ import (
 func (r *report) value(key string, node ast.Node, dst reflect.Value, tag reflect.StructTag) {
 	r.places[key] = placeOf(node)
 	if what := unsupported(node); what != "" {
-		r.failf(key, "%s: write the value out", what)
+		r.failf(key, "%s", what)
 		return
 	}
 	if isScalar(dst) {
@@ -38,11 +39,13 @@ func (r *report) value(key string, node ast.Node, dst reflect.Value, tag reflect
 func unsupported(node ast.Node) string {
 	switch node.(type) {
 	case *ast.AnchorNode:
-		return "anchors are not supported"
+		return "anchors are not supported: write out what they stand for"
 	case *ast.AliasNode:
-		return "aliases are not supported"
+		return "aliases are not supported: write out what they stand for"
 	case *ast.TagNode:
-		return "tags are not supported"
+		return "tags are not supported: leave them out"
+	case *ast.DirectiveNode:
+		return "directives are not supported: leave them out"
 	}
 	return ""
 }
@@ -85,7 +88,7 @@ func (r *report) absent(key string, dst reflect.Value, tag reflect.StructTag) {
 			r.absent(join(key, f.Tag.Get("yaml")), dst.FieldByIndex(f.Index), f.Tag)
 		}
 	case !optional:
-		r.failf(key, "missing: %s", want(dst))
+		r.failf(key, "missing: it has no default, want %s", want(dst))
 	case text == "":
 	default:
 		if err := store(dst, text); err != nil {
@@ -101,7 +104,7 @@ func (r *report) mapping(key string, node ast.Node, dst reflect.Value) {
 		return
 	}
 	if len(entries) == 0 {
-		r.failf(key, "empty: %s", want(dst))
+		r.failf(key, "empty: want %s", want(dst))
 	}
 	dst.Set(reflect.MakeMapWithSize(dst.Type(), len(entries)))
 	for _, e := range entries {
@@ -151,7 +154,7 @@ func (r *report) entries(key string, node ast.Node) ([]entry, bool) {
 	for _, v := range values {
 		name, ok := v.Key.(*ast.StringNode)
 		if !ok {
-			r.failAt(key, placeOf(v.Key), "key %s is no text: put it in quotes", v.Key.GetToken().Value)
+			r.failAt(key, placeOf(v.Key), "%s", badKey(v.Key))
 			continue
 		}
 		e := entry{name: name.Value, at: placeOf(v.Key), value: v.Value}
@@ -165,6 +168,14 @@ func (r *report) entries(key string, node ast.Node) ([]entry, bool) {
 	return all, true
 }
 
+// badKey says what is wrong with a key that is no text.
+func badKey(key ast.MapKeyNode) string {
+	if key.IsMergeKey() {
+		return "merge keys are not supported: write out what it stands for"
+	}
+	return fmt.Sprintf("key %s is no text: put it in quotes", key.GetToken().Value)
+}
+
 func (r *report) failAt(key string, at place, format string, args ...any) {
 	r.problems = append(r.problems,
 		&Problem{File: r.file, Line: at.line, Column: at.column, Key: key, Message: fmt.Sprintf(format, args...)})
@@ -174,11 +185,11 @@ func (r *report) failAt(key string, at place, format string, args ...any) {
 func (r *report) scalar(key string, node ast.Node, dst reflect.Value, tag reflect.StructTag) {
 	text, ok := textOf(node)
 	if _, null := node.(*ast.NullNode); null {
-		r.failf(key, "no value: %s", want(dst))
+		r.failf(key, "no value: want %s", want(dst))
 		return
 	}
 	if !ok {
-		r.failf(key, "%s, got %s", want(dst), kindOf(node))
+		r.failf(key, "want %s, got %s", want(dst), kindOf(node))
 		return
 	}
 	if message := wrongType(node, dst); message != "" {
@@ -186,7 +197,7 @@ func (r *report) scalar(key string, node ast.Node, dst reflect.Value, tag reflec
 		return
 	}
 	if err := store(dst, text); err != nil {
-		r.failf(key, "%v", err)
+		r.failf(key, "%v%s", err, wantRange(dst, tag))
 		return
 	}
 	if message := wrongValue(dst, text, tag); message != "" {
@@ -208,10 +219,13 @@ func wrongType(node ast.Node, dst reflect.Value) string {
 		return fmt.Sprintf("want text, got %s: put it in quotes, %q", kindOf(node), text)
 	}
 	if dst.Kind() != reflect.String && !isInteger {
-		if _, err := strconv.ParseUint(text, 10, 64); err == nil {
+		if n, err := strconv.ParseUint(text, 10, 64); err == nil && strconv.FormatUint(n, 10) == text {
 			return fmt.Sprintf("want a whole number, got text: write %s without quotes", text)
 		}
-		return fmt.Sprintf("want a whole number, got %s %q", kindOf(node), text)
+		if isString || isLiteral {
+			return fmt.Sprintf("want a whole number, got %q", text)
+		}
+		return fmt.Sprintf("want a whole number, got %s", kindOf(node))
 	}
 	return ""
 }
@@ -221,23 +235,33 @@ func store(dst reflect.Value, text string) error {
 	if u, ok := dst.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		return storeText(u, text)
 	}
-	switch dst.Kind() {
-	case reflect.String:
+	if dst.Kind() == reflect.String {
 		dst.SetString(text)
-	case reflect.Int:
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil {
-			return fmt.Errorf("%s is no number from 0 up, written in decimal digits", text)
-		}
-		dst.SetInt(n)
-	default:
-		n, err := strconv.ParseUint(text, 10, 64)
-		if err != nil || dst.OverflowUint(n) {
-			return fmt.Errorf("%s is no number from 0 to %d, written in decimal digits", text, ^uint64(0)>>(64-dst.Type().Bits()))
-		}
-		dst.SetUint(n)
+		return nil
 	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	leadingZero := len(text) > 1 && text[0] == '0' // octal to some readers of YAML
+	if err != nil || leadingZero {
+		return fmt.Errorf("%s is no whole number in decimal digits", text)
+	}
+	if dst.CanInt() && n <= math.MaxInt {
+		dst.SetInt(int64(n))
+		return nil
+	}
+	if dst.CanInt() || dst.OverflowUint(n) {
+		return fmt.Errorf("%s is out of range", text)
+	}
+	dst.SetUint(n)
 	return nil
+}
+
+// wantRange ends a message about what is no value of a number.
+func wantRange(dst reflect.Value, tag reflect.StructTag) string {
+	bounds, ok := tag.Lookup("range")
+	if _, isText := dst.Addr().Interface().(encoding.TextUnmarshaler); isText || !ok {
+		return ""
+	}
+	return ": want " + rangeText(bounds)
 }
 
 // storeText reads a type of its own, and says for those of net/netip what they look like.
@@ -272,12 +296,13 @@ func wrongValue(dst reflect.Value, text string, tag reflect.StructTag) string {
 	}
 	least, most, _ := strings.Cut(bounds, "..")
 	if least != "" && less(dst, bound(dst, least)) || most != "" && less(bound(dst, most), dst) {
-		return fmt.Sprintf("%s is out of range: want %s", text, rangeText(least, most))
+		return fmt.Sprintf("%s is out of range: want %s", text, rangeText(bounds))
 	}
 	return ""
 }
 
-func rangeText(least, most string) string {
+func rangeText(bounds string) string {
+	least, most, _ := strings.Cut(bounds, "..")
 	if most == "" {
 		return "at least " + least
 	}
@@ -327,25 +352,25 @@ func textOf(node ast.Node) (string, bool) {
 func want(dst reflect.Value) string {
 	switch dst.Addr().Interface().(type) {
 	case *netip.Addr:
-		return "want an IP address"
+		return "an IP address"
 	case *netip.Prefix:
-		return "want an address with prefix length as in 10.77.0.1/24"
+		return "an address with prefix length as in 10.77.0.1/24"
 	case *netip.AddrPort:
-		return "want an address with port as in 10.77.0.10:80"
+		return "an address with port as in 10.77.0.10:80"
 	case *Duration:
-		return "want a duration as in 20ms"
+		return "a duration as in 20ms"
 	case *Lcore:
-		return "want auto or a CPU number"
+		return "auto or a CPU number"
 	}
 	switch dst.Kind() {
 	case reflect.String:
-		return "want text (\"\" if it is to be empty)"
+		return "text"
 	case reflect.Slice:
-		return "want a list"
+		return "a list"
 	case reflect.Map:
-		return "want at least one name with its values"
+		return "at least one name with its values"
 	default:
-		return "want a whole number"
+		return "a whole number"
 	}
 }
 

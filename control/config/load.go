@@ -8,6 +8,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
@@ -106,7 +107,7 @@ func (r *report) parse(data []byte) (ast.Node, bool) {
 		r.syntax(place{1, 1}, "the file is empty")
 		return nil, false
 	}
-	if len(docs) > 1 {
+	if _, isDirective := docs[0].Body.(*ast.DirectiveNode); len(docs) > 1 && !isDirective {
 		r.syntax(placeOf(docs[1].Body), "second document: a file is one configuration, remove \"---\"")
 		return nil, false
 	}
@@ -122,7 +123,11 @@ func syntaxError(err error) (place, string) {
 	if !errors.As(err, &e) || e.Token == nil {
 		return place{1, 1}, "not YAML: " + err.Error()
 	}
-	return place{e.Token.Position.Line, e.Token.Position.Column}, "not YAML: " + e.Message
+	at := place{e.Token.Position.Line, e.Token.Position.Column}
+	if strings.Contains(e.Message, "\t") || strings.Contains(e.Message, "tab character") {
+		return at, "not YAML: a tab, where only spaces may indent"
+	}
+	return at, "not YAML: " + e.Message
 }
 
 // badOctet returns where the first octet is that is not UTF-8.

@@ -78,12 +78,18 @@ func (r *report) locate(key string) place {
 	return place{1, 1}
 }
 
+// maxProblems bounds what is reported of one file.
+const maxProblems = 50
+
 // err joins the problems in the order of the file, or returns nil.
 func (r *report) err() error {
 	sortProblems(r.problems)
 	var all []error
-	for _, p := range r.problems {
+	for _, p := range r.problems[:min(len(r.problems), maxProblems)] {
 		all = append(all, p)
+	}
+	if more := len(r.problems) - maxProblems; more > 0 {
+		all = append(all, fmt.Errorf("%s: and %d more problems", r.file, more))
 	}
 	return errors.Join(all...)
 }

@@ -1,15 +1,23 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
 
 // suggest ends a message about a word that is not one of those allowed: with the one that was probably meant, or all.
 func suggest(word string, allowed []string) string {
-	best, distance := "", 1+max(1, len(word)/3)
+	best, distance := "", 2
+	if len(word) > 5 {
+		distance = 3
+	}
 	for _, a := range allowed {
-		if d := editDistance(strings.ToLower(word), strings.ToLower(a)); d < distance {
+		d := editDistance(plain(word), plain(a))
+		if strings.HasPrefix(plain(word), plain(a)) && len(a) > 2 {
+			d = min(d, 1) // "warning" for "warn"
+		}
+		if d < distance {
 			best, distance = a, d
 		}
 	}
@@ -19,6 +27,12 @@ func suggest(word string, allowed []string) string {
 	return ": want " + oneOf(allowed)
 }
 
+// plain takes away what is easily confused.
+func plain(word string) string { return strings.ReplaceAll(strings.ToLower(word), "_", "-") }
+
+// maxListed bounds a list in a message, words.
+const maxListed = 16
+
 // oneOf lists words for a sentence.
 func oneOf(words []string) string {
 	switch len(words) {
@@ -27,28 +41,40 @@ func oneOf(words []string) string {
 	case 1:
 		return words[0]
 	}
+	if len(words) > maxListed {
+		return fmt.Sprintf("%s or one of %d more", strings.Join(words[:maxListed], ", "), len(words)-maxListed)
+	}
 	last := len(words) - 1
 	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
-// editDistance counts the insertions, deletions and substitutions between two words (Levenshtein).
+// editDistance counts the insertions, deletions, substitutions and swaps of neighbours between two words (optimal string
+// alignment). Words whose lengths differ much, or that no key is as long as, are far apart without counting.
 func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+	if len(a) > len(b)+2 || len(b) > len(a)+2 || len(a) > maxJobName {
+		return max(len(a), len(b))
 	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
+	d := make([][]int, len(a)+1)
+	for i := range d {
+		d[i] = make([]int, len(b)+1)
+		d[i][0] = i
+	}
+	for j := range d[0] {
+		d[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			substitution := d[i-1][j-1]
+			if a[i-1] != b[j-1] {
+				substitution++
 			}
-			diagonal, row[j+1] = row[j+1], cost
+			d[i][j] = min(d[i-1][j]+1, d[i][j-1]+1, substitution)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				d[i][j] = min(d[i][j], d[i-2][j-2]+1)
+			}
 		}
 	}
-	return row[len(b)]
+	return d[len(a)][len(b)]
 }
 
 func indexOf(words []string, word string) int { return slices.Index(words, word) }

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-const window = 4096
+const window = 512
 
 // testRules is an order in which each kind of pattern comes before one that it overlaps.
 var testRules = []Rule{
