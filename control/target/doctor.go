@@ -47,17 +47,17 @@ func probe() error {
 	return o.Close()
 }
 
-// checkBPFFS sees whether pins would outlive the agent: the first process must see the same file system. Where the agent
-// was started in a mount namespace of its own, what it mounts there ends with it.
+// checkBPFFS sees whether pins would outlive the agent: whoever started it must see the same file system. In a mount
+// namespace of the agent's own ("ip netns exec" makes one), what it mounts ends with it.
 func checkBPFFS(dir string) Check {
 	const name = "bpffs"
 	at := existing(dir)
 	if !isBPFFS(at) {
 		return Check{name, true, "the agent will mount one for " + dir}
 	}
-	var ours, first syscall.Stat_t
-	err := syscall.Stat(at, &ours)
-	if err == nil && syscall.Stat(filepath.Join("/proc/1/root", at), &first) == nil && ours.Dev == first.Dev {
+	var ours, parents syscall.Stat_t
+	theirs := filepath.Join(fmt.Sprintf("/proc/%d/root", os.Getppid()), at)
+	if syscall.Stat(at, &ours) == nil && syscall.Stat(theirs, &parents) == nil && ours.Dev == parents.Dev {
 		return Check{name, true, dir}
 	}
 	return Check{name, false, fmt.Sprintf("mount it outside of the agent's mount namespace, before the agent starts: "+

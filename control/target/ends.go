@@ -3,6 +3,7 @@ package target
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -16,7 +17,8 @@ import (
 const endsBuffer = 4 << 20 // octets
 
 // ends is the kernel's report of every TCP socket of a namespace that ceases to exist (sock_diag's destroy groups). A
-// full socket also ceases when a smaller one takes over its FIN-WAIT-2 or TIME-WAIT.
+// full socket also ceases when a smaller one takes over its FIN-WAIT-2 or TIME-WAIT. One that its application aborted has
+// lost its tuple (tcp_disconnect): client's port and local address are zero, the cookie still names it.
 type ends struct {
 	fd   int
 	stop [2]int // a pipe; its closing wakes the reader
@@ -44,8 +46,8 @@ func openEnds() (*ends, error) {
 	return e, nil
 }
 
-// watch starts to call ended for every report, with the zero Tuple when some were lost.
-func (e *ends) watch(ended func(wire.Tuple)) {
+// watch starts to call ended for every report, with the zero Socket when some were lost.
+func (e *ends) watch(ended func(Socket)) {
 	e.done = make(chan struct{})
 	go func() {
 		defer close(e.done)
@@ -68,17 +70,17 @@ func (e *ends) wait() bool {
 	}
 }
 
-func (e *ends) read(buf []byte, ended func(wire.Tuple)) {
+func (e *ends) read(buf []byte, ended func(Socket)) {
 	n, err := receive(e.fd, buf)
 	if errors.Is(err, unix.ENOBUFS) {
-		ended(wire.Tuple{})
+		ended(Socket{})
 	}
 	if err != nil {
 		return
 	}
 	_, _ = eachMessage(buf[:n], func(s Socket) {
 		e.note(s)
-		ended(s.Tuple)
+		ended(s)
 	})
 }
 
@@ -103,7 +105,11 @@ func (e *ends) ignore(cookie uint64) {
 func (e *ends) note(s Socket) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if s.Tuple != e.expected || s.Cookie == e.ignored {
+	aborted := wire.Tuple{
+		Client:  netip.AddrPortFrom(e.expected.Client.Addr(), 0),
+		Service: netip.AddrPortFrom(s.Tuple.Service.Addr(), e.expected.Service.Port()),
+	}
+	if s.Tuple != e.expected && s.Tuple != aborted || s.Cookie == e.ignored {
 		return
 	}
 	select {

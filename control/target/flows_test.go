@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"baton/control/transfer"
 	"baton/fastpath/wire"
 )
 
@@ -14,18 +15,21 @@ func TestFlowsOutliveTheirProcess(t *testing.T) {
 	needRoot(t)
 	dir := newPinDir(t)
 	live := Flow{
-		Inc:   wire.Incarnation{Tuple: wire.Tuple{Client: client4, Service: service4}, IRS: 1, ISS: 0xffffffff},
-		Epoch: 7, RcvNxt: 99, Job: "web", Router: "rh1", Since: time.Unix(1, 2),
+		Flow: transfer.Flow{
+			Inc:   wire.Incarnation{Tuple: wire.Tuple{Client: client4, Service: service4}, IRS: 1, ISS: 0xffffffff},
+			Epoch: 7, Job: "web", Host: "rh1", Transfer: 5, RcvNxt: 99,
+		},
+		Since: time.Unix(1, 2),
 	}
-	pending := Flow{
-		Inc:      wire.Incarnation{Tuple: wire.Tuple{Client: client6, Service: service6}, IRS: 3, ISS: 4},
-		Deadline: time.Unix(5, 6),
+	forgotten := Flow{
+		Flow:  transfer.Flow{Inc: wire.Incarnation{Tuple: wire.Tuple{Client: client6, Service: service6}, IRS: 3, ISS: 4}},
+		Since: time.Unix(5, 6),
 	}
 	f, err := openFlows(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, flow := range []Flow{live, pending} {
+	for _, flow := range []Flow{live, forgotten} {
 		if err := f.put(flow); err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +40,7 @@ func TestFlowsOutliveTheirProcess(t *testing.T) {
 	}
 	defer f.Close()
 	for range 2 { // forgetting twice is no error
-		if err := f.forget(pending.Inc.Tuple); err != nil {
+		if err := f.forget(forgotten.Inc); err != nil {
 			t.Fatal(err)
 		}
 	}

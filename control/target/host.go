@@ -25,6 +25,8 @@ const (
 	undoSysctl  = "sysctl "  // key of the sysctl; the value it had
 	undoAddress = "address " // address that lo did not have; nothing
 	undoMount   = "mount "   // where there was no bpffs; nothing
+
+	undoNamespace = "namespace" // not a change: whose these pins are
 )
 
 // undo remembers what was changed at the host, in a pinned map: like the changes themselves it lasts until the host is

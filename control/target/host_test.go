@@ -156,7 +156,7 @@ func TestListenerChecks(t *testing.T) {
 			if tt.listen != "" {
 				l.listen(t, tt.network, tt.listen, tt.mptcp)
 			}
-			all, err := l.importer(t).Listeners()
+			all, err := l.importer(t).diag.Dump(Listen)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -53,6 +53,7 @@ const tapName = "baton%d"
 type Imported struct {
 	State   SocketState // Established, or CloseWait with the client's FIN; later states if the application was fast
 	RcvNxt  seq.Value   // what the socket expects next, read from it
+	Cookie  uint64      // names the socket; 0 when it had ended before it could be looked at
 	Took    time.Duration
 	Killed  int // leftovers removed first
 	Retried int // times that the accept queue was full
@@ -72,9 +73,10 @@ type Importer struct {
 }
 
 // OpenImporter makes the TAP in the namespace and loads the program. ended is called, from one goroutine, for every TCP
-// connection of the namespace that the kernel forgets, imported or not; with the zero Tuple when some may have been
-// missed. errors.Is(err, ebpf.ErrNotSupported): the kernel lacks bpf_sk_assign_tcp_reqsk.
-func OpenImporter(n *Namespace, ended func(wire.Tuple)) (*Importer, error) {
+// socket of the namespace that the kernel forgets, imported or not; with the zero Socket when some may have been missed.
+// The application's abort takes a socket's tuple away; its Cookie stays.
+// errors.Is(err, ebpf.ErrNotSupported): the kernel lacks bpf_sk_assign_tcp_reqsk.
+func OpenImporter(n *Namespace, ended func(Socket)) (*Importer, error) {
 	im := &Importer{}
 	if err := n.Do(im.open); err != nil {
 		im.Close()
@@ -128,9 +130,6 @@ func (im *Importer) Close() error {
 
 // Lookup finds the socket of a tuple in the namespace; State is None if there is none.
 func (im *Importer) Lookup(t wire.Tuple) (Socket, error) { return im.diag.Lookup(t) }
-
-// Listeners lists the listening sockets of the namespace.
-func (im *Importer) Listeners() ([]Socket, error) { return im.diag.Dump(Listen) }
 
 // Import makes the connection that r describes, as a child of the listener at listener (an unspecified address means
 // the record's service address), and returns when it is in the accept queue. A leftover of the tuple is removed first;
@@ -270,7 +269,7 @@ func (im *Importer) confirm(r *transfer.Record, done *Imported) error {
 		return err
 	}
 	for i := 0; ; i++ {
-		done.State, done.RcvNxt = socket.State, r.ReadFrom.Add(int(socket.Received))
+		done.State, done.Cookie, done.RcvNxt = socket.State, socket.Cookie, r.ReadFrom.Add(int(socket.Received))
 		if !hasReceived(socket) || !done.RcvNxt.Before(r.RcvNxt) {
 			done.RcvNxt = r.RcvNxt
 			return nil

@@ -200,7 +200,7 @@ http.server.ThreadingHTTPServer(("", 80), H).serve_forever()`)
 func waitForListener(t *testing.T, im *Importer) {
 	t.Helper()
 	for range 200 {
-		if l, err := im.Listeners(); err != nil {
+		if l, err := im.diag.Dump(Listen); err != nil {
 			t.Fatal(err)
 		} else if len(l) > 0 {
 			return

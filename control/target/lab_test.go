@@ -136,7 +136,7 @@ func (l *lab) listen(t *testing.T, network, address string, mptcp bool) net.List
 
 func (l *lab) importer(t *testing.T) *Importer {
 	t.Helper()
-	im, err := OpenImporter(l.Namespace, func(wire.Tuple) {})
+	im, err := OpenImporter(l.Namespace, func(Socket) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -205,7 +205,7 @@ func TestFirstWindowIsTheKernels(t *testing.T) {
 				setRcvbuf(t, ln, tt.rcvbuf)
 			}
 			im := l.importer(t)
-			listeners, err := im.Listeners()
+			listeners, err := im.diag.Dump(Listen)
 			if err != nil || len(listeners) != 1 {
 				t.Fatalf("listeners %+v (%v)", listeners, err)
 			}

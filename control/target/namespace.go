@@ -54,6 +54,9 @@ func (n *Namespace) Gone() bool {
 	return !handle.Equal(n.handle)
 }
 
+// id tells namespaces apart that exist at the same time.
+func (n *Namespace) id() string { return n.handle.UniqueId() }
+
 // Close lets the namespace go. What was opened inside stays open.
 func (n *Namespace) Close() error { return n.handle.Close() }
 

@@ -23,11 +23,12 @@ type space struct {
 	undo     *undo
 	guard    *Guard
 	flows    *flows
+	diag     *diag // for lists; the importer has its own, which they do not hold up
 	importer *Importer
 }
 
 // openSpace sets a namespace up. The guard stands before the DVIPAs exist; the TAP comes last.
-func openSpace(c *config.Target, name string, ended func(wire.Tuple)) (s *space, err error) {
+func openSpace(c *config.Target, name string, ended func(Socket)) (s *space, err error) {
 	s = &space{jobs: jobsIn(c, name)}
 	defer func() {
 		if err != nil {
@@ -38,10 +39,7 @@ func openSpace(c *config.Target, name string, ended func(wire.Tuple)) (s *space,
 		return s, err
 	}
 	dir := pinDir(c.Guard.BPFFS, name)
-	if err = os.MkdirAll(dir, 0o700); err != nil {
-		return s, err
-	}
-	if s.undo, err = openUndo(dir); err != nil {
+	if s.undo, err = openPins(s.ns, dir); err != nil {
 		return s, err
 	}
 	if s.flows, err = openFlows(dir); err != nil {
@@ -55,8 +53,41 @@ func openSpace(c *config.Target, name string, ended func(wire.Tuple)) (s *space,
 			return s, err
 		}
 	}
+	err = s.ns.Do(func() (err error) {
+		s.diag, err = openDiag()
+		return err
+	})
+	if err != nil {
+		return s, err
+	}
 	s.importer, err = OpenImporter(s.ns, ended)
 	return s, err
+}
+
+// openPins makes the directory of a namespace's pins. Pins of another namespace that had this name are removed: a link to
+// its interface would be taken for one to ours.
+func openPins(n *Namespace, dir string) (*undo, error) {
+	for {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+		u, err := openUndo(dir)
+		if err != nil {
+			return nil, err
+		}
+		if err := u.remember(undoNamespace, n.id()); err != nil {
+			u.Close()
+			return nil, err
+		}
+		changes, err := u.all()
+		if err != nil || changes[undoNamespace] == n.id() {
+			return u, err
+		}
+		u.Close()
+		if err := removePins(dir); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // namespacesOf lists the namespaces of all jobs, each once.
@@ -97,6 +128,9 @@ func (s *space) Close() error {
 	if s.importer != nil {
 		errs = append(errs, s.importer.Close())
 	}
+	if s.diag != nil {
+		errs = append(errs, s.diag.Close())
+	}
 	if s.guard != nil {
 		errs = append(errs, s.guard.Close())
 	}
@@ -120,7 +154,7 @@ type readiness struct {
 
 // look finds out about each job.
 func (s *space) look() (map[string]readiness, error) {
-	listeners, err := s.importer.Listeners()
+	listeners, err := s.diag.Dump(Listen)
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +196,15 @@ func (s *space) hostProblem() *Problem {
 	return problem
 }
 
+// states adds the state of every connection in the namespace.
+func (s *space) states(to map[wire.Tuple]SocketState) error {
+	sockets, err := s.diag.Dump(Established, SynRecv, FinWait1, FinWait2, TimeWait, CloseWait, LastAck, Closing)
+	for _, socket := range sockets {
+		to[socket.Tuple] = socket.State
+	}
+	return err
+}
+
 // offered says whether a job could take a client with this MSS and a first window of want.
 func (s *space) offered(j config.TargetJob, mss uint16, want uint32) *Problem {
 	least := uint16(MinMSS4)
@@ -171,7 +214,7 @@ func (s *space) offered(j config.TargetJob, mss uint16, want uint32) *Problem {
 	if mss < least {
 		return &Problem{transfer.ReasonMSS, fmt.Sprintf("the client's MSS is %d; the kernel takes none below %d", mss, least)}
 	}
-	listeners, err := s.importer.Listeners()
+	listeners, err := s.diag.Dump(Listen)
 	if err != nil {
 		return &Problem{transfer.ReasonHost, err.Error()}
 	}
