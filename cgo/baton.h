@@ -354,6 +354,8 @@ int baton_port_mem_open(struct baton_forwarder *f, uint16_t index, const uint8_t
 /* For another thread than the poll thread: give the port a frame (-ENOBUFS: full), take one that it sent (0: none). */
 int baton_port_mem_inject(struct baton_forwarder *f, uint16_t index, const uint8_t *frame, uint32_t len);
 uint32_t baton_port_mem_collect(struct baton_forwarder *f, uint16_t index, uint8_t *frame, uint32_t room);
+/* For the poll thread: buffers of the port that are held, staged, or lost. */
+uint32_t baton_port_mem_in_use(struct baton_forwarder *f, uint16_t index);
 
 /* ------------------------------------------------------------------------------------------------------ commands */
 

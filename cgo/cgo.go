@@ -224,6 +224,11 @@ func (f *Forwarder) Collect(i uint16, frame []byte) int {
 		C.uint32_t(len(frame))))
 }
 
+// BuffersInUse is how many buffers of in-memory port i are held, staged, or lost. For the caller of Poll.
+func (f *Forwarder) BuffersInUse(i uint16) int {
+	return int(C.baton_port_mem_in_use(f.c, C.uint16_t(i)))
+}
+
 // SetAddress sets port i's own address, before the first poll.
 func (f *Forwarder) SetAddress(i uint16, addr IP) {
 	C.baton_port_address(f.c, C.uint16_t(i), C.struct_baton_ip{hi: C.uint64_t(addr.Hi), lo: C.uint64_t(addr.Lo)})

@@ -19,6 +19,7 @@ struct mem {
 	uint8_t *memory; /* NULL: tight, each buffer is allocated for its frame */
 	uint8_t *stack[MEM_BUFFERS];
 	uint32_t free;
+	uint32_t in_use; /* poll thread only */
 };
 
 static int mem_buf(struct mem *m, struct baton_buf *buf, uint32_t len)
@@ -32,6 +33,7 @@ static int mem_buf(struct mem *m, struct baton_buf *buf, uint32_t len)
 		data = m->free ? m->stack[--m->free] : NULL;
 	if (!data)
 		return -ENOMEM;
+	m->in_use++;
 	*buf = (struct baton_buf){data, data, len, tight ? len : MEM_ROOM};
 	return 0;
 }
@@ -45,6 +47,7 @@ static void mem_free(struct baton_port *p, struct baton_buf *bufs, uint16_t n)
 {
 	struct mem *m = p->device;
 
+	m->in_use -= n;
 	for (uint16_t i = 0; i < n; i++) {
 		if (m->memory)
 			m->stack[m->free++] = bufs[i].handle;
@@ -160,6 +163,13 @@ int baton_port_mem_inject(struct baton_forwarder *f, uint16_t index, const uint8
 	memcpy(to, frame, len);
 	baton_ring_publish(&m->in);
 	return 0;
+}
+
+uint32_t baton_port_mem_in_use(struct baton_forwarder *f, uint16_t index)
+{
+	const struct mem *m = f->ports[index].device;
+
+	return m->in_use;
 }
 
 uint32_t baton_port_mem_collect(struct baton_forwarder *f, uint16_t index, uint8_t *frame, uint32_t room)

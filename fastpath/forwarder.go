@@ -68,7 +68,7 @@ type Forwarder struct {
 	dpdk     bool
 	started  bool
 
-	mu     sync.RWMutex // readers of counters and tables against Shutdown
+	mu     sync.RWMutex // readers of counters and tables against Close
 	closed bool
 }
 
@@ -186,7 +186,7 @@ func serviceLayouts(services []Service) []cgo.Service {
 	return out
 }
 
-// Start runs the poll loop on a thread of its own until Shutdown.
+// Start runs the poll loop on a thread of its own until Close.
 func (f *Forwarder) Start() error {
 	if f.closed {
 		return ErrClosed
@@ -201,9 +201,9 @@ func (f *Forwarder) Start() error {
 	return nil
 }
 
-// Shutdown stops the loop, closes the ports and frees everything, frames of Receive included. A second one does nothing.
+// Close stops the loop, closes the ports and frees everything, frames of Receive included. A second one does nothing.
 // No other method but the readers named at Forwarder may be running.
-func (f *Forwarder) Shutdown() error {
+func (f *Forwarder) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {

@@ -51,7 +51,7 @@ func newRig(t testing.TB, change ...func(*Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { f.Shutdown() })
+	t.Cleanup(func() { f.Close() })
 	r := &rig{Forwarder: f, t: t, now: epoch, free: make([]flow.Punt, 64)}
 	r.mac, _ = f.Port(0)
 	r.advance(0)
