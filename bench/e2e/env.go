@@ -39,8 +39,8 @@ type recorded struct {
 // service is what scenarios talk to.
 var service = netip.AddrPortFrom(lab.DVIPA, 80)
 
-// StartBaton starts the daemons where the shape did not. The command line and the environment fill in what c leaves open.
-func (e *Env) StartBaton(c lab.Cluster) (*lab.Baton, error) {
+// cluster fills in from the command line and the environment what c leaves open.
+func (e *Env) cluster(c lab.Cluster) lab.Cluster {
 	if len(c.Jobs) == 0 {
 		usual := lab.TwoSites()
 		c.Rules, c.Jobs = usual.Rules, usual.Jobs
@@ -51,7 +51,22 @@ func (e *Env) StartBaton(c lab.Cluster) (*lab.Baton, error) {
 	if c.Hugepages == "" {
 		c.Hugepages = hugepages()
 	}
-	return e.Lab.Baton(e.Ctx, e.bin, c)
+	return c
+}
+
+// StartBaton starts the daemons where the shape did not, and waits until all targets are ready.
+func (e *Env) StartBaton(c lab.Cluster) (*lab.Baton, error) {
+	return e.Lab.Baton(e.Ctx, e.bin, e.cluster(c))
+}
+
+// LaunchBaton is StartBaton for a cluster in which a target will not become ready.
+func (e *Env) LaunchBaton(c lab.Cluster) (*lab.Baton, error) {
+	return e.Lab.Launch(e.Ctx, e.bin, e.cluster(c))
+}
+
+// PrepareBaton only writes the files of a cluster.
+func (e *Env) PrepareBaton(c lab.Cluster) (*lab.Baton, error) {
+	return e.Lab.Prepare(e.bin, e.cluster(c))
 }
 
 // Curl fetches a path from the DVIPA with stock curl, and lets the judge compare what curl received.

@@ -73,7 +73,7 @@ func removeNetwork(prefix string) error {
 	}
 	errs := []error{killAll(mine)}
 	for _, name := range mine {
-		errs = append(errs, run("ip", "netns", "del", name))
+		errs = append(errs, ipNetns("del", name))
 	}
 	return errors.Join(errs...)
 }

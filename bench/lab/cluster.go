@@ -82,7 +82,7 @@ crt:
 {{- with .Linger}}
   linger: {{.}}{{end}}
 xcf: { listen: "{{.XCF}}", ca: {{path .Certs "ca.pem"}}, cert: {{path .Certs .Host.Name}}.pem, key: {{path .Certs .Host.Name}}.key }
-admin: { socket: {{.Host.Path "baton.sock"}} }
+admin: { socket: {{.Host.AdminSocket}} }
 log: { level: {{or .LogLevel "debug"}} }
 dvipas:
   - address: {{.DVIPA}}
@@ -128,7 +128,7 @@ xcf:
 guard:
   interfaces: [{{.Interface}}]
   bpffs: {{.Host.Path "bpf" "baton"}}
-admin: { socket: {{.Host.Path "baton.sock"}} }
+admin: { socket: {{.Host.AdminSocket}} }
 log: { level: {{or .LogLevel "debug"}} }
 jobs:
 {{- range .Serves}}
@@ -139,14 +139,19 @@ jobs:
 // Baton starts the daemons in directory bin (baton, baton-target) as a cluster, and waits until every target that has a
 // job is ready. Servers are started before.
 func (l *Lab) Baton(ctx context.Context, bin string, c Cluster) (*Baton, error) {
-	b := &Baton{lab: l, bin: bin, Admin: l.Router.Admin()}
-	if err := l.certificates(); err != nil {
+	b, err := l.Launch(ctx, bin, c)
+	if err != nil {
 		return nil, err
 	}
-	if err := b.configure(c); err != nil {
+	return b, b.Ready(ctx)
+}
+
+// Launch is Baton without waiting for targets: some may never become ready. Each daemon answers on its admin socket.
+func (l *Lab) Launch(ctx context.Context, bin string, c Cluster) (*Baton, error) {
+	b, err := l.Prepare(bin, c)
+	if err != nil {
 		return nil, err
 	}
-	var err error
 	if b.Router, err = b.StartRouter(ctx); err != nil {
 		return nil, err
 	}
@@ -157,11 +162,23 @@ func (l *Lab) Baton(ctx context.Context, bin string, c Cluster) (*Baton, error) 
 		}
 		b.Agents = append(b.Agents, p)
 	}
-	return b, b.Ready(ctx)
+	return b, nil
+}
+
+// Prepare writes certificates and configuration files, and starts nothing.
+func (l *Lab) Prepare(bin string, c Cluster) (*Baton, error) {
+	b := &Baton{lab: l, bin: bin, Admin: l.Router.Admin()}
+	if err := l.certificates(); err != nil {
+		return nil, err
+	}
+	return b, b.configure(c)
 }
 
 // Admin asks the host's daemon.
-func (h *Host) Admin() *admin.Client { return admin.NewClient(h.Path(adminSocket)) }
+func (h *Host) Admin() *admin.Client { return admin.NewClient(h.AdminSocket()) }
+
+// AdminSocket is the path of the socket of the host's daemon.
+func (h *Host) AdminSocket() string { return h.Path(adminSocket) }
 
 // Certificates is the directory with the cluster's CA and certificates.
 func (l *Lab) Certificates() string { return l.Path("certs") }
@@ -241,7 +258,7 @@ func (b *Baton) StartAgent(ctx context.Context, h *Host) (*Process, error) {
 }
 
 func (b *Baton) start(ctx context.Context, h *Host, program string) (*Process, error) {
-	path, err := filepath.Abs(filepath.Join(b.bin, program))
+	path, err := b.Program(program)
 	if err != nil {
 		return nil, err
 	}
@@ -254,6 +271,9 @@ func (b *Baton) start(ctx context.Context, h *Host, program string) (*Process, e
 		return err
 	})
 }
+
+// Program is the absolute path of one of Baton's programs.
+func (b *Baton) Program(name string) (string, error) { return filepath.Abs(filepath.Join(b.bin, name)) }
 
 // Ready waits until the routing host could give a connection to every target that has a job.
 func (b *Baton) Ready(ctx context.Context) error {

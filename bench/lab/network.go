@@ -77,7 +77,7 @@ func (l *Lab) plug(h *Host, bridge, name string, bare bool) error {
 // addNamespace makes a network namespace without IPv6 (its neighbour discovery would only be noise in captures), and
 // without the metrics of former connections that a kernel applies to new ones.
 func addNamespace(name string) error {
-	if err := run("ip", "netns", "add", name); err != nil {
+	if err := ipNetns("add", name); err != nil {
 		return err
 	}
 	return inNamespace(name, func() error {
@@ -98,11 +98,11 @@ func addNamespace(name string) error {
 // queues what it receives on the CPU that sent it, so a sender that changes its CPU would overtake itself; steering all
 // of it to CPU 0 (receive packet steering) keeps the order, and leaves the last CPU to the forwarder.
 func likeWire(namespace, name string) error {
-	if err := run("ip", "netns", "exec", namespace, "ethtool", "-K", name,
+	if err := ipNetns("exec", namespace, "ethtool", "-K", name,
 		"rx", "off", "tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off"); err != nil {
 		return err
 	}
-	return run("ip", "netns", "exec", namespace, "sh", "-c", "echo 1 >/sys/class/net/"+name+"/queues/rx-0/rps_cpus")
+	return ipNetns("exec", namespace, "sh", "-c", "echo 1 >/sys/class/net/"+name+"/queues/rx-0/rps_cpus")
 }
 
 // ip runs commands of ip(8), one a line, in a namespace.
@@ -112,7 +112,10 @@ func ip(namespace, commands string) error {
 	return output(cmd)
 }
 
-func run(name string, args ...string) error { return output(exec.Command(name, args...)) }
+// ipNetns runs "ip netns" with arguments.
+func ipNetns(args ...string) error {
+	return output(exec.Command("ip", append([]string{"netns"}, args...)...))
+}
 
 // output runs a command; what it printed becomes part of the error.
 func output(cmd *exec.Cmd) error {

@@ -175,6 +175,11 @@ func (r *RawHost) Conn(ctx context.Context, port uint16, to netip.AddrPort, offe
 	if err != nil {
 		return nil, err
 	}
+	return r.ConnVia(hop, port, to, offer), nil
+}
+
+// ConnVia is Conn by way of a host of one's own choice, whoever owns the address.
+func (r *RawHost) ConnVia(hop wire.MAC, port uint16, to netip.AddrPort, offer wire.Options) *RawConn {
 	c := &RawConn{
 		Tuple:  wire.Tuple{Client: netip.AddrPortFrom(r.Addr, port), Service: to},
 		SndNxt: seq.Value(rand.Uint32()), Window: 32768, Options: offer, TSVal: rand.Uint32(),
@@ -183,7 +188,7 @@ func (r *RawHost) Conn(ctx context.Context, port uint16, to netip.AddrPort, offe
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.conns[c.Tuple] = c
-	return c, nil
+	return c
 }
 
 // Connect makes a connection and does the handshake.
