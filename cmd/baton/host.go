@@ -115,7 +115,8 @@ func checkXCF(p plan, v hostView) admin.Finding {
 	}
 	name, there := v.addresses[a.Unmap()]
 	if !there {
-		f.Detail = fmt.Sprintf("no interface of the kernel has %s: set xcf.listen to an address outside of the NICs that DPDK owns", a)
+		f.Detail = fmt.Sprintf("no interface of the kernel has %s: "+
+			"set xcf.listen to an address outside of the NICs that DPDK owns", a)
 		return f
 	}
 	for _, device := range p.devices {

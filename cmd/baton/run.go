@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -84,19 +85,24 @@ func run(ctx context.Context, cfg *config.Router, log *slog.Logger) error {
 		return err
 	}
 	defer func() { _ = d.forwarder.Close() }()
+	return d.serve(ctx, socket)
+}
+
+// serve starts the forwarder and runs everything else beside it.
+func (d *daemon) serve(ctx context.Context, socket net.Listener) error {
 	if err := d.forwarder.Start(); err != nil {
 		_ = d.targets.Close()
 		return err
 	}
-	log.Info("routing host runs", "host", cfg.Host, "version", version(), "services", len(services(cfg)),
-		"xcf", d.targets.Addr(), "admin", cfg.Admin.Socket)
-	err = together(ctx,
+	d.log.Info("routing host runs", "host", d.cfg.Host, "version", version(), "services", len(services(d.cfg)),
+		"xcf", d.targets.Addr(), "admin", socket.Addr())
+	err := together(ctx,
 		d.router.Run,
 		d.targets.Serve,
 		func(ctx context.Context) error { return admin.Serve(ctx, socket, d.source()) },
-		func(ctx context.Context) error { return metrics.Serve(ctx, cfg.Metrics.Listen, d.metrics.Registry()) },
+		func(ctx context.Context) error { return metrics.Serve(ctx, d.cfg.Metrics.Listen, d.metrics.Registry()) },
 	)
-	log.Info("routing host ends", "err", err)
+	d.log.Info("routing host ends", "err", err)
 	return err
 }
 

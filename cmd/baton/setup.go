@@ -70,7 +70,8 @@ func checkCertificate(cfg *config.Router) admin.Finding {
 	if _, err := xcfFiles(cfg).Check(xcf.RoleRouter, cfg.Host); err != nil {
 		return admin.Finding{Check: "certificate", Detail: err.Error()}
 	}
-	return admin.Finding{Check: "certificate", OK: true, Detail: fmt.Sprintf("%s is the router %s", cfg.XCF.Cert, cfg.Host)}
+	detail := fmt.Sprintf("%s is the router %s", cfg.XCF.Cert, cfg.Host)
+	return admin.Finding{Check: "certificate", OK: true, Detail: detail}
 }
 
 func newLog(c config.Log) *slog.Logger {
@@ -83,8 +84,8 @@ func newLog(c config.Log) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, options))
 }
 
-// fastpathConfig is the forwarder's. Its key is new at each start: connections whose handshake a former process answered
-// and whose request it did not see begin anew.
+// fastpathConfig is the forwarder's. Its key is new at each start: connections whose handshake a former process
+// answered and whose request it did not see begin anew.
 func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 	hugepages, err := fastpath.ParseHugepages(cfg.Data.Hugepages)
 	if err != nil {

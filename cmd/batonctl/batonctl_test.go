@@ -99,7 +99,8 @@ func TestTablesAndJSONOfEveryCommand(t *testing.T) {
 }
 
 func TestDoctorFailsWhenAFindingIsBad(t *testing.T) {
-	socket := daemon(t, admin.Source{Doctor: fixed([]admin.Finding{{Check: "dvipa", Detail: "ip addr del 10.77.0.10/32 dev lo"}})})
+	bad := []admin.Finding{{Check: "dvipa", Detail: "ip addr del 10.77.0.10/32 dev lo"}}
+	socket := daemon(t, admin.Source{Doctor: fixed(bad)})
 	out, err := run(t, "doctor", "--socket", socket)
 	if !errors.Is(err, errUnhealthy) || !strings.Contains(out, "FAIL  dvipa  ip addr del") {
 		t.Errorf("output %q, error %v; want the finding and errUnhealthy", out, err)
@@ -130,7 +131,7 @@ func TestCertsThatAreIssuedCheckOut(t *testing.T) {
 	if err != nil || !strings.Contains(out, `t1.pem"`) {
 		t.Fatalf("output %q, error %v", out, err)
 	}
-	files := xcf.Files{CA: filepath.Join(dir, "ca.pem"), Cert: filepath.Join(dir, "t1.pem"), Key: filepath.Join(dir, "t1.key")}
+	files := xcf.Files{CA: dir + "/ca.pem", Cert: dir + "/t1.pem", Key: dir + "/t1.key"}
 	if _, err := files.Check(xcf.RoleTarget, "t1"); err != nil {
 		t.Errorf("issued certificate: %v", err)
 	}

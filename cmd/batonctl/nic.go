@@ -25,7 +25,7 @@ type nic struct {
 type bus struct{ dir, classFile, class string }
 
 var buses = []bus{
-	{"/sys/bus/pci/devices", "class", "0x02"},                                        // PCI base class 02: network controllers
+	{"/sys/bus/pci/devices", "class", "0x02"},                                        // base class 02: network
 	{"/sys/bus/vmbus/devices", "class_id", "{f8615163-df3e-46c5-913f-f2d2f965ed0e}"}, // Hyper-V synthetic network
 }
 

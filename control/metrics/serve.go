@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Serve answers GET /metrics on listen until ctx ends. An empty listen means no metrics: it returns at once. The address
-// is bound before the first scrape can come, and an error of that is returned.
+// Serve answers GET /metrics on listen until ctx ends. An empty listen means no metrics: it returns at once. The
+// address is bound before the first scrape can come, and an error of that is returned.
 func Serve(ctx context.Context, listen string, reg *prometheus.Registry) error {
 	if listen == "" {
 		return nil

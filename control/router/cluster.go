@@ -6,8 +6,8 @@ import (
 	"baton/control/transfer"
 )
 
-// Cluster sends to target hosts (over package xcf). What comes from them enters by Router.HostUp, HostJobs, HostSays and
-// HostDown.
+// Cluster sends to target hosts (over package xcf). What comes from them enters by Router.HostUp, HostJobs, HostSays
+// and HostDown.
 type Cluster interface {
 	// Send hands a message to the stream of a host, after all messages before. It does not block; an error means that
 	// the message is surely not delivered. That it is, only an answer tells.

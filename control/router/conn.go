@@ -114,8 +114,8 @@ func (r *Router) act(c *conn, a tcp.Actions) {
 	}
 }
 
-// advance lets the routing application see what has arrived. In the other stages nobody reads: while handing, the frozen
-// endpoint keeps the bytes for the record.
+// advance lets the routing application see what has arrived. In the other stages nobody reads: while handing, the
+// frozen endpoint keeps the bytes for the record.
 func (r *Router) advance(c *conn) {
 	if c.stage == reading {
 		r.inspect(c)
@@ -152,8 +152,8 @@ func (r *Router) refuse(c *conn, cause inspect.Cause, reply []byte) {
 	r.close(c)
 }
 
-// close sends our FIN after what was written. The endpoint then drops what the client still sends until that closes too,
-// because a RST could overtake the answer (RFC 9112 §9.6).
+// close sends our FIN after what was written. The endpoint then drops what the client still sends until that closes
+// too, because a RST could overtake the answer (RFC 9112 §9.6).
 func (r *Router) close(c *conn) {
 	if c.stage != over {
 		c.stage = closing

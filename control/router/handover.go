@@ -142,8 +142,8 @@ func (r *Router) unavailable(c *conn) {
 	r.refuse(c, inspect.Unavailable, c.session.Refusal(inspect.Unavailable))
 }
 
-// frozen makes the record: all that was punted before the freeze has arrived by now. What arrived since the decision may
-// have changed it.
+// frozen makes the record: all that was punted before the freeze has arrived by now. What arrived since the decision
+// may have changed it.
 func (r *Router) frozen(c *conn) {
 	if c == nil || c.stage != handing || !c.handover.frozen.IsZero() {
 		return // it was thawed or ended meanwhile

@@ -198,8 +198,9 @@ func (r *Router) idle(now time.Time) time.Duration {
 	return d
 }
 
-// HostUp tells that a target host is connected. Like the other Host methods it may be called from any goroutine, and waits
-// while the router is busy; calls for one host must come in order. Hosts that are not configured are counted and ignored.
+// HostUp tells that a target host is connected. Like the other Host methods it may be called from any goroutine, and
+// waits while the router is busy; calls for one host must come in order. Hosts that are not configured are counted and
+// ignored.
 func (r *Router) HostUp(host string) { r.post(event{kind: hostUp, host: host}) }
 
 // HostJobs replaces a target host's part of the destination port table. The slice is the router's from then on.
@@ -278,11 +279,12 @@ func (r *Router) happened(e event) {
 	case hostDown:
 		t.connected, t.rows = false, nil
 		r.peer(t, false)
+	case call: // above
 	}
 }
 
-// command gives the data plane a command, or keeps it, in order, until the ring has room again. Frames are not commands:
-// they may be lost.
+// command gives the data plane a command, or keeps it, in order, until the ring has room again. Frames are not
+// commands: they may be lost.
 func (r *Router) command(c func() error) {
 	if len(r.commands) == 0 && c() == nil {
 		return

@@ -49,12 +49,12 @@ func (w *world) wantStatus(c *client, status string) {
 	w.wantEmpty()
 }
 
-// record is what the last commit to a host carried.
-func (w *world) record(host string) transfer.Record {
+// record is what the last commit to t1 carried.
+func (w *world) record() transfer.Record {
 	w.t.Helper()
-	m, ok := last[transfer.Commit](w.cluster, host)
+	m, ok := last[transfer.Commit](w.cluster, "t1")
 	if !ok {
-		w.t.Fatalf("no commit to %s", host)
+		w.t.Fatal("no commit to t1")
 	}
 	rec, err := transfer.Decode(m.Record)
 	if err != nil {
@@ -66,12 +66,12 @@ func (w *world) record(host string) transfer.Record {
 func TestRequestIsRoutedWithoutASegmentToTheClient(t *testing.T) {
 	w := newWorld(t)
 	w.cluster.reply["t1"] = willing
-	c := w.ask(4000, "a.example")
+	c := w.ask("a.example")
 	w.wantGiven(c, "t1")
 	if c.frames != 0 {
 		t.Errorf("%d segments to the client, want none: the target speaks first", c.frames)
 	}
-	rec := w.record("t1")
+	rec := w.record()
 	if rec.Epoch != 7 || rec.Job != "web-a" || rec.Inc != c.inc || rec.RcvNxt != c.next || rec.RcvAcked != c.acked {
 		t.Errorf("record %+v does not describe the connection", rec)
 	}
@@ -82,7 +82,7 @@ func TestRequestIsRoutedWithoutASegmentToTheClient(t *testing.T) {
 
 func TestOfferDescribesTheConnection(t *testing.T) {
 	w := newWorld(t)
-	c := w.ask(4000, "b.example")
+	c := w.ask("b.example")
 	o, ok := last[transfer.Offer](w.cluster, "t2")
 	if !ok || o.Inc != c.inc || o.Epoch != 7 || o.Job != "web-b" || o.Window != window || o.MSS != 1460 || o.Bytes != 35 {
 		t.Errorf("offer %+v (sent %t)", o, ok)
@@ -105,7 +105,7 @@ func TestSplitRequestIsAcknowledgedUntilItDecides(t *testing.T) {
 	if c.acked != before {
 		t.Error("the octet that decided was acknowledged by the router")
 	}
-	if rec := w.record("t1"); rec.RcvAcked != before || rec.RcvNxt != c.next {
+	if rec := w.record(); rec.RcvAcked != before || rec.RcvNxt != c.next {
 		t.Errorf("record: acked %d, next %d; want %d, %d", rec.RcvAcked, rec.RcvNxt, before, c.next)
 	}
 }
@@ -168,7 +168,7 @@ func TestFINWithTheRequestTravelsInTheRecord(t *testing.T) {
 	c := w.connect(4000)
 	c.segment(wire.ACK|wire.FIN|wire.PSH, "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
 	w.wantGiven(c, "t1")
-	if rec := w.record("t1"); !rec.FIN || rec.RcvNxt != c.next {
+	if rec := w.record(); !rec.FIN || rec.RcvNxt != c.next {
 		t.Errorf("FIN %t, RcvNxt %d; want true, %d", rec.FIN, rec.RcvNxt, c.next)
 	}
 }
@@ -198,7 +198,7 @@ func TestUnfitTargetsAreNoCandidates(t *testing.T) {
 			w.cluster.reply["t2"] = willing
 			test.spoil(w)
 			w.run()
-			c := w.ask(4000, "b.example")
+			c := w.ask("b.example")
 			if a := w.router.history.recent()[0]; a.Outcome != "no_candidate" || !strings.Contains(a.Reason, test.why) {
 				t.Errorf("attempt %s: %q, want no_candidate: %q", a.Outcome, a.Reason, test.why)
 			}
@@ -211,7 +211,7 @@ func TestRejectedOfferGoesToTheNextTarget(t *testing.T) {
 	w := newWorld(t)
 	w.cluster.reply["t1"] = unwilling
 	w.cluster.reply["t2"] = willing
-	c := w.ask(4000, "a.example")
+	c := w.ask("a.example")
 	w.wantGiven(c, "t2")
 	if want := []string{"rejected t1", "switched t2"}; !slices.Equal(w.seen.ended, want) {
 		t.Errorf("outcomes %v, want %v", w.seen.ended, want)
@@ -225,14 +225,14 @@ func TestAllTargetsRejectGives503(t *testing.T) {
 	w := newWorld(t)
 	w.cluster.reply["t1"] = unwilling
 	w.cluster.reply["t2"] = unwilling
-	c := w.ask(4000, "a.example")
+	c := w.ask("a.example")
 	w.wantStatus(c, "503")
 }
 
 func TestUnansweredOfferIsReleasedAndGoesOn(t *testing.T) {
 	w := newWorld(t)
 	w.cluster.reply["t2"] = willing
-	c := w.ask(4000, "a.example") // t1 is silent
+	c := w.ask("a.example") // t1 is silent
 	w.advance(199 * time.Millisecond)
 	if c.owner != 0 {
 		t.Fatal("given before the offer timed out")
@@ -269,11 +269,11 @@ func TestLostConfirmIsQueried(t *testing.T) {
 				case transfer.Offer:
 					return willing(m)
 				case transfer.Query:
-					return transfer.QueryReply{Transfer: m.Transfer, Inc: m.Inc, State: test.state, RcvNxt: w.record("t1").RcvNxt}
+					return transfer.QueryReply{Transfer: m.Transfer, Inc: m.Inc, State: test.state, RcvNxt: w.record().RcvNxt}
 				}
 				return nil // the commit's answer is lost
 			}
-			c := w.ask(4000, "a.example")
+			c := w.ask("a.example")
 			w.advance(999 * time.Millisecond)
 			if c.owner != 0 || c.frames != 0 {
 				t.Fatalf("owner %d, %d segments while nobody knows who owns it", c.owner, c.frames)
@@ -287,7 +287,7 @@ func TestLostConfirmIsQueried(t *testing.T) {
 func TestTargetLostWhileOffering(t *testing.T) {
 	w := newWorld(t)
 	w.cluster.reply["t2"] = willing
-	c := w.ask(4000, "a.example")
+	c := w.ask("a.example")
 	w.router.HostDown("t1")
 	w.run()
 	w.wantGiven(c, "t2")
@@ -300,7 +300,7 @@ func TestTargetWhoseStreamTakesNoOfferIsSkipped(t *testing.T) {
 	w := newWorld(t)
 	w.cluster.down = map[string]bool{"t1": true}
 	w.cluster.reply["t2"] = willing
-	w.wantGiven(w.ask(4000, "a.example"), "t2")
+	w.wantGiven(w.ask("a.example"), "t2")
 }
 
 func TestTargetLostAfterTheCommitIsAskedWhenItIsBack(t *testing.T) {
@@ -311,7 +311,7 @@ func TestTargetLostAfterTheCommitIsAskedWhenItIsBack(t *testing.T) {
 		}
 		return nil
 	}
-	c := w.ask(4000, "a.example")
+	c := w.ask("a.example")
 	w.router.HostDown("t1")
 	w.advance(2 * time.Second)
 	if c.owner != 0 || c.frames != 0 || c.closed {
@@ -336,7 +336,7 @@ func TestNobodyToAskEndsInSilence(t *testing.T) {
 		}
 		return nil
 	}
-	c := w.ask(4000, "a.example")
+	c := w.ask("a.example")
 	w.advance(time.Minute)
 	if c.frames != 0 || !c.closed || c.owner != 0 {
 		t.Errorf("%d segments, closed %t, owner %d; want silence and a forgotten flow", c.frames, c.closed, c.owner)
@@ -353,6 +353,7 @@ func TestClientResetsInEachPhase(t *testing.T) {
 			return nil
 		}
 	}
+	const request = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 	tests := []struct {
 		name     string
 		slow     bool // the lcore has not frozen the flow
@@ -362,8 +363,8 @@ func TestClientResetsInEachPhase(t *testing.T) {
 		held     int
 	}{
 		{name: "reading", ask: "GET / HT"},
-		{name: "offering, not frozen", slow: true, ask: "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", released: true},
-		{name: "accepted, not frozen", slow: true, accepted: true, ask: "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", released: true},
+		{name: "offering, not frozen", slow: true, ask: request, released: true},
+		{name: "accepted, not frozen", slow: true, accepted: true, ask: request, released: true},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -401,10 +402,10 @@ func TestResetAfterTheFreezeGoesToTheTarget(t *testing.T) {
 		}
 		return nil
 	}
-	c := w.ask(4000, "a.example")
+	c := w.ask("a.example")
 	c.segment(wire.RST, "")
 	commit, _ := last[transfer.Commit](w.cluster, "t1")
-	w.router.HostSays("t1", transfer.Confirm{Transfer: commit.Transfer, Imported: true, RcvNxt: w.record("t1").RcvNxt})
+	w.router.HostSays("t1", transfer.Confirm{Transfer: commit.Transfer, Imported: true, RcvNxt: w.record().RcvNxt})
 	w.run()
 	w.wantGiven(c, "t1")
 	if c.flushed != 1 || w.router.history.recent()[0].Held != 1 {
@@ -426,7 +427,7 @@ func TestDataThatArrivesBeforeTheFreezeIsInTheRecord(t *testing.T) {
 	w.plane.report()
 	w.run()
 	w.wantGiven(c, "t1")
-	if rec := w.record("t1"); !bytes.HasSuffix(rec.Data, []byte("\r\n\r\nhello")) || c.flushed != 1 {
+	if rec := w.record(); !bytes.HasSuffix(rec.Data, []byte("\r\n\r\nhello")) || c.flushed != 1 {
 		t.Errorf("record ends in %q, %d frames flushed; want hello in the record and world flushed", rec.Data, c.flushed)
 	}
 	if c.frames != 0 {
@@ -438,7 +439,7 @@ func TestSecondRequestForAnotherJobBeforeTheFreezeGets400(t *testing.T) {
 	w := newWorld(t)
 	w.plane.slow = true
 	w.cluster.reply["t1"] = willing
-	c := w.ask(4000, "a.example")
+	c := w.ask("a.example")
 	w.plane.flows[c.flow].frozen = false
 	c.send("GET / HTTP/1.1\r\nHost: b.example\r\n\r\n")
 	w.plane.slow = false
@@ -455,7 +456,7 @@ func TestSecondRequestForAnotherJobBeforeTheFreezeGets400(t *testing.T) {
 
 func TestNewIncarnationDuringATransfer(t *testing.T) {
 	w := newWorld(t)
-	old := w.ask(4000, "a.example") // t1 is silent
+	old := w.ask("a.example") // t1 is silent
 	w.plane.punts = append(w.plane.punts, flow.Punt{Kind: flow.Gone, Flow: old.flow})
 	delete(w.plane.flows, old.flow)
 	w.run()
@@ -468,7 +469,7 @@ func TestNewIncarnationDuringATransfer(t *testing.T) {
 	c.acked, c.edge = c.next, c.next.Add(window)
 	c.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
 	w.wantGiven(c, "t1")
-	if rec := w.record("t1"); rec.Inc != c.inc {
+	if rec := w.record(); rec.Inc != c.inc {
 		t.Errorf("record of %v, want the new incarnation", rec.Inc)
 	}
 }
@@ -476,7 +477,7 @@ func TestNewIncarnationDuringATransfer(t *testing.T) {
 func TestEndReportRemovesItsIncarnation(t *testing.T) {
 	w := newWorld(t)
 	w.cluster.reply["t1"] = willing
-	c := w.ask(4000, "a.example")
+	c := w.ask("a.example")
 	older := c.inc
 	older.IRS--
 	w.router.HostSays("t1", transfer.EndReport{Inc: older})
@@ -491,7 +492,7 @@ func TestEndReportDuringTheSwitchIsCarriedOutAfterIt(t *testing.T) {
 	w := newWorld(t)
 	w.cluster.reply["t1"] = willing
 	w.plane.slow = true
-	c := w.ask(4000, "a.example")
+	c := w.ask("a.example")
 	w.plane.report() // frozen; the switch is reported later
 	w.run()
 	w.router.HostSays("t1", transfer.EndReport{Inc: c.inc})
@@ -519,7 +520,7 @@ func TestEndHintOnlyAsks(t *testing.T) {
 				}
 				return willing(m)
 			}
-			c := w.ask(4000, "a.example")
+			c := w.ask("a.example")
 			hint := flow.Punt{Kind: flow.End, Owner: c.owner, Inc: wire.Incarnation{Tuple: c.inc.Tuple}}
 			w.plane.punts = append(w.plane.punts, hint)
 			w.run()
@@ -563,7 +564,7 @@ func TestFullRingDelaysCommandsInOrder(t *testing.T) {
 	w := newWorld(t)
 	w.cluster.reply["t1"] = willing
 	w.plane.busy = 5
-	c := w.ask(4000, "a.example")
+	c := w.ask("a.example")
 	w.advance(10 * time.Millisecond)
 	for range 10 {
 		w.run()
@@ -597,14 +598,15 @@ func TestSegmentOfAFlowThatTheRouterNeverSawClosesIt(t *testing.T) {
 	c.flow = 99
 	c.send("GET")
 	if !c.closed || w.router.count.UnknownFlows != 1 {
-		t.Errorf("closed %t, counted %d; want the client's retransmission to begin anew", c.closed, w.router.count.UnknownFlows)
+		t.Errorf("closed %t, counted %d; want the client's retransmission to begin anew",
+			c.closed, w.router.count.UnknownFlows)
 	}
 }
 
 func TestPhasesOfATransfer(t *testing.T) {
 	w := newWorld(t)
 	w.plane.slow = true
-	c := w.ask(4000, "a.example")
+	c := w.ask("a.example")
 	offer, _ := last[transfer.Offer](w.cluster, "t1")
 	w.now = w.now.Add(10 * time.Microsecond)
 	w.plane.report()
@@ -619,7 +621,8 @@ func TestPhasesOfATransfer(t *testing.T) {
 	w.plane.report()
 	w.run()
 	a := w.router.history.recent()[0]
-	want := [phases]time.Duration{10 * time.Microsecond, 60 * time.Microsecond, 200 * time.Microsecond, 5 * time.Microsecond}
+	us := time.Microsecond
+	want := [phases]time.Duration{Frozen: 10 * us, Accepted: 60 * us, Confirmed: 200 * us, Switched: 5 * us}
 	if a.Phases != want || a.Total != 265*time.Microsecond || a.Outcome != "switched" || a.Target != "t1" {
 		t.Errorf("attempt %+v, want phases %v", a, want)
 	}
@@ -633,7 +636,7 @@ func TestPhasesOfATransfer(t *testing.T) {
 func TestStatusSaysWhyATargetIsUnfit(t *testing.T) {
 	w := newWorld(t)
 	w.cluster.reply["t1"] = willing
-	w.ask(4000, "a.example")
+	w.ask("a.example")
 	w.router.HostDown("t2")
 	w.run()
 	rows := w.router.status()

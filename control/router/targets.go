@@ -27,8 +27,8 @@ type rowKey struct {
 	service netip.AddrPort
 }
 
-// unfit says why no connection of this job can be given to the target now; "" is that it can. The order is that in which
-// an operator would look.
+// unfit says why no connection of this job can be given to the target now; "" is that it can. The order is that in
+// which an operator would look.
 func (t *target) unfit(job string, s *Service) string {
 	if why := t.unreachable(); why != "" {
 		return why

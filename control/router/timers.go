@@ -47,8 +47,8 @@ func (ts *timers) next() time.Time {
 	return ts.heap[0].at
 }
 
-// run fires the timers that are due by now, at most as many as were set when it began, so it always ends even if each of
-// them sets itself again for now. It returns how many it fired.
+// run fires the timers that are due by now, at most as many as were set when it began, so it always ends even if each
+// of them sets itself again for now. It returns how many it fired.
 func (ts *timers) run(now time.Time) int {
 	fired := 0
 	for limit := len(ts.heap); fired < limit && len(ts.heap) > 0 && !ts.heap[0].at.After(now); fired++ {

@@ -131,7 +131,7 @@ func (o *observed) TransferEnded(outcome, target string) {
 	o.ended = append(o.ended, outcome+" "+target)
 }
 func (o *observed) Refused(cause string) { o.refused = append(o.refused, cause) }
-func (o *observed) PhaseTook(phase string, d time.Duration) {
+func (o *observed) PhaseTook(phase string, _ time.Duration) {
 	if o.phases == nil {
 		o.phases = map[string]int{}
 	}
@@ -319,8 +319,8 @@ func (w *world) connect(port uint16) *client {
 }
 
 // ask connects a client and sends a whole request to a host.
-func (w *world) ask(port uint16, host string) *client {
-	c := w.connect(port)
+func (w *world) ask(host string) *client {
+	c := w.connect(4000)
 	c.send("GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n")
 	return c
 }
