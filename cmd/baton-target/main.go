@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -48,7 +50,7 @@ func newCommand() *cobra.Command {
 	}
 	root.AddCommand(
 		withConfig("run", "Run the agent", runAgent),
-		withConfig("doctor", "Check that this host can be the target host of a configuration", examine),
+		doctorCommand(),
 		withConfig("cleanup", "Remove what agents left: programs, maps, addresses, settings", cleanup),
 		checkCommand(),
 	)
@@ -90,26 +92,50 @@ func checkCommand() *cobra.Command {
 	}
 }
 
-func examine(cmd *cobra.Command, c *config.Target) error {
-	return report(cmd.OutOrStdout(), target.Findings(target.Examine(c)))
+func doctorCommand() *cobra.Command {
+	var asJSON bool
+	cmd := withConfig("doctor", "Check that this host can be the target host of a configuration",
+		func(cmd *cobra.Command, c *config.Target) error {
+			return report(cmd.OutOrStdout(), target.Findings(target.Examine(c)), asJSON)
+		})
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON instead of lines")
+	return cmd
 }
 
-func report(w io.Writer, findings []admin.Finding) (err error) {
+// report prints findings; errUnhealthy if one of them is not OK.
+func report(w io.Writer, findings []admin.Finding, asJSON bool) error {
+	var err error
+	if slices.ContainsFunc(findings, func(f admin.Finding) bool { return !f.OK }) {
+		err = errUnhealthy
+	}
+	if asJSON {
+		return errors.Join(json.NewEncoder(w).Encode(findings), err)
+	}
 	for _, f := range findings {
 		word := "ok  "
 		if !f.OK {
-			word, err = "FAIL", errUnhealthy
+			word = "FAIL"
 		}
 		fmt.Fprintf(w, "%s %s: %s\n", word, f.Check, f.Detail)
 	}
 	return err
 }
 
-func cleanup(_ *cobra.Command, c *config.Target) error { return target.Cleanup(c.Guard.BPFFS) }
+// cleanup holds the admin socket meanwhile: with a running agent, or one that starts, it would take the host apart.
+func cleanup(_ *cobra.Command, c *config.Target) error {
+	socket, err := admin.Listen(c.Admin.Socket)
+	if err != nil {
+		return fmt.Errorf("stop the agent first: %w", err)
+	}
+	return errors.Join(target.Cleanup(c.Guard.BPFFS), socket.Close())
+}
 
 // runAgent runs the agent until a signal. Guards and connections outlive it.
 func runAgent(cmd *cobra.Command, c *config.Target) error {
 	log := newLog(c.Log)
+	for _, w := range c.Warnings() {
+		log.Warn("configuration", "warning", w)
+	}
 	socket, err := admin.Listen(c.Admin.Socket) // first: a second agent ends here, before it touches the host
 	if err != nil {
 		return err

@@ -83,7 +83,8 @@ func (r *Record) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encode: %w", err)
 	}
 	client, service := r.Inc.Client.Addr(), r.Inc.Service.Addr()
-	size := fixedLen + client.BitLen()/8 + service.BitLen()/8 + len(r.Job) + len(r.Data) + len(r.SendData) + len(r.AppState)
+	addresses := (client.BitLen() + service.BitLen()) / 8
+	size := fixedLen + addresses + len(r.Job) + len(r.Data) + len(r.SendData) + len(r.AppState)
 	b := make([]byte, fixedLen, size)
 	r.encodeFixed(b)
 	b = append(b, client.AsSlice()...)

@@ -14,7 +14,9 @@ import (
 func ap(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 var (
-	incA = wire.Incarnation{Tuple: wire.Tuple{Client: ap("10.77.0.100:40000"), Service: ap("10.77.0.10:80")}, IRS: 1000, ISS: 5000}
+	incA = wire.Incarnation{
+		Tuple: wire.Tuple{Client: ap("10.77.0.100:40000"), Service: ap("10.77.0.10:80")}, IRS: 1000, ISS: 5000,
+	}
 	incB = wire.Incarnation{Tuple: incA.Tuple, IRS: 700_000, ISS: 900_000} // a later life of the same tuple
 )
 
@@ -22,8 +24,9 @@ var (
 func fullRecord() Record {
 	return Record{
 		Epoch: 0x0102030405060708, Inc: incA, Job: "web-a", Hops: 2,
-		Handshake: wire.Handshake{MSS: 1460, OwnMSS: 1400, SndScale: 7, RcvScale: 8, Scaling: true, SACK: true, Timestamps: true},
-		ReadFrom:  1001, RcvNxt: 1006, RcvAcked: 1001, RcvEdge: 1001 + 32768, FIN: true, Data: []byte("GET "),
+		Handshake: wire.Handshake{MSS: 1460, OwnMSS: 1400, SndScale: 7, RcvScale: 8,
+			Scaling: true, SACK: true, Timestamps: true},
+		ReadFrom: 1001, RcvNxt: 1006, RcvAcked: 1001, RcvEdge: 1001 + 32768, FIN: true, Data: []byte("GET "),
 		SndUna: 5001, SndNxt: 5004, SndWnd: 64256, SndWL1: 1001, SndWL2: 5002, SendData: []byte("abc"),
 		TSOffset: 11, TSLast: 12, TSRecent: 13, AppState: []byte{1, 2, 3, 4, 5, 6},
 	}
@@ -52,7 +55,8 @@ func mustEncode(t testing.TB, r Record) []byte {
 func TestDecodeReversesEncode(t *testing.T) {
 	wrapped := fullRecord()
 	wrapped.ReadFrom, wrapped.RcvNxt, wrapped.RcvAcked, wrapped.RcvEdge = 0xfffffffe, 3, 2, 0x8000
-	for name, r := range map[string]Record{"full": fullRecord(), "v6": v6Record(), "bare": bareRecord(), "wrapped": wrapped} {
+	records := map[string]Record{"full": fullRecord(), "v6": v6Record(), "bare": bareRecord(), "wrapped": wrapped}
+	for name, r := range records {
 		got, err := Decode(mustEncode(t, r))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -64,9 +68,9 @@ func TestDecodeReversesEncode(t *testing.T) {
 
 // TestFormatStaysAsItIs: hosts of different age read each other's version 1.
 func TestFormatStaysAsItIs(t *testing.T) {
-	const want = "0001" + "0f" + "02" + "0102030405060708" + "000003e8" + "00001388" + "9c40" + "0050" + "05b4" + "0578" + "07" + "08" +
-		"05" + "00" + "000003e9" + "000003ee" + "000003e9" + "000083e9" + "00001389" + "0000138c" + "0000fb00" + "000003e9" + "0000138a" +
-		"0000000b" + "0000000c" + "0000000d" + "00000004" + "00000003" + "00000006" +
+	const want = "0001" + "0f" + "02" + "0102030405060708" + "000003e8" + "00001388" + "9c40" + "0050" + "05b4" + "0578" +
+		"07" + "08" + "05" + "00" + "000003e9" + "000003ee" + "000003e9" + "000083e9" + "00001389" + "0000138c" + "0000fb00" + "000003e9" +
+		"0000138a" + "0000000b" + "0000000c" + "0000000d" + "00000004" + "00000003" + "00000006" +
 		"0a4d0064" + "0a4d000a" + "7765622d61" + "47455420" + "616263" + "010203040506"
 	if got := hex.EncodeToString(mustEncode(t, fullRecord())); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -220,7 +224,8 @@ func FuzzEncode(f *testing.F) {
 	f.Add(uint64(1), "web-a", []byte("GET / HTTP/1.1\r\n"), []byte{}, []byte("state"), uint32(1000), uint8(7), true)
 	f.Fuzz(func(t *testing.T, epoch uint64, job string, data, send, state []byte, start uint32, scale uint8, fin bool) {
 		r := fullRecord()
-		r.Epoch, r.Job, r.Data, r.SendData, r.AppState, r.FIN = epoch, job, nilIfEmpty(data), nilIfEmpty(send), nilIfEmpty(state), fin
+		r.Epoch, r.Job, r.FIN = epoch, job, fin
+		r.Data, r.SendData, r.AppState = nilIfEmpty(data), nilIfEmpty(send), nilIfEmpty(state)
 		r.Handshake.SndScale = scale
 		r.ReadFrom = r.ReadFrom.Add(int(start))
 		end := r.ReadFrom.Add(len(data))

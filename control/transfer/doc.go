@@ -1,10 +1,10 @@
-// Package transfer is the hand-over of one live connection from a routing host to a target host: the record that carries
-// the connection, and the two machines that see to it that it has one owner at any time.
+// Package transfer is the hand-over of one live connection from a routing host to a target host: the record that
+// carries the connection, and the two machines that see to it that it has one owner at any time.
 //
-// Its central types are Record, Giver and Taker. A Giver (routing host) lives for one transfer: it offers a connection to
-// some target hosts, one after the other, until one takes it. A Taker (target host) lives as long as its host's agent and
-// knows all transfers and flows there. Both are pure: Step takes an event and the time and returns what to do,
-// Deadline says when to call again with Timeout. They do no I/O, have no clock and no lock; the caller serialises.
+// Its central types are Record, Giver and Taker. A Giver (routing host) lives for one transfer: it offers a connection
+// to some target hosts, one after the other, until one takes it. A Taker (target host) lives as long as its host's
+// agent and knows all transfers and flows there. Both are pure: Step takes an event and the time and returns what to
+// do, Deadline says when to call again with Timeout. They do no I/O, have no clock and no lock; the caller serialises.
 //
 // # Theory of operation
 //
@@ -16,10 +16,10 @@
 // is better lost than owned twice.
 //
 // Nothing is assumed of the clocks of the two hosts, and nothing of the network but that a message arrives unchanged or
-// not at all, and not later than Limits.Remember after it was sent (streams end long before). A restarted Taker is given
-// the flows that it owns, and those that ended and that it was not told to Forget; what it had promised about others is
-// safe, because the commits in question died with its streams. The model check in the tests (TestModel) goes through all reachable states of a Giver, two Takers and
-// a network that loses, repeats and reorders, with restarts.
+// not at all, and not later than Limits.Remember after it was sent (streams end long before). A restarted Taker is
+// given the flows that it owns, and those that ended and that it was not told to Forget; what it had promised about
+// others is safe, because the commits in question died with its streams. The model check in the tests (TestModel) goes
+// through all reachable states of a Giver, two Takers and a network that loses, repeats and reorders, with restarts.
 //
 // # Giver
 //
@@ -59,8 +59,8 @@
 //	           Timeout after GiveUp         Aborted    Abort
 //	Switched, Refused, Aborted              final
 //
-// All other pairs change nothing. A message of an older attempt changes nothing either; an accepted OfferReply among them
-// is answered with Release. Events about another host than the current candidate are not for this attempt.
+// All other pairs change nothing. A message of an older attempt changes nothing either; an accepted OfferReply among
+// them is answered with Release. Events about another host than the current candidate are not for this attempt.
 //
 // # Taker
 //
@@ -70,7 +70,7 @@
 //	(none)     Offer, unacceptable          (none)     OfferReply rejected
 //	           Offer                        Checking   Check; refuses an older reservation of the incarnation
 //	           Commit                       Refused    Confirm not imported
-//	           Query                        Refused    QueryReply unknown, or what another transfer made of the incarnation
+//	           Query                        Refused    QueryReply unknown, or what the incarnation is else
 //	Checking   Checked, well                Reserved   OfferReply accepted
 //	           Checked, not so              (none)     OfferReply rejected
 //	           Timeout                      (none)     OfferReply rejected
@@ -99,8 +99,8 @@
 //	           Query                        Refused    QueryReply unknown
 //	           Timeout                      (none)
 //
-// All other pairs change nothing; an Imported or NotImported out of place panics, because it would mean a connection that
-// was made twice. A Query with Transfer 0 never changes anything.
+// All other pairs change nothing; an Imported or NotImported out of place panics, because it would mean a connection
+// that was made twice. A Query with Transfer 0 never changes anything.
 //
 // # Record
 //

@@ -179,7 +179,8 @@ const (
 	CauseFenced            // the target never saw the commit, and will refuse it
 )
 
-var causes = [...]string{"none", "no_candidate", "canceled", "freeze", "rejected", "no_answer", "peer_lost", "not_imported", "fenced"}
+var causes = [...]string{"none", "no_candidate", "canceled", "freeze", "rejected", "no_answer", "peer_lost", "not_imported",
+	"fenced"}
 
 // String is the cause's word in logs and metrics.
 func (c Cause) String() string {

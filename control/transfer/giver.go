@@ -24,7 +24,8 @@ const (
 	GiverAborted                     // nobody knows; this host forgets the connection. Final
 )
 
-var giverStates = [...]string{"idle", "offering", "accepted", "committed", "querying", "confirmed", "switched", "refused", "aborted"}
+var giverStates = [...]string{"idle", "offering", "accepted", "committed", "querying", "confirmed", "switched",
+	"refused", "aborted"}
 
 // String is the state's word in logs.
 func (s GiverState) String() string {
@@ -237,7 +238,7 @@ func (g *Giver) offering(e Event, now time.Time) {
 		g.release()
 		g.next(Failure{Host: g.Host(), Cause: CauseNoAnswer, Detail: "no answer to the offer"}, now)
 	case Cancel:
-		g.cancel(e, now)
+		g.cancel(e)
 	}
 }
 
@@ -257,7 +258,7 @@ func (g *Giver) accepted(e Event, now time.Time) {
 		g.release()
 		g.becomeRefused(Failure{Cause: CauseFreeze, Detail: "the forwarder did not freeze the flow"})
 	case Cancel:
-		g.cancel(e, now)
+		g.cancel(e)
 	}
 }
 
@@ -357,10 +358,10 @@ func (g *Giver) final(e Event) {
 	if !ok {
 		return
 	}
-	switch g.state {
-	case GiverRefused: // it owns the connection, so the target cannot have it; a reservation was not used
+	if g.state == GiverRefused { // it owns the connection, so the target cannot have it; a reservation was not used
 		g.stale(r)
-	case GiverSwitched:
+	}
+	if g.state == GiverSwitched {
 		g.contradiction(r)
 	}
 }
@@ -380,7 +381,7 @@ func (g *Giver) lost(e PeerLost, now time.Time) {
 }
 
 // cancel ends the transfer before the commit.
-func (g *Giver) cancel(e Cancel, now time.Time) {
+func (g *Giver) cancel(e Cancel) {
 	g.release()
 	g.becomeRefused(Failure{Cause: CauseCanceled, Detail: e.Detail})
 }

@@ -94,7 +94,8 @@ var (
 
 func state(s FlowState) Received { return Received{"t1", QueryReply{Transfer: 7, Inc: incA, State: s}} }
 
-// giverAfter makes a Giver and lets the events happen at once, but Timeouts at their deadline. It returns the time then.
+// giverAfter makes a Giver and lets the events happen at once, but Timeouts at their deadline. It returns the time
+// then.
 func giverAfter(g Give, events ...Event) (*Giver, time.Time) {
 	giver, now := NewGiver(g), t0
 	for _, e := range events {
@@ -251,7 +252,8 @@ func TestWithoutCandidateNothingIsFrozen(t *testing.T) {
 	none := give()
 	none.Candidates = nil
 	g := NewGiver(none)
-	if got := describeAll(g.Step(Start{}, t0)); !slices.Equal(got, []string{"failed  no_candidate", "refuse no_candidate"}) {
+	want := []string{"failed  no_candidate", "refuse no_candidate"}
+	if got := describeAll(g.Step(Start{}, t0)); !slices.Equal(got, want) {
 		t.Errorf("actions %q", got)
 	}
 	if g.State() != GiverRefused || g.Host() != "" {

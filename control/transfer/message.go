@@ -12,8 +12,8 @@ import (
 type ID uint64
 
 // Message is what a Giver and a Taker tell each other: Offer, Release, Commit and Query one way; OfferReply, Confirm,
-// QueryReply and EndReport the other. Package xcf carries them. A Message must arrive unchanged or not at all; it may be
-// late, repeated or overtaken by others.
+// QueryReply and EndReport the other. Package xcf carries them. A Message must arrive unchanged or not at all; it may
+// be late, repeated or overtaken by others.
 type Message interface{ message() }
 
 // Offer asks for a reservation. Nothing visible happens at the target.
@@ -130,8 +130,8 @@ const (
 	ReasonLeftover            // a leftover of the tuple could not be removed
 )
 
-var reasons = [...]string{"none", "unknown job", "not listening", "capacity", "epoch", "version", "window", "mss", "host",
-	"reservation", "import", "application", "draining", "leftover"}
+var reasons = [...]string{"none", "unknown job", "not listening", "capacity", "epoch", "version", "window", "mss",
+	"host", "reservation", "import", "application", "draining", "leftover"}
 
 // String is the reason's word in logs and metrics.
 func (r Reason) String() string {

@@ -17,9 +17,9 @@ import (
 // The network is a set of messages that only grows: each message that was ever sent may be delivered at any time, any
 // number of times, or never. That covers loss, repetition, reordering and delay without bound at once. Clocks are not
 // related to each other: whatever has a deadline may be told at any time that it has passed. Streams are lost and come
-// back as the Giver hears it at any time; a Taker may restart, which ends the messages of its streams and leaves it with
-// the flows that live, an import that was running either done or not. What is left out is forgetting: Limits.Remember
-// is longer than messages live.
+// back as the Giver hears it at any time; a Taker may restart, which ends the messages of its streams and leaves it
+// with the flows that live, an import that was running either done or not. What is left out is forgetting:
+// Limits.Remember is longer than messages live.
 
 // frozen7 is Frozen with the record of the model's connection.
 var frozen7 = Frozen{Record: encoded(record7()), RcvNxt: 1001}
@@ -53,8 +53,8 @@ func (p *post) set(k packet) uint64 {
 	return 1 << i
 }
 
-// world is a state of everything. All times in it are relative to t0: it is always t0, and deadlines come nearer only by
-// Timeouts. Worlds share the machines that a step leaves alone, so a machine in a world never changes.
+// world is a state of everything. All times in it are relative to t0: it is always t0, and deadlines come nearer only
+// by Timeouts. Worlds share the machines that a step leaves alone, so a machine in a world never changes.
 type world struct {
 	giver    *Giver
 	targets  []target // by index in model.hosts
@@ -330,7 +330,8 @@ func (w *world) made() int {
 	return n
 }
 
-// checkOwner: never two owners. A connection that is being made counts, and one that was, for ever: its bytes were read.
+// checkOwner: never two owners. A connection that is being made counts, and one that was, for ever: its bytes were
+// read.
 func (m *model) checkOwner(w *world) {
 	owners := w.made()
 	for _, target := range w.targets {

@@ -113,8 +113,8 @@ type Taker struct {
 }
 
 // NewTaker makes a machine. After a restart it is given the flows that the host owns, and those that it owned and has
-// not been told to forget (Forget); a flow of which it is not sure that it never was made belongs to the latter. It must
-// know all of them: what it does not know it reports as unknown, and the giver takes that connection back.
+// not been told to forget (Forget); a flow of which it is not sure that it never was made belongs to the latter. It
+// must know all of them: what it does not know it reports as unknown, and the giver takes that connection back.
 func NewTaker(l Limits, live, ended []Flow, now time.Time) *Taker {
 	t := &Taker{
 		limits:  l,
@@ -261,7 +261,8 @@ func (t *Taker) unacceptable(m Offer) (Reason, string) {
 	return ReasonNone, ""
 }
 
-// outdated returns ReasonEpoch for an epoch lower than one seen for the same DVIPA: whoever has it is the owner no more.
+// outdated returns ReasonEpoch for an epoch lower than one seen for the same DVIPA: whoever has it is the owner no
+// more.
 func (t *Taker) outdated(inc wire.Incarnation, epoch uint64) (Reason, string) {
 	if highest := t.epochs[inc.Service.Addr()]; epoch < highest {
 		return ReasonEpoch, fmt.Sprintf("epoch %d, seen %d for %s", epoch, highest, inc.Service.Addr())
@@ -367,8 +368,8 @@ func (t *Taker) importing(host string, id ID) *entry {
 // query answers who an incarnation is to this host. A transfer that it names is fenced first, if it has not been
 // committed, so that the answers unknown and ended are final for it.
 //
-// The answer is about the incarnation, whichever transfer made it: after a restart the host knows its flows, but not the
-// transfers that they came by.
+// The answer is about the incarnation, whichever transfer made it: after a restart the host knows its flows, but not
+// the transfers that they came by.
 func (t *Taker) query(host string, m Query, now time.Time) {
 	if m.Transfer != 0 {
 		t.fence(key{host, m.Transfer}, now)

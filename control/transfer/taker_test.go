@@ -90,7 +90,8 @@ func TestTakerRows(t *testing.T) {
 		want  []string
 	}{
 		{takerGone, "offer", offered, takerChecking, []string{"check 7 rh"}},
-		{takerGone, "record version", offer(func(o *Offer) { o.RecordVersion = 2 }), takerGone, []string{"reject 7 version rh"}},
+		{takerGone, "record version", offer(func(o *Offer) { o.RecordVersion = 2 }), takerGone,
+			[]string{"reject 7 version rh"}},
 		{takerGone, "transfer 0", offer(func(o *Offer) { o.Transfer = 0 }), takerGone, []string{"reject 0 reservation rh"}},
 		{takerGone, "commit", committed, takerRefused, []string{"not-imported 7 reservation rh"}},
 		{takerGone, "commit of transfer 0", Received{"rh", Commit{}}, takerGone, []string{"not-imported 0 reservation rh"}},
@@ -108,20 +109,27 @@ func TestTakerRows(t *testing.T) {
 		{takerChecking, "release", released, takerGone, nil},
 		{takerChecking, "commit", committed, takerRefused, []string{"not-imported 7 reservation rh"}},
 		{takerChecking, "query", queried, takerRefused, []string{"state 7 unknown rh"}},
-		{takerChecking, "query without transfer", Received{"rh", Query{0, incA}}, takerChecking, []string{"state 0 reserved rh"}},
+		{takerChecking, "query without transfer", Received{"rh", Query{0, incA}}, takerChecking,
+			[]string{"state 0 reserved rh"}},
 
 		{takerReserved, "offer again", offered, takerReserved, []string{"accept 7 rh"}},
 		{takerReserved, "check again", well, takerReserved, nil},
 		{takerReserved, "commit", committed, takerImporting, []string{"import 7 rh"}},
-		{takerReserved, "another version", Received{"rh", Commit{7, []byte{0, 9}}}, takerRefused, []string{"not-imported 7 version rh"}},
-		{takerReserved, "garbage", Received{"rh", Commit{7, []byte{0, 1, 2}}}, takerRefused, []string{"not-imported 7 import rh"}},
-		{takerReserved, "another flow", commit(func(r *Record) { r.Inc.IRS++ }), takerRefused, []string{"not-imported 7 import rh"}},
-		{takerReserved, "another job", commit(func(r *Record) { r.Job = "web-b" }), takerRefused, []string{"not-imported 7 import rh"}},
-		{takerReserved, "another epoch", commit(func(r *Record) { r.Epoch++ }), takerRefused, []string{"not-imported 7 import rh"}},
+		{takerReserved, "another version", Received{"rh", Commit{7, []byte{0, 9}}}, takerRefused,
+			[]string{"not-imported 7 version rh"}},
+		{takerReserved, "garbage", Received{"rh", Commit{7, []byte{0, 1, 2}}}, takerRefused,
+			[]string{"not-imported 7 import rh"}},
+		{takerReserved, "another flow", commit(func(r *Record) { r.Inc.IRS++ }), takerRefused,
+			[]string{"not-imported 7 import rh"}},
+		{takerReserved, "another job", commit(func(r *Record) { r.Job = "web-b" }), takerRefused,
+			[]string{"not-imported 7 import rh"}},
+		{takerReserved, "another epoch", commit(func(r *Record) { r.Epoch++ }), takerRefused,
+			[]string{"not-imported 7 import rh"}},
 		{takerReserved, "release", released, takerGone, nil},
 		{takerReserved, "timeout", Timeout{}, takerGone, nil},
 		{takerReserved, "query", queried, takerRefused, []string{"state 7 unknown rh"}},
-		{takerReserved, "query without transfer", Received{"rh", Query{0, incA}}, takerReserved, []string{"state 0 reserved rh"}},
+		{takerReserved, "query without transfer", Received{"rh", Query{0, incA}}, takerReserved,
+			[]string{"state 0 reserved rh"}},
 		{takerReserved, "end", over, takerReserved, nil},
 
 		{takerImporting, "made", made, takerLive, []string{"imported 7 rh"}},
@@ -136,9 +144,11 @@ func TestTakerRows(t *testing.T) {
 		{takerLive, "offer again", offered, takerLive, nil},
 		{takerLive, "release", released, takerLive, nil},
 		{takerLive, "query", queried, takerLive, []string{"state 7 live rh"}},
-		{takerLive, "query of the tuple", Received{"rh", Query{0, wire.Incarnation{Tuple: incA.Tuple}}}, takerLive, []string{"state 0 live rh"}},
+		{takerLive, "query of the tuple", Received{"rh", Query{0, wire.Incarnation{Tuple: incA.Tuple}}}, takerLive,
+			[]string{"state 0 live rh"}},
 		{takerLive, "query of another life", Received{"rh", Query{0, incB}}, takerLive, []string{"state 0 unknown rh"}},
-		{takerLive, "offer by another transfer", offer(func(o *Offer) { o.Transfer = 8 }), takerLive, []string{"reject 8 leftover rh"}},
+		{takerLive, "offer by another transfer", offer(func(o *Offer) { o.Transfer = 8 }), takerLive,
+			[]string{"reject 8 leftover rh"}},
 		{takerLive, "end", over, takerEnded, []string{"end rh"}},
 		{takerLive, "end of another life", Ended{incB}, takerLive, nil},
 
@@ -148,7 +158,8 @@ func TestTakerRows(t *testing.T) {
 		{takerEnded, "stream again", PeerUp{"rh"}, takerEnded, []string{"end rh"}},
 		{takerEnded, "stream of another", PeerUp{"rh2"}, takerEnded, nil},
 		{takerEnded, "timeout", Timeout{}, takerGone, []string{"forget"}},
-		{takerEnded, "offer by another transfer", offer(func(o *Offer) { o.Transfer = 8 }), takerEnded, []string{"reject 8 leftover rh"}},
+		{takerEnded, "offer by another transfer", offer(func(o *Offer) { o.Transfer = 8 }), takerEnded,
+			[]string{"reject 8 leftover rh"}},
 
 		{takerRefused, "offer", offered, takerRefused, []string{"reject 7 reservation rh"}},
 		{takerRefused, "commit again", committed, takerRefused, []string{"not-imported 7 reservation rh"}},
@@ -245,7 +256,9 @@ func TestRepeatedCommitImportsOnceAndGetsTheSameAnswer(t *testing.T) {
 // TestFencedTransferNeverImports: after the answer "unknown" the giver acts as the owner, so nothing may revive the
 // transfer while it is remembered.
 func TestFencedTransferNeverImports(t *testing.T) {
-	for _, before := range [][]Event{nil, {offered}, {offered, well}, {offered, unwell}, {offered, well, Timeout{}}, {offered, well, released}} {
+	for _, before := range [][]Event{
+		nil, {offered}, {offered, well}, {offered, unwell}, {offered, well, Timeout{}}, {offered, well, released},
+	} {
 		taker, now := takerAfter(append(slices.Clone(before), queried)...)
 		for _, e := range []Event{offered, well, committed, released, offered, well, committed} {
 			for _, a := range taker.Step(e, now) {
@@ -354,8 +367,8 @@ func TestNewLifeOfATupleEndsTheOlder(t *testing.T) {
 	if _, _, live, past := taker.Counts(); live != 1 || past != 1 {
 		t.Errorf("%d live, %d past", live, past)
 	}
-	any := Received{"rh", Query{0, wire.Incarnation{Tuple: incA.Tuple}}}
-	reply := taker.Step(any, now)[0].(Send).Message.(QueryReply)
+	tuple := Received{"rh", Query{0, wire.Incarnation{Tuple: incA.Tuple}}}
+	reply := taker.Step(tuple, now)[0].(Send).Message.(QueryReply)
 	if reply.Inc != incB || reply.State != FlowLive {
 		t.Errorf("query of the tuple: %+v", reply)
 	}
@@ -411,7 +424,8 @@ func TestRestartedTakerKnowsItsFlows(t *testing.T) {
 		{Received{"rh", Query{8, incB}}, []string{"state 8 live rh"}},
 		{Received{"rh", Query{9, incOld}}, []string{"state 9 ended rh"}},
 		{offered, []string{"reject 7 reservation rh"}}, // the query fenced it
-		{Received{"rh2", Offer{Transfer: 1, Inc: incA, Epoch: 4, RecordVersion: RecordVersion}}, []string{"reject 1 epoch rh2"}},
+		{Received{"rh2", Offer{Transfer: 1, Inc: incA, Epoch: 4, RecordVersion: RecordVersion}},
+			[]string{"reject 1 epoch rh2"}},
 		{Ended{incA}, []string{"end rh", "end rh2"}}, // to all
 		{Ended{incB}, []string{"end rh"}},
 		{Received{"rh", Query{0, wire.Incarnation{Tuple: incA.Tuple}}}, []string{"state 0 ended rh"}},
@@ -426,7 +440,8 @@ func TestRestartedTakerKnowsItsFlows(t *testing.T) {
 
 func TestQueryOfOneTransferIgnoresAnothersReservation(t *testing.T) {
 	taker, now := takerAfter(offered, well)
-	if got := describeAll(taker.Step(Received{"rh2", Query{7, incA}}, now)); !slices.Equal(got, []string{"state 7 unknown rh2"}) {
+	got := describeAll(taker.Step(Received{"rh2", Query{7, incA}}, now))
+	if !slices.Equal(got, []string{"state 7 unknown rh2"}) {
 		t.Errorf("query by another routing host: %q", got)
 	}
 	if stateOf(taker) != takerReserved {
