@@ -174,6 +174,10 @@ func FirstWindow(w uint32, scale uint8) uint32 {
 	return first
 }
 
+// Readable is how many octets a client can deliver in any case before anything is consumed: the last unit of W may be too
+// small to be announced. Whoever waits for more waits for ever.
+func Readable(w uint32, scale uint8) int { return int(w) - (1<<scale - 1) }
+
 // announce returns the window field of the segment that goes out, and notes the edge it announces.
 //
 // A scaled window says only multiples of 2^scale, and nxt moves by any number of octets. So that the edge never goes

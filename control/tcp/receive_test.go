@@ -265,6 +265,21 @@ func TestWindowReopensWithAnACK(t *testing.T) {
 	})
 }
 
+func TestClientCanDeliverAllThatIsReadable(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		for _, announced := range []uint32{0, FirstWindow(testWindow, testScale)} {
+			for _, step := range []int{1, 3, 64, 1000, testWindow} {
+				r := established(t, b, func(c *Config) { c.Announced = announced })
+				want := Readable(testWindow, testScale)
+				for n := min(step, want); n < want; n += step {
+					r.fill(n) // fails if the window shuts before
+				}
+				r.fill(want)
+			}
+		}
+	})
+}
+
 func TestFirstWindowIsWholeUnits(t *testing.T) {
 	for _, c := range []struct {
 		w     uint32
