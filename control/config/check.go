@@ -24,7 +24,8 @@ func (r *report) hostName(key, name string) {
 		return !letter && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.'
 	}
 	if name == "" || len(name) > maxHostName || name[0] == '.' || strings.ContainsFunc(name, bad) {
-		r.failf(key, "%q is no host name: want 1 to %d of a-z, A-Z, 0-9, '-', '_' and '.', no dot in front", name, maxHostName)
+		r.failf(key, "%q is no host name: want 1 to %d of a-z, A-Z, 0-9, '-', '_' and '.', no dot in front",
+			name, maxHostName)
 	}
 }
 

@@ -151,7 +151,8 @@ func TestExamplesWarnOfNothingUnexpected(t *testing.T) {
 
 func TestAbsentSectionsHaveDefaults(t *testing.T) {
 	r, err := parseRouter("x", []byte(`{host: h, data: {ports: [{device: d, address: 10.0.0.1/8}]},
-		xcf: {listen: ":1", ca: a, cert: b, key: c}, dvipas: [{address: 10.0.0.2, ports: [{port: 1, http: {default: j}}]}],
+		xcf: {listen: ":1", ca: a, cert: b, key: c},
+		dvipas: [{address: 10.0.0.2, ports: [{port: 1, http: {default: j}}]}],
 		jobs: {j: {hosts: [t]}}, targets: {t: {address: 10.0.0.3}}}`))
 	if err != nil {
 		t.Fatal(err)
@@ -278,7 +279,9 @@ func seed(f *testing.F, paths ...string) {
 		}
 		f.Add(data)
 	}
-	for _, text := range []string{"", "- - -", "? a\n: b", "&a *a", "!!str a", "a: |\n  b", "{a: [b, {c: d}]}", "'", "%YAML 1.2\n---\n"} {
+	for _, text := range []string{
+		"", "- - -", "? a\n: b", "&a *a", "!!str a", "a: |\n  b", "{a: [b, {c: d}]}", "'", "%YAML 1.2\n---\n",
+	} {
 		f.Add([]byte(text))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -65,7 +66,7 @@ func (r *report) structure(key string, node ast.Node, dst reflect.Value) {
 	}
 	for _, e := range entries {
 		given[e.name] = true
-		if i := indexOf(names, e.name); i >= 0 {
+		if i := slices.Index(names, e.name); i >= 0 {
 			r.value(join(key, e.name), e.value, dst.FieldByIndex(fields[i].Index), fields[i].Tag)
 			continue
 		}
@@ -285,7 +286,7 @@ func storeText(u encoding.TextUnmarshaler, text string) error {
 func wrongValue(dst reflect.Value, text string, tag reflect.StructTag) string {
 	if words, ok := tag.Lookup("oneof"); ok {
 		all := strings.Split(words, "|")
-		if indexOf(all, text) >= 0 {
+		if slices.Contains(all, text) {
 			return ""
 		}
 		return fmt.Sprintf("unknown value %q%s", text, suggest(text, all))

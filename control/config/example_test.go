@@ -9,7 +9,7 @@ import (
 	"baton/control/config"
 )
 
-// All problems of a file are reported at once.
+// What is wrong with the values of a file is reported at once.
 func ExampleLoadRouter() {
 	dir, err := os.MkdirTemp("", "config")
 	if err != nil {

@@ -53,7 +53,8 @@ type report struct {
 	warnings []*Problem
 }
 
-// failf reports a problem of the value of key. If the file does not have the key, the place is that of what contains it.
+// failf reports a problem of the value of key. If the file does not have the key, the place is that of what contains
+// it.
 func (r *report) failf(key, format string, args ...any) {
 	r.problems = append(r.problems, r.problem(key, format, args...))
 }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -48,8 +47,8 @@ func oneOf(words []string) string {
 	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
-// editDistance counts the insertions, deletions, substitutions and swaps of neighbours between two words (optimal string
-// alignment). Words whose lengths differ much, or that no key is as long as, are far apart without counting.
+// editDistance counts the insertions, deletions, substitutions and swaps of neighbours between two words (optimal
+// string alignment). Words whose lengths differ much, or that no key is as long as, are far apart without counting.
 func editDistance(a, b string) int {
 	if len(a) > len(b)+2 || len(b) > len(a)+2 || len(a) > maxJobName {
 		return max(len(a), len(b))
@@ -76,5 +75,3 @@ func editDistance(a, b string) int {
 	}
 	return d[len(a)][len(b)]
 }
-
-func indexOf(words []string, word string) int { return slices.Index(words, word) }

@@ -20,7 +20,9 @@ func BenchmarkInspect(b *testing.B) {
 		{"browser", browser},
 		{"32k", fill(32767)},
 	} {
-		b.Run(row.name, func(b *testing.B) { benchmarkInspect(b, newHTTP(b, "rest", testRules...), row.data, len(row.data)) })
+		b.Run(row.name, func(b *testing.B) {
+			benchmarkInspect(b, newHTTP(b, "rest", testRules...), row.data, len(row.data))
+		})
 	}
 	b.Run("32k octet by octet", func(b *testing.B) {
 		benchmarkInspect(b, newHTTP(b, "rest", testRules...), fill(32767), 1)

@@ -2,9 +2,9 @@
 // should serve it. Its central type is Session, one connection's application; HTTP is the one for HTTP/1.x, by Host and
 // path (RFC 9110, RFC 9112).
 //
-// The package is pure: no I/O, clock, goroutine or lock. The router owns the octets and calls Inspect whenever there are
-// more of them; the same octets give the same decision however they were split, and all calls together cost no more
-// than linear time, because a session remembers how far it has read.
+// The package is pure: no I/O, clock, goroutine or lock. The router owns the octets and calls Inspect whenever there
+// are more of them; the same octets give the same decision however they were split, and all calls together cost no
+// more than linear time, because a session remembers how far it has read.
 //
 // A protocol in which the server answers before it is clear who serves (POP3, SMTP, PostgreSQL) fits Session as well:
 // Inspect(nil) gives the greeting as a Reply with NeedMore, and each later call the next answer. Where only the first
@@ -19,9 +19,9 @@
 //     (RFC 9112 §3.2.2), of an authority-form target (CONNECT), else of the Host field. Case, port and one trailing dot
 //     do not count; an IPv6 address is compared in its canonical text. A request of HTTP/1.0 may be without Host, and
 //     one of HTTP/1.1 have an empty one: both match rules for any host only.
-//   - The path ends before "?". Percent-encoded unreserved characters are decoded and dot segments removed
-//     (RFC 3986 §6.2.2), so "/static/%2e%2e/private" is "/private". As in Envoy and HAProxy, "%2F" is no separator, "//"
-//     is not "/", and case counts. "OPTIONS *" and CONNECT have no path: they match rules for any path only.
+//   - The path ends before "?". Percent-encoded unreserved characters are decoded and dot segments removed (RFC 3986
+//     §6.2.2), so "/static/%2e%2e/private" is "/private". As Envoy and HAProxy do by default, "%2F" is no separator,
+//     "//" is not "/", and case counts. "OPTIONS *" and CONNECT have no path: they match rules for any path only.
 //
 // Routing is per connection: the first request decides, and later ones go to the same target. Therefore all requests
 // that are in hand are read, past their bodies, and if the complete ones among them belong to different jobs the
@@ -31,10 +31,11 @@
 //
 // What another reader could take for another request (RFC 9112 §11.2), with 400: Content-Length together with
 // Transfer-Encoding, differing or malformed Content-Lengths, a Transfer-Encoding whose last coding is not chunked or
-// in HTTP/1.0, malformed chunks, several Host fields or none in HTTP/1.1, white space before a colon, folded lines, line
-// ends that are not CRLF, NUL and other control characters. What cannot be HTTP (a TLS ClientHello) is refused at its
-// first such octet. HTTP/2's preface and other versions get 505; Baton does not speak HTTP/2, and the client must not
-// take a silence for an answer. Heads that do not end in time for the target to take over all octets get 431.
+// in HTTP/1.0, malformed chunks, several Host fields or none in HTTP/1.1, white space before a colon, folded lines,
+// line ends that are not CRLF, NUL and other control characters. What cannot be HTTP (a TLS ClientHello) is refused
+// at its first such octet. HTTP/2's preface and other versions get 505; Baton does not speak HTTP/2, and the client
+// must not take a silence for an answer. Heads that do not end in time for the target to take over all octets get
+// 431.
 //
 // Expect: 100-continue needs nothing: the head alone decides, and the target sends the 100.
 package inspect

@@ -64,7 +64,8 @@ func isRegName(host []byte) bool {
 	if len(host) == 0 {
 		return true
 	}
-	return host[0] != '.' && host[len(host)-1] != '.' && !bytes.Contains(host, []byte("..")) && consistsOf(host, nameOctet)
+	emptyLabel := host[0] == '.' || host[len(host)-1] == '.' || bytes.Contains(host, []byte(".."))
+	return !emptyLabel && consistsOf(host, nameOctet)
 }
 
 // literalAddr reads an IPv6 address in brackets. Its String is the canonical text (RFC 5952).

@@ -107,6 +107,9 @@ func TestFirstMatchingRuleDecides(t *testing.T) {
 	}
 }
 
+// put is a request line and a host.
+const put = "PUT / HTTP/1.1\r\nHost: a.example\r\n"
+
 // requests are first requests of a connection and what they come to with testRules and no default.
 var requests = []struct{ name, data, want string }{
 	{"HTTP/1.0 without Host", "GET /any/x HTTP/1.0\r\n\r\n", "any"},
@@ -124,10 +127,10 @@ var requests = []struct{ name, data, want string }{
 	{"CONNECT", "CONNECT a.example:443 HTTP/1.1\r\nHost: x\r\n\r\nno HTTP", "a"},
 	{"CONNECT to IPv6", "CONNECT [2001:db8::1]:443 HTTP/1.1\r\nHost: x\r\n\r\n", "v6"},
 	{"Upgrade, then no HTTP", "GET / HTTP/1.1\r\nHost: a.example\r\nUpgrade: x\r\n\r\n\x81\x05hello", "a"},
-	{"Expect waits for no body", "PUT / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n", "a"},
-	{"part of a body", "PUT / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 9\r\n\r\n1234", "a"},
-	{"repeated Content-Length", "PUT / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n", "a"},
-	{"codings before chunked", "PUT / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: Chunked\r\n\r\n", "a"},
+	{"Expect waits for no body", put + "Content-Length: 9\r\nExpect: 100-continue\r\n\r\n", "a"},
+	{"part of a body", put + "Content-Length: 9\r\n\r\n1234", "a"},
+	{"repeated Content-Length", put + "Content-Length: 0\r\nContent-Length: 0\r\n\r\n", "a"},
+	{"codings before chunked", put + "Transfer-Encoding: gzip\r\nTransfer-Encoding: Chunked\r\n\r\n", "a"},
 
 	{"nothing", "", "need more"},
 	{"part of a method", "GE", "need more"},
@@ -196,19 +199,19 @@ var requests = []struct{ name, data, want string }{
 	{"long Host", "GET / HTTP/1.1\r\nHost: " + strings.Repeat("a", 256) + "\r\n", "malformed"},
 	{"Host malformed behind an absolute form", "GET http://a.example/ HTTP/1.1\r\nHost: [\r\n", "malformed"},
 
-	{"TE and CL", "PUT / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", "malformed"},
-	{"CL and TE", "PUT / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", "malformed"},
+	{"TE and CL", put + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", "malformed"},
+	{"CL and TE", put + "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", "malformed"},
 	{"differing CLs", "PUT / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n", "malformed"},
 	{"list of CLs", "PUT / HTTP/1.1\r\nContent-Length: 3, 3\r\n", "malformed"},
 	{"signed CL", "PUT / HTTP/1.1\r\nContent-Length: +3\r\n", "malformed"},
 	{"hexadecimal CL", "PUT / HTTP/1.1\r\nContent-Length: 0x3\r\n", "malformed"},
 	{"empty CL", "PUT / HTTP/1.1\r\nContent-Length:\r\n", "malformed"},
 	{"CL that overflows", "PUT / HTTP/1.1\r\nContent-Length: 18446744073709551619\r\n", "malformed"},
-	{"TE without chunked", "PUT / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: gzip\r\n\r\n", "malformed"},
+	{"TE without chunked", put + "Transfer-Encoding: gzip\r\n\r\n", "malformed"},
 	{"TE after chunked", "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked, gzip\r\n", "malformed"},
 	{"TE chunked twice", "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "malformed"},
 	{"TE disguised", "PUT / HTTP/1.1\r\nTransfer-Encoding: \x0bchunked\r\n", "malformed"},
-	{"TE quoted", "PUT / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: \"chunked\"\r\n\r\n", "malformed"},
+	{"TE quoted", put + "Transfer-Encoding: \"chunked\"\r\n\r\n", "malformed"},
 	{"TE empty element", "PUT / HTTP/1.1\r\nTransfer-Encoding: ,chunked\r\n", "malformed"},
 	{"TE in HTTP/1.0", "PUT / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", "malformed"},
 

@@ -5,7 +5,7 @@ type class uint8
 
 const (
 	tokenOctet  class = 1 << iota // token (RFC 9110 §5.6.2): methods, field names
-	fieldOctet                    // field value (RFC 9110 §5.5), obs-text included, other control characters than HTAB not
+	fieldOctet                    // field value (RFC 9110 §5.5), with obs-text and HTAB, without other controls
 	targetOctet                   // request-target: visible, obs-text as stock clients and servers pass it, no fragment
 	nameOctet                     // reg-name (RFC 3986 §3.2.2) without percent-encoding
 )

@@ -10,8 +10,8 @@ func isNormalPath(p []byte) bool {
 
 // normalizePath returns the form of an absolute path in which paths are compared (RFC 3986 §6.2.2): percent-encoded
 // unreserved characters decoded, other percent-encodings in upper case, dot segments removed. "%2F" does not become a
-// separator, "//" stays, and a malformed percent-encoding is left alone, as HAProxy and Envoy do it. The result is a new
-// slice, never longer than p, and keeps the leading slash.
+// separator, "//" stays, and a malformed percent-encoding is left alone, as HAProxy and Envoy do it. The result is a
+// new slice, never longer than p, and keeps the leading slash.
 func normalizePath(p []byte) []byte {
 	dst := make([]byte, 0, len(p))
 	for i := 0; i < len(p); {

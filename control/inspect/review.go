@@ -26,10 +26,10 @@ func Shadowed(rules []Rule) []int {
 	return by
 }
 
-// SplitByPath returns the indexes, ascending, of rules whose path makes requests of one host go to different jobs (with
-// fallback, the default job, among them; "" is none). Where routing is per connection, such rules decide about the first
-// request of a connection only. One rule is named for each host pattern that is split. Rules that Check refuses are not
-// looked at.
+// SplitByPath returns the indexes, ascending, of rules whose path makes requests of one host go to different jobs
+// (with fallback, the default job, among them; "" is none). Where routing is per connection, such rules decide about
+// the first request of a connection only. One rule is named for each host pattern that is split. Rules that Check
+// refuses are not looked at.
 func SplitByPath(rules []Rule, fallback string) []int {
 	byHost := map[string][]branch{}
 	for i, r := range rules {

@@ -81,9 +81,9 @@ func TestSplitByPath(t *testing.T) {
 		{"path and none", []Rule{{Host: "a", Path: "/x", Job: "x"}}, "", []int{0}},
 		{"path and same default", []Rule{{Host: "a", Path: "/x", Job: "x"}}, "x", nil},
 		{"two paths", []Rule{{Host: "a", Path: "/x", Job: "x"}, {Host: "a", Path: "/y", Job: "y"}}, "x", []int{0}},
-		{"path and the rest of the host", []Rule{{Host: "a", Path: "/x", Job: "x"}, {Host: "a", Job: "y"}}, "x", []int{0}},
+		{"path and the rest of it", []Rule{{Host: "a", Path: "/x", Job: "x"}, {Host: "a", Job: "y"}}, "x", []int{0}},
 		{"same job for the rest", []Rule{{Host: "a", Path: "/x", Job: "x"}, {Host: "a", Job: "x"}}, "y", nil},
-		{"path of a wildcard above", []Rule{{Host: "*.e", Path: "/x", Job: "x"}, {Host: "a.e", Job: "y"}}, "x", []int{0}},
+		{"path of a wildcard", []Rule{{Host: "*.e", Path: "/x", Job: "x"}, {Host: "a.e", Job: "y"}}, "x", []int{0}},
 		{"path of any host", []Rule{{Path: "/x", Job: "x"}, {Host: "a", Job: "y"}, {Job: "x"}}, "", []int{0}},
 		{"path behind all of the host", []Rule{{Host: "a", Job: "x"}, {Host: "a", Path: "/x", Job: "y"}}, "z", nil},
 		{"once for each host", []Rule{
@@ -113,7 +113,8 @@ func TestTableFindsWhatAScanFinds(t *testing.T) {
 		}
 		h := newHTTP(t, "none", rules...)
 		for range 50 {
-			host, path := pick("", "a.b.c", "b.c", "z.b.c", "c", "x.c"), pick("", "/", "/p", "/p/", "/p/q", "/p/q/r", "/s")
+			host := pick("", "a.b.c", "b.c", "z.b.c", "c", "x.c")
+			path := pick("", "/", "/p", "/p/", "/p/q", "/p/q/r", "/s")
 			if got, want := h.job([]byte(host), []byte(path)), scan(rules, host, path); got != want {
 				t.Fatalf("%q %q: rule %s, want %s of %v", host, path, got, want, rules)
 			}
