@@ -17,8 +17,8 @@ enum {
 	ICMP6_ECHO_REPLY = 129,
 	ICMP6_SOLICIT = 135,
 	ICMP6_ADVERT = 136,
-	ND_LEN = 24,        /* solicitation or advertisement without options */
-	ND_OPTION_LEN = 8,  /* link-layer address */
+	ND_LEN = 24,       /* solicitation or advertisement without options */
+	ND_OPTION_LEN = 8, /* link-layer address */
 	ND_SOURCE = 1,
 	ND_TARGET = 2,
 	ND_HOP_LIMIT = 255, /* proof that it was not routed */
@@ -64,7 +64,8 @@ static void send(struct baton_forwarder *f, struct packet *p, uint32_t len, enum
 		drop(f, p, BATON_DROP_TX_FULL);
 }
 
-static void write_eth(struct baton_forwarder *f, const struct packet *p, const uint8_t dst[BATON_MAC_LEN], uint16_t type)
+static void write_eth(struct baton_forwarder *f, const struct packet *p, const uint8_t dst[BATON_MAC_LEN],
+		      uint16_t type)
 {
 	memcpy(p->buf.data, dst, BATON_MAC_LEN);
 	memcpy(p->buf.data + BATON_MAC_LEN, f->ports[p->port].mac, BATON_MAC_LEN);
@@ -179,10 +180,10 @@ void answer_synack(struct baton_forwarder *f, struct packet *p)
 	const struct baton_options o = {offered.mss ? offered.mss : default_mss(p), offered.scale, offered.sack};
 	/* A window in a SYN-ACK is never scaled (RFC 7323 2.2). Data in the SYN is not acknowledged: it comes again. */
 	struct reply r = {
-		.seq = baton_cookie_make(&f->cookies, &t, p->seq, &o),
-		.ack = p->seq + 1,
-		.window = (uint16_t)(s->window < 65535 ? s->window : 65535),
-		.flags = TCP_SYN | TCP_ACK,
+	    .seq = baton_cookie_make(&f->cookies, &t, p->seq, &o),
+	    .ack = p->seq + 1,
+	    .window = (uint16_t)(s->window < 65535 ? s->window : 65535),
+	    .flags = TCP_SYN | TCP_ACK,
 	};
 
 	synack_options(f, p, &offered, &t, &r);
@@ -194,10 +195,10 @@ void answer_probe(struct baton_forwarder *f, struct packet *p, const struct flow
 	const struct tcp_options o = parse_tcp_options(p);
 	uint32_t window = f->services[w->service].window >> w->handshake.rcv_scale;
 	struct reply r = {
-		.seq = w->iss + 1,
-		.ack = w->irs + 1,
-		.window = (uint16_t)(window < 65535 ? window : 65535),
-		.flags = TCP_ACK,
+	    .seq = w->iss + 1,
+	    .ack = w->irs + 1,
+	    .window = (uint16_t)(window < 65535 ? window : 65535),
+	    .flags = TCP_ACK,
 	};
 
 	if ((w->handshake.has & BATON_HAS_TIMESTAMPS) && o.timestamps) {

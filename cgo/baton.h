@@ -26,10 +26,10 @@
 
 enum {
 	BATON_CACHE_LINE = 64,
-	BATON_BURST = 32,        /* frames that one rx_burst() may return */
-	BATON_TX_STAGE = 128,    /* frames that wait for one tx_burst() */
+	BATON_BURST = 32,     /* frames that one rx_burst() may return */
+	BATON_TX_STAGE = 128, /* frames that wait for one tx_burst() */
 	BATON_MAX_PORTS = 16,
-	BATON_MAX_OWNERS = 4096, /* flow.MaxOwners */
+	BATON_MAX_OWNERS = 4096,   /* flow.MaxOwners */
 	BATON_MAX_FLOWS = 1 << 20, /* router-owned flows: an index of 20 bits in a CRT value */
 	BATON_MAC_LEN = 6,
 };
@@ -125,7 +125,7 @@ enum baton_counter {
 #define X(symbol, group, name, help) BATON_##symbol,
 	BATON_COUNTERS(X)
 #undef X
-		BATON_COUNTER_COUNT
+	    BATON_COUNTER_COUNT
 };
 
 struct baton_counter_info {
@@ -206,7 +206,7 @@ struct baton_crt {
 	struct baton_bucket *buckets;
 	size_t bytes;
 	uint64_t seed;
-	uint64_t limit;   /* entries that may be used */
+	uint64_t limit; /* entries that may be used */
 	uint32_t bucket_count;
 	uint32_t key_words; /* 1 or 3 */
 	baton_word used;
@@ -227,7 +227,7 @@ enum baton_state {
 #define BATON_VALUE_SYN (1ull << 22) /* a SYN was answered since the entry was made */
 #define BATON_VALUE_END (1ull << 23) /* the client's FIN or RST was reported */
 #define BATON_VALUE_INC_SHIFT 24
-#define BATON_VALUE_AGE_SHIFT 48     /* second of the last packet, modulo 2^16 */
+#define BATON_VALUE_AGE_SHIFT 48 /* second of the last packet, modulo 2^16 */
 
 static inline uint64_t baton_value(enum baton_state state, uint32_t index, uint32_t inc, uint64_t now_ms)
 {
@@ -286,8 +286,8 @@ int baton_crt_read(const struct baton_crt *t, uint32_t b, struct baton_entry out
 struct baton_ring {
 	_Alignas(BATON_CACHE_LINE) baton_word head; /* producer */
 	uint64_t tail_seen, reserved;
-	_Alignas(BATON_CACHE_LINE) baton_word tail; /* consumer */
-	uint64_t read;                              /* consumer: behind the last record that it took */
+	_Alignas(BATON_CACHE_LINE) baton_word tail;           /* consumer */
+	uint64_t read;                                        /* consumer: behind the last record that it took */
 	_Alignas(BATON_CACHE_LINE) _Atomic uint32_t sleeping; /* consumer: set before it sleeps */
 	uint8_t *data;
 	uint64_t size; /* a power of two */
@@ -336,11 +336,11 @@ struct baton_port_ops {
 
 struct baton_port {
 	const struct baton_port_ops *ops;
-	void *device;           /* of the driver */
-	uint32_t frame_max;     /* octets of the largest frame */
+	void *device;       /* of the driver */
+	uint32_t frame_max; /* octets of the largest frame */
 	uint16_t index;
 	uint8_t mac[BATON_MAC_LEN];
-	struct baton_ip addr;   /* own address; lo = 0: none */
+	struct baton_ip addr;                /* own address; lo = 0: none */
 	struct baton_buf tx[BATON_TX_STAGE]; /* staged for tx_burst() */
 	uint16_t tx_count;
 	baton_word rx_packets, rx_bytes, tx_packets, tx_bytes; /* written by the poll thread only */
@@ -437,7 +437,7 @@ struct baton_service {
 	uint16_t own_mss; /* octets */
 	uint8_t scale;    /* window scale that we announce, 0-14 */
 	uint8_t pad;
-	uint32_t window;  /* W, octets */
+	uint32_t window; /* W, octets */
 	uint32_t pad2;
 };
 static_assert(sizeof(struct baton_service) == 32, "shared with Go");

@@ -24,8 +24,8 @@ static void entry_state(struct baton_forwarder *f, const struct flow *w, enum ba
 {
 	baton_word *v = flow_entry(f, w);
 
-	value_store(v, (value_load(v) & ~(3ull << BATON_VALUE_STATE_SHIFT)) |
-			       (uint64_t)state << BATON_VALUE_STATE_SHIFT);
+	value_store(v,
+		    (value_load(v) & ~(3ull << BATON_VALUE_STATE_SHIFT)) | (uint64_t)state << BATON_VALUE_STATE_SHIFT);
 }
 
 /* Each of these returns false when it has to be continued. */
@@ -140,7 +140,7 @@ static bool switch_owner(struct baton_forwarder *f, const struct baton_command *
 	uint64_t end = f->flushed_end ? BATON_VALUE_END : 0;
 
 	value_store(v, keep | end |
-			       baton_value(BATON_TARGET, c->owner, baton_incarnation_hash(w->irs, w->iss), f->now_ms));
+			   baton_value(BATON_TARGET, c->owner, baton_incarnation_hash(w->irs, w->iss), f->now_ms));
 	switched_report(f, c->owner, w);
 	if (f->flushed_end)
 		end_report(f, c->owner, w);

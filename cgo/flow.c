@@ -207,8 +207,7 @@ void linger_add(struct baton_forwarder *f, const struct baton_key *k, bool ip6, 
 {
 	if (f->linger_tail - f->linger_head == LINGER_PLACES) /* the oldest goes early: better than never */
 		linger_end(f, &f->lingering[f->linger_head++ % LINGER_PLACES]);
-	f->lingering[f->linger_tail++ % LINGER_PLACES] =
-		(struct lingering){*k, f->now_ms + f->linger_ms, inc, ip6};
+	f->lingering[f->linger_tail++ % LINGER_PLACES] = (struct lingering){*k, f->now_ms + f->linger_ms, inc, ip6};
 }
 
 static void lingering_end(struct baton_forwarder *f)

@@ -25,7 +25,7 @@ enum {
 	ENDS_PER_SECOND = 20000,
 	NEIGHBOURS_PER_SECOND = 1000,
 	SOURCE_PLACES = 1024,
-	HELD_TOTAL = 4096,      /* frames held by all frozen flows: part of the ports' buffers */
+	HELD_TOTAL = 4096, /* frames held by all frozen flows: part of the ports' buffers */
 	LINGER_PLACES = 1 << 16,
 	COMMAND_RING = 1 << 20, /* octets */
 	PUNT_RING = 1 << 22,
@@ -45,7 +45,7 @@ struct flow {
 	uint64_t touched_ms;
 	uint32_t irs, iss;
 	uint32_t ts_offset;
-	uint32_t generation; /* in flow IDs; never 0 */
+	uint32_t generation;   /* in flow IDs; never 0 */
 	uint32_t older, newer; /* list by touched_ms; free slots are linked by newer */
 	uint32_t held_first, held_last, held_count;
 	struct baton_handshake handshake;
@@ -123,17 +123,17 @@ struct baton_forwarder {
 	uint64_t timers_ms; /* when timers last ran */
 
 	struct baton_ring commands, punts;
-	uint64_t command_stalled_ms; /* since when the current command waits for a port; 0: it does not */
+	uint64_t command_stalled_ms;         /* since when the current command waits for a port; 0: it does not */
 	const struct baton_command *command; /* taken, not done; NULL: none */
-	uint32_t flushed; /* by the SWITCH under way */
-	bool flushed_end; /* a FIN or RST was among them */
-	bool punted; /* since the last bell */
-	int punt_fd; /* eventfd */
+	uint32_t flushed;                    /* by the SWITCH under way */
+	bool flushed_end;                    /* a FIN or RST was among them */
+	bool punted;                         /* since the last bell */
+	int punt_fd;                         /* eventfd */
 
 	/* loop.c */
 	uint32_t idle_spin_us, idle_sleep_us;
 	_Atomic bool stop;
-	baton_word clock_ms; /* test clock; written by the test's thread */
+	baton_word clock_ms;   /* test clock; written by the test's thread */
 	baton_word now_shared; /* now_ms for others */
 	_Atomic uint32_t busy_ppm;
 	pthread_t thread;

@@ -21,7 +21,7 @@
 enum {
 	FIRST_SLEEP_NS = 20000, /* doubled from nap to nap, up to the configured one */
 	SLEEPLESS_POLLS = 16,   /* idle polls between two looks at the clock while spinning */
-	DEEP_AFTER_MS = 100,    /* idle for so long: naps grow to DEEP_FACTOR times the configured sleep, 3 % of a core */
+	DEEP_AFTER_MS = 100, /* idle for so long: naps grow to DEEP_FACTOR times the configured sleep, 3 % of a core */
 	DEEP_FACTOR = 3,
 };
 
@@ -301,7 +301,7 @@ const struct baton_counter_info *baton_counter_describe(unsigned int counter)
 {
 	static const struct baton_counter_info info[] = {
 #define X(symbol, group, name, help) {group, name, help},
-		BATON_COUNTERS(X)
+	    BATON_COUNTERS(X)
 #undef X
 	};
 

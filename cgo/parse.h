@@ -50,11 +50,11 @@ struct packet {
 	uint16_t payload; /* offset of the TCP payload */
 	uint16_t sport, dport;
 	uint32_t seq, ack;
-	uint8_t flags; /* TCP_* */
-	uint8_t class; /* enum packet_class */
+	uint8_t flags;  /* TCP_* */
+	uint8_t class;  /* enum packet_class */
 	uint8_t reason; /* CLASS_DROP: enum baton_counter */
 	bool ip6;
-	uint16_t port; /* where it came in */
+	uint16_t port;    /* where it came in */
 	uint16_t service; /* index, CLASS_TCP */
 	struct baton_key key;
 	uint64_t hash;
@@ -278,7 +278,7 @@ static inline bool parse_tcp(struct packet *p)
 
 /* tcp_options is what a segment's option field says. */
 struct tcp_options {
-	uint16_t mss; /* 0: absent */
+	uint16_t mss;  /* 0: absent */
 	uint8_t scale; /* BATON_COOKIE_NO_SCALE: absent */
 	bool sack, timestamps;
 	uint32_t ts_val, ts_ecr;
@@ -291,7 +291,7 @@ static inline struct tcp_options parse_tcp_options(const struct packet *p)
 	const uint8_t *at = p->buf.data + p->l4 + TCP_LEN, *end = p->buf.data + p->payload;
 
 	while (at < end && *at != 0) { /* 0: end of list */
-		if (*at == 1) { /* no-operation */
+		if (*at == 1) {        /* no-operation */
 			at++;
 			continue;
 		}

@@ -137,7 +137,7 @@ static inline struct baton_key key_make(const struct baton_tuple *t, uint16_t se
 	if (baton_ip_is4(t->client))
 		return (struct baton_key){{t->client.lo << 32 | (uint32_t)t->client_port << 16 | service_id}};
 	return (struct baton_key){
-		{t->client.hi, t->client.lo, (uint64_t)t->client_port << 32 | (uint64_t)service_id << 16 | 1}};
+	    {t->client.hi, t->client.lo, (uint64_t)t->client_port << 32 | (uint64_t)service_id << 16 | 1}};
 }
 
 bool service_key(const struct baton_forwarder *f, const struct baton_tuple *t, struct baton_key *k)
@@ -307,12 +307,12 @@ static struct baton_handshake handshake_make(const struct baton_service *s, cons
 	bool scaling = o->scale != BATON_COOKIE_NO_SCALE;
 
 	return (struct baton_handshake){
-		.mss = o->mss,
-		.own_mss = s->own_mss,
-		.snd_scale = scaling ? o->scale : 0,
-		.rcv_scale = scaling ? s->scale : 0,
-		.has = (uint8_t)((scaling ? BATON_HAS_SCALING : 0) | (o->sack ? BATON_HAS_SACK : 0) |
-				 (timestamps ? BATON_HAS_TIMESTAMPS : 0)),
+	    .mss = o->mss,
+	    .own_mss = s->own_mss,
+	    .snd_scale = scaling ? o->scale : 0,
+	    .rcv_scale = scaling ? s->scale : 0,
+	    .has = (uint8_t)((scaling ? BATON_HAS_SCALING : 0) | (o->sack ? BATON_HAS_SACK : 0) |
+			     (timestamps ? BATON_HAS_TIMESTAMPS : 0)),
 	};
 }
 
@@ -385,7 +385,8 @@ static void orphan_report(struct baton_forwarder *f, const struct packet *p)
 	struct token_bucket *source = &f->orphan_sources[(p->src.hi ^ p->src.lo) * 0x9e3779b97f4a7c15ull >> 54];
 
 	static_assert(SOURCE_PLACES == 1 << 10, "the shift above");
-	if (!token_take(source, f->now_ms, ORPHANS_PER_SOURCE) || !token_take(&f->orphans, f->now_ms, ORPHANS_PER_SECOND))
+	if (!token_take(source, f->now_ms, ORPHANS_PER_SOURCE) ||
+	    !token_take(&f->orphans, f->now_ms, ORPHANS_PER_SECOND))
 		return;
 	struct baton_punt *punt = punt_begin(f, BATON_ORPHAN, p->buf.data, p->end);
 

@@ -42,18 +42,18 @@ static struct rte_mempool *shared_pool(uint32_t ports)
 	static struct rte_mempool *pool;
 
 	if (!pool)
-		pool = rte_pktmbuf_pool_create("baton", POOL_COMMON + ports * (POOL_PER_PORT + AF_XDP_RINGS), POOL_CACHE,
-					       0, RTE_MBUF_DEFAULT_BUF_SIZE, (int)rte_socket_id());
+		pool = rte_pktmbuf_pool_create("baton", POOL_COMMON + ports * (POOL_PER_PORT + AF_XDP_RINGS),
+					       POOL_CACHE, 0, RTE_MBUF_DEFAULT_BUF_SIZE, (int)rte_socket_id());
 	return pool;
 }
 
 static inline void view(struct baton_buf *buf, struct rte_mbuf *m)
 {
 	*buf = (struct baton_buf){
-		.data = likely(m->nb_segs == 1) ? rte_pktmbuf_mtod(m, uint8_t *) : NULL,
-		.handle = m,
-		.len = m->data_len,
-		.room = (uint32_t)m->data_len + rte_pktmbuf_tailroom(m),
+	    .data = likely(m->nb_segs == 1) ? rte_pktmbuf_mtod(m, uint8_t *) : NULL,
+	    .handle = m,
+	    .len = m->data_len,
+	    .room = (uint32_t)m->data_len + rte_pktmbuf_tailroom(m),
 	};
 }
 
@@ -111,11 +111,11 @@ static void dpdk_close(struct baton_port *p)
 }
 
 static const struct baton_port_ops dpdk_ops = {
-	.rx_burst = dpdk_rx_burst,
-	.tx_burst = dpdk_tx_burst,
-	.alloc = dpdk_alloc,
-	.free = dpdk_free,
-	.close = dpdk_close,
+    .rx_burst = dpdk_rx_burst,
+    .tx_burst = dpdk_tx_burst,
+    .alloc = dpdk_alloc,
+    .free = dpdk_free,
+    .close = dpdk_close,
 };
 
 static int device_start(const struct device *d)
@@ -219,7 +219,7 @@ int baton_dpdk_stats(struct baton_forwarder *f, uint16_t index, uint64_t out[BAT
 
 	if (err)
 		return err;
-	const uint64_t all[BATON_DPDK_STATS] = {s.ipackets, s.opackets, s.ibytes, s.obytes,
+	const uint64_t all[BATON_DPDK_STATS] = {s.ipackets, s.opackets, s.ibytes,  s.obytes,
 						s.imissed,  s.ierrors,  s.oerrors, s.rx_nombuf};
 
 	memcpy(out, all, sizeof(all));

@@ -101,11 +101,11 @@ static void mem_close(struct baton_port *p)
 }
 
 static const struct baton_port_ops mem_ops = {
-	.rx_burst = mem_rx_burst,
-	.tx_burst = mem_tx_burst,
-	.alloc = mem_alloc,
-	.free = mem_free,
-	.close = mem_close,
+    .rx_burst = mem_rx_burst,
+    .tx_burst = mem_tx_burst,
+    .alloc = mem_alloc,
+    .free = mem_free,
+    .close = mem_close,
 };
 
 static int mem_init(struct mem *m, bool tight)

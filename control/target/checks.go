@@ -27,29 +27,21 @@ type Check struct {
 	Detail string // what was found; not OK: also the one thing to set
 }
 
-// sysctlRules are the sysctls that an import needs; see the package's sources for who reads them.
-var sysctlRules = []struct {
-	key  string
-	good func(int) bool
-	set  string
-	why  string
-}{
-	{"net/ipv4/tcp_syncookies", not(0), "1", "with 0 the kernel answers the import with a RST"},
-	{"net/ipv4/tcp_timestamps", not(0), "1", "clients that use timestamps cannot be taken"},
-	{"net/ipv4/tcp_sack", not(0), "1", "clients that use SACK cannot be taken"},
-	{"net/ipv4/tcp_window_scaling", not(0), "1", "clients that use window scaling cannot be taken"},
-	{"net/ipv4/tcp_rfc1337", is(0), "0", "else a TIME-WAIT of an earlier connection cannot be ended"},
-	{"net/netfilter/nf_conntrack_tcp_loose", not(0), "1", "else conntrack calls a taken connection invalid"},
+// sysctlRules are the switches that an import needs on (1) or off (0); see the package's sources for who reads them.
+var sysctlRules = []struct{ key, set, why string }{
+	{"net/ipv4/tcp_syncookies", "1", "with 0 the kernel answers the import with a RST"},
+	{"net/ipv4/tcp_timestamps", "1", "clients that use timestamps cannot be taken"},
+	{"net/ipv4/tcp_sack", "1", "clients that use SACK cannot be taken"},
+	{"net/ipv4/tcp_window_scaling", "1", "clients that use window scaling cannot be taken"},
+	{"net/ipv4/tcp_rfc1337", "0", "else a TIME-WAIT of an earlier connection cannot be ended"},
+	{"net/netfilter/nf_conntrack_tcp_loose", "1", "else conntrack calls a taken connection invalid"},
 }
-
-func not(n int) func(int) bool { return func(v int) bool { return v != n } }
-func is(n int) func(int) bool  { return func(v int) bool { return v == n } }
 
 // checkSysctls looks at the calling thread's namespace.
 func checkSysctls() []Check {
 	checks := make([]Check, 0, len(sysctlRules))
 	for _, rule := range sysctlRules {
-		checks = append(checks, checkSysctl(rule.key, rule.good, rule.set, rule.why))
+		checks = append(checks, checkSysctl(rule.key, func(v int) bool { return (v == 0) == (rule.set == "0") }, rule.set, rule.why))
 	}
 	return checks
 }

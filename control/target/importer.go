@@ -258,6 +258,7 @@ func verdict(result bpf.ImportBatonResult) error {
 		return ErrBacklog
 	case bpf.ImportBatonStatusBATON_STATUS_REFUSED:
 		return fmt.Errorf("%w: %w", ErrRefused, unix.Errno(-result.Error))
+	case bpf.ImportBatonStatusBATON_STATUS_PENDING:
 	}
 	return fmt.Errorf("%w: the TAP did not deliver the segment at once: is net.core.rps_default_mask set?", ErrRefused)
 }

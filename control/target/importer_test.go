@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +19,7 @@ import (
 
 const request = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
 
-func mustImport(t *testing.T, im *Importer, r *transfer.Record, listener netip.AddrPort) Imported {
+func mustImport(t testing.TB, im *Importer, r *transfer.Record, listener netip.AddrPort) Imported {
 	t.Helper()
 	done, err := im.Import(ended(t), r, listener)
 	if err != nil {
@@ -27,7 +29,7 @@ func mustImport(t *testing.T, im *Importer, r *transfer.Record, listener netip.A
 }
 
 // accept is a connection from the listener, which must be there already.
-func accept(t *testing.T, l net.Listener) net.Conn {
+func accept(t testing.TB, l net.Listener) net.Conn {
 	t.Helper()
 	l.(*net.TCPListener).SetDeadline(time.Now().Add(time.Second))
 	c, err := l.Accept()
@@ -256,4 +258,58 @@ func TestImportRefusals(t *testing.T) {
 			}
 		})
 	}
+}
+
+// With conntrack's stateful rules a taken connection is one like any other, as long as tcp_loose is on.
+func TestConntrackTakesImports(t *testing.T) {
+	rules := map[string]string{
+		"drop invalid": "ct state invalid drop",
+		"default drop": "ct state established,related accept\ntcp dport 80 ct state new accept\ndrop",
+	}
+	for name, rule := range rules {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			ln := l.listen(t, "tcp4", ":80", false)
+			l.run(t, "table inet f {\nchain i {\ntype filter hook input priority 0\n"+rule+"\n}\n}\n", "nft", "-f", "-")
+			im := l.importer(t)
+			r := record(client4, service4, request)
+			mustImport(t, im, r, service4)
+			checkConversation(t, l, accept(t, ln), r)
+			l.sysctl(t, "net/netfilter/nf_conntrack_tcp_loose", "0")
+			other := record(clientPort(1), service4, request)
+			if _, err := im.Import(ended(t), other, service4); !errors.Is(err, ErrSwallowed) {
+				t.Errorf("without tcp_loose: error %v, want %v", err, ErrSwallowed)
+			}
+		})
+	}
+}
+
+// The time from the record to the connection in the accept queue, confirmed.
+func BenchmarkImport(b *testing.B) {
+	for _, size := range []int{0, 300, 32768} {
+		b.Run(strconv.Itoa(size), func(b *testing.B) { benchmarkImport(b, size) })
+	}
+}
+
+func benchmarkImport(b *testing.B, size int) {
+	l := newLab(b)
+	ln := l.listen(b, "tcp4", ":80", false)
+	im := l.importer(b)
+	data := strings.Repeat("x", size)
+	var took []time.Duration
+	for i := 0; b.Loop(); i++ {
+		done, err := im.Import(b.Context(), record(clientPort(i%20000), service4, data), service4)
+		if err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, done.Took)
+		b.StopTimer()
+		c := accept(b, ln)
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+		b.StartTimer()
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "p50-ns")
+	b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds()), "p99-ns")
 }

@@ -35,7 +35,7 @@ const (
 	shortly       = 30 * time.Millisecond // for nothing to come
 )
 
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces and BPF need root")
@@ -49,7 +49,7 @@ type lab struct {
 	dev string
 }
 
-func newLab(t *testing.T) *lab {
+func newLab(t testing.TB) *lab {
 	t.Helper()
 	needRoot(t)
 	l := &lab{Namespace: newNamespace(t)}
@@ -69,7 +69,7 @@ func newLab(t *testing.T) *lab {
 }
 
 // newNamespace makes a namespace without a name; it ends with its last socket and device.
-func newNamespace(t *testing.T) *Namespace {
+func newNamespace(t testing.TB) *Namespace {
 	t.Helper()
 	handle := make(chan netns.NsHandle, 1)
 	go func() {
@@ -108,20 +108,20 @@ func addAddresses(nic netlink.Link) error {
 	return nil
 }
 
-func (l *lab) do(t *testing.T, f func() error) {
+func (l *lab) do(t testing.TB, f func() error) {
 	t.Helper()
 	if err := l.Do(f); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (l *lab) sysctl(t *testing.T, key, value string) {
+func (l *lab) sysctl(t testing.TB, key, value string) {
 	t.Helper()
 	l.do(t, func() error { return writeSysctl(key, value) })
 }
 
 // listen opens a listener in the lab, an ordinary TCP one unless mptcp.
-func (l *lab) listen(t *testing.T, network, address string, mptcp bool) net.Listener {
+func (l *lab) listen(t testing.TB, network, address string, mptcp bool) net.Listener {
 	t.Helper()
 	var ln net.Listener
 	l.do(t, func() (err error) {
@@ -134,7 +134,7 @@ func (l *lab) listen(t *testing.T, network, address string, mptcp bool) net.List
 	return ln
 }
 
-func (l *lab) importer(t *testing.T) *Importer {
+func (l *lab) importer(t testing.TB) *Importer {
 	t.Helper()
 	im, err := OpenImporter(l.Namespace, func(Socket) {})
 	if err != nil {
@@ -145,7 +145,7 @@ func (l *lab) importer(t *testing.T) *Importer {
 }
 
 // start runs a program in the lab until the test ends.
-func (l *lab) start(t *testing.T, name string, args ...string) {
+func (l *lab) start(t testing.TB, name string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Stderr = os.Stderr
@@ -157,7 +157,7 @@ func (l *lab) start(t *testing.T, name string, args ...string) {
 }
 
 // run runs a program in the lab to its end.
-func (l *lab) run(t *testing.T, stdin, name string, args ...string) {
+func (l *lab) run(t testing.TB, stdin, name string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Stdin = strings.NewReader(stdin)
@@ -170,7 +170,7 @@ func (l *lab) run(t *testing.T, stdin, name string, args ...string) {
 }
 
 // send is what the client sends over the network.
-func (l *lab) send(t *testing.T, src, dst netip.AddrPort, s wire.Segment) {
+func (l *lab) send(t testing.TB, src, dst netip.AddrPort, s wire.Segment) {
 	t.Helper()
 	if err := l.nic.Write(wire.AppendTCP(nil, wire.Link{Dst: tapMAC, Src: agentMAC}, src, dst, s)); err != nil {
 		t.Fatal(err)
@@ -178,7 +178,7 @@ func (l *lab) send(t *testing.T, src, dst netip.AddrPort, s wire.Segment) {
 }
 
 // next is the next TCP segment that arrives at the client; ok is false when none did within d.
-func (l *lab) next(t *testing.T, d time.Duration) (f wire.Frame, ok bool) {
+func (l *lab) next(t testing.TB, d time.Duration) (f wire.Frame, ok bool) {
 	t.Helper()
 	buf := make([]byte, 70000)
 	for deadline := time.Now().Add(d); ; {
@@ -220,7 +220,7 @@ func (c *client) segment(flags wire.Flags, data string) wire.Segment {
 	return s
 }
 
-func (c *client) send(t *testing.T, flags wire.Flags, data string) {
+func (c *client) send(t testing.TB, flags wire.Flags, data string) {
 	t.Helper()
 	s := c.segment(flags, data)
 	c.lab.send(t, c.rec.Inc.Client, c.rec.Inc.Service, s)
@@ -228,7 +228,7 @@ func (c *client) send(t *testing.T, flags wire.Flags, data string) {
 }
 
 // receive takes segments until the client has n octets, or FIN, or RST.
-func (c *client) receive(t *testing.T, n int) {
+func (c *client) receive(t testing.TB, n int) {
 	t.Helper()
 	for len(c.got) < n && !c.fin && !c.rst {
 		f, ok := c.lab.next(t, answerTimeout)
@@ -241,7 +241,7 @@ func (c *client) receive(t *testing.T, n int) {
 	}
 }
 
-func (c *client) take(t *testing.T, s wire.Segment) {
+func (c *client) take(t testing.TB, s wire.Segment) {
 	t.Helper()
 	if c.first.Flags == 0 {
 		c.first = s
@@ -260,7 +260,7 @@ func (c *client) take(t *testing.T, s wire.Segment) {
 }
 
 // ended is a context for one attempt.
-func ended(t *testing.T) context.Context {
+func ended(t testing.TB) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	return ctx

@@ -197,11 +197,9 @@ static __always_inline int baton_judge(struct __sk_buff *skb, struct baton_packe
 
 	// A constant size for the verifier.
 	if (p->tuple_size == sizeof(p->tuple.ipv4))
-		found = bpf_skc_lookup_tcp(skb, &p->tuple, sizeof(p->tuple.ipv4),
-					   BPF_F_CURRENT_NETNS, 0);
+		found = bpf_skc_lookup_tcp(skb, &p->tuple, sizeof(p->tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 	else
-		found = bpf_skc_lookup_tcp(skb, &p->tuple, sizeof(p->tuple.ipv6),
-					   BPF_F_CURRENT_NETNS, 0);
+		found = bpf_skc_lookup_tcp(skb, &p->tuple, sizeof(p->tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
 	if (!found)
 		return baton_drop(BATON_COUNTER_NO_SOCKET);
 	state = found->state;

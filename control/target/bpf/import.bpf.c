@@ -18,9 +18,8 @@ enum baton_kind {
 
 // enum baton_status says what happened to the last import.
 enum baton_status {
-	BATON_STATUS_PENDING = 0, // set by the agent: the program has not run
-	BATON_STATUS_ASSIGNED =
-	    1, // the stack got the frame and the request to create the connection from it
+	BATON_STATUS_PENDING = 0,     // set by the agent: the program has not run
+	BATON_STATUS_ASSIGNED = 1,    // the stack got the frame and the request to create the connection from it
 	BATON_STATUS_LEFTOVER = 2,    // a socket of the tuple exists: state, rcv_nxt
 	BATON_STATUS_NO_LISTENER = 3, // nobody listens there
 	BATON_STATUS_BACKLOG = 4,     // the listener's accept queue is full
@@ -73,16 +72,16 @@ struct bpf_tcp_req_attrs {
 	__u8 reserved[3];
 };
 
-extern int bpf_sk_assign_tcp_reqsk(struct __sk_buff *s, struct sock *sk,
-				   struct bpf_tcp_req_attrs *attrs, int attrs__sz) __ksym;
+extern int bpf_sk_assign_tcp_reqsk(struct __sk_buff *s, struct sock *sk, struct bpf_tcp_req_attrs *attrs,
+				   int attrs__sz) __ksym;
 
 struct baton_request request;
 struct baton_result result;
 
 // baton_lookup finds who a segment from the client to address:port belongs to. The caller releases
 // it.
-static __always_inline struct bpf_sock *
-baton_lookup(struct __sk_buff *skb, const __be32 *address_be, __be16 port_be, __be16 client_port_be)
+static __always_inline struct bpf_sock *baton_lookup(struct __sk_buff *skb, const __be32 *address_be, __be16 port_be,
+						     __be16 client_port_be)
 {
 	struct bpf_sock_tuple tuple = {};
 
@@ -120,8 +119,7 @@ static __always_inline __u32 baton_rcv_nxt(struct bpf_sock *found)
 // baton_leftover reports a socket that already has the tuple. Returns 1 if there is one.
 static __always_inline int baton_leftover(struct __sk_buff *skb)
 {
-	struct bpf_sock *found =
-	    baton_lookup(skb, request.service_be, request.service_port_be, request.client_port_be);
+	struct bpf_sock *found = baton_lookup(skb, request.service_be, request.service_port_be, request.client_port_be);
 	int leftover = 0;
 
 	if (!found)
@@ -165,8 +163,7 @@ static __always_inline enum baton_status baton_assign(struct __sk_buff *skb, str
 // baton_create finds the listener and hands it the connection. Returns a baton_status.
 static __always_inline enum baton_status baton_create(struct __sk_buff *skb, __be16 client_port_be)
 {
-	struct bpf_sock *found =
-	    baton_lookup(skb, request.listener_be, request.listener_port_be, client_port_be);
+	struct bpf_sock *found = baton_lookup(skb, request.listener_be, request.listener_port_be, client_port_be);
 	enum baton_status status = BATON_STATUS_NO_LISTENER;
 
 	if (!found)
