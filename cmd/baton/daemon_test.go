@@ -283,7 +283,7 @@ func (r *rig) checkCounters(c *admin.Client) {
 	for _, n := range counters {
 		got[n.Group+" "+n.Name] = n.Value
 	}
-	for _, name := range []string{"handshakes accepted", "punts first", "router transferred", "packets forwarded"} {
+	for _, name := range []string{"handshake accepted", "punt first", "router transferred", "packet forwarded"} {
 		if got[name] != 1 {
 			r.t.Errorf("%s is %d, want 1", name, got[name])
 		}

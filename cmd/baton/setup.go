@@ -171,7 +171,9 @@ func routerService(s servicePort) (router.Service, error) {
 	if s.port.Freeze == "discard" {
 		hold = flow.HoldDiscard
 	}
-	window := int(s.port.Window)
+	// Windows are announced in units of 2^scale, rounded down at the edge: what a client can send for sure is less than
+	// a unit below W. A head that does not end there would otherwise wait for octets that cannot come.
+	window := int(s.port.Window) - 1<<s.port.WindowScale + 1
 	return router.Service{
 		Address: s.addr, Window: s.port.Window, Hold: hold,
 		RequestTimeout: time.Duration(s.port.Timeouts.Request),

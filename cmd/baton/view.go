@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"baton/control/admin"
@@ -155,7 +156,7 @@ func (d *daemon) transfers(ctx context.Context) ([]admin.Transfer, error) {
 func (d *daemon) counters(ctx context.Context) ([]admin.Counter, error) {
 	rows := []admin.Counter{}
 	for _, c := range d.forwarder.Counters() {
-		rows = append(rows, admin.Counter{Group: c.Group, Name: c.Name, Value: c.Value})
+		rows = append(rows, admin.Counter{Group: singular(c.Group), Name: c.Name, Value: c.Value})
 	}
 	snap, err := d.router.Snapshot(ctx)
 	if err != nil {
@@ -173,6 +174,9 @@ func (d *daemon) counters(ctx context.Context) ([]admin.Counter, error) {
 	}
 	return rows, nil
 }
+
+// singular is the name of a group of the forwarder's counters as batonctl has it: "drop checksum 3".
+func singular(group string) string { return strings.TrimSuffix(group, "s") }
 
 func (d *daemon) ports(context.Context) ([]admin.Port, error) {
 	rows := []admin.Port{}

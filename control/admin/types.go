@@ -79,7 +79,7 @@ type Transfer struct {
 
 // Counter is one named total.
 type Counter struct {
-	Group string `json:"group"` // drop, punt, handshake, router ...
+	Group string `json:"group"` // packet, drop, punt, handshake, command, router, "xcf HOST"
 	Name  string `json:"name"`
 	Value uint64 `json:"value"`
 }
