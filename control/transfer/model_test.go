@@ -65,10 +65,15 @@ type world struct {
 	how      func() string // by what; for the report only
 }
 
-// target is a Taker, what makes it different from others, and the connections that its host has made.
-type target struct {
+// interned is a Taker that stands for all that have its key.
+type interned struct {
 	*Taker
-	key     string
+	key string
+}
+
+// target is a Taker, and the connections that its host has made.
+type target struct {
+	*interned
 	imports int
 }
 
@@ -81,6 +86,24 @@ type model struct {
 	queue []*world
 	ended map[string]int // worlds by the Giver's final state and whether the connection was made
 	drain map[string]bool
+	known map[string]*interned
+	moves map[move]moved // what is known of Takers' steps
+}
+
+// move is an event at a Taker: what is the packet's number, an expiry, or the event itself.
+type move struct {
+	host  int
+	taker *interned
+	what  any
+}
+
+// expiry lets the deadline of a transfer pass.
+type expiry struct{ transfer ID }
+
+// moved is what a move makes of the Taker, and what it sends.
+type moved struct {
+	taker *interned
+	sends uint64
 }
 
 func newModel(t *testing.T, restarts int, candidates ...string) *model {
@@ -88,16 +111,24 @@ func newModel(t *testing.T, restarts int, candidates ...string) *model {
 	g.Candidates = candidates
 	g.Timeouts = Timeouts{Offer: 1, Freeze: 1, Confirm: 1, Query: 1, GiveUp: 2}
 	m := &model{t: t, hosts: slices.Compact(slices.Clone(candidates)), post: post{bit: map[string]int{}},
-		seen: map[string]bool{}, ended: map[string]int{}, drain: map[string]bool{}}
+		seen: map[string]bool{}, ended: map[string]int{}, drain: map[string]bool{},
+		known: map[string]*interned{}, moves: map[move]moved{}}
 	w := &world{giver: NewGiver(g), targets: make([]target, len(m.hosts)), restarts: restarts}
 	for i := range m.hosts {
-		w.targets[i] = newTarget(newModelTaker(nil, nil), 0)
+		w.targets[i] = target{interned: m.intern(newModelTaker(nil, nil))}
 	}
 	m.visit(w)
 	return m
 }
 
-func newTarget(taker *Taker, imports int) target { return target{taker, takerKey(taker), imports} }
+// intern returns the Taker that stands for all that are like this one.
+func (m *model) intern(taker *Taker) *interned {
+	k := takerKey(taker)
+	if m.known[k] == nil {
+		m.known[k] = &interned{taker, k}
+	}
+	return m.known[k]
+}
 
 func newModelTaker(live, ended []Flow) *Taker {
 	taker := NewTaker(DefaultLimits(), live, ended, t0)
@@ -120,7 +151,7 @@ func (m *model) explore(w *world) {
 	m.giverEvents(w)
 	for i, p := range m.post.packets {
 		if w.net&(1<<i) != 0 {
-			m.deliver(w, p)
+			m.deliver(w, i, p)
 		}
 	}
 	for i := range w.targets {
@@ -149,11 +180,11 @@ func (m *model) giverEvents(w *world) {
 	}
 }
 
-func (m *model) deliver(w *world, p packet) {
+func (m *model) deliver(w *world, number int, p packet) {
 	if p.to == routingHost {
 		m.stepGiver(w, Received{p.from, p.message})
 	} else {
-		m.stepTaker(w, slices.Index(m.hosts, p.to), Received{p.from, p.message})
+		m.stepTaker(w, slices.Index(m.hosts, p.to), number)
 	}
 }
 
@@ -165,13 +196,13 @@ func (m *model) takerEvents(w *world, host int) {
 		case takerChecking:
 			m.stepTaker(w, host, Checked{Host: routingHost, Transfer: id})
 			m.stepTaker(w, host, Checked{Host: routingHost, Transfer: id, Reason: ReasonHost})
-			m.expire(w, host, id)
+			m.stepTaker(w, host, expiry{id})
 		case takerReserved:
-			m.expire(w, host, id)
+			m.stepTaker(w, host, expiry{id})
 		case takerImporting:
 			m.stepTaker(w, host, Imported{Host: routingHost, Transfer: id, RcvNxt: 1001})
 			m.stepTaker(w, host, NotImported{Host: routingHost, Transfer: id, Reason: ReasonImport})
-			m.expire(w, host, id)
+			m.stepTaker(w, host, expiry{id})
 		case takerLive:
 			m.stepTaker(w, host, Ended{e.flow.Inc})
 		case takerEnded, takerRefused, takerGone:
@@ -181,15 +212,6 @@ func (m *model) takerEvents(w *world, host int) {
 		m.restart(w, host, false)
 		m.restart(w, host, true)
 	}
-}
-
-// expire lets the deadline of one transfer pass.
-func (m *model) expire(w *world, host int, id ID) {
-	taker := w.targets[host].clone()
-	e := taker.byKey[key{routingHost, id}]
-	e.deadline = t0
-	heap.Fix(&taker.waiting, e.place)
-	m.visit(m.afterTaker(w, host, taker, Timeout{}, 0))
 }
 
 // restart kills a target's agent, and its streams with what is on them. done says what became of an import that was
@@ -213,7 +235,7 @@ func (m *model) restart(w *world, host int, done bool) {
 	next := *w
 	next.restarts--
 	next.targets = slices.Clone(w.targets)
-	next.targets[host] = newTarget(newModelTaker(live, ended), w.targets[host].imports+made)
+	next.targets[host] = target{m.intern(newModelTaker(live, ended)), w.targets[host].imports + made}
 	for i, p := range m.post.packets {
 		if p.from == m.hosts[host] || p.to == m.hosts[host] {
 			next.net &^= 1 << i
@@ -281,28 +303,62 @@ func (m *model) checkReturn(next *world, before GiverState, e Event) {
 	m.fail(next, "the giver took the connection back by itself")
 }
 
-// stepTaker visits what w becomes by an event at a Taker.
-func (m *model) stepTaker(w *world, host int, e Event) {
+// stepTaker visits what w becomes by a move at a Taker.
+func (m *model) stepTaker(w *world, host int, what any) {
+	mv := move{host, w.targets[host].interned, what}
+	after, known := m.moves[mv]
+	if !known {
+		after = m.step(mv)
+		m.moves[mv] = after
+	}
 	made := 0
-	if _, ok := e.(Imported); ok {
+	if _, ok := what.(Imported); ok {
 		made = 1
 	}
-	m.visit(m.afterTaker(w, host, w.targets[host].clone(), e, made))
+	next := *w
+	next.net |= after.sends
+	next.targets = slices.Clone(w.targets)
+	next.targets[host] = target{after.taker, w.targets[host].imports + made}
+	next.before = w
+	next.how = func() string { return m.hosts[host] + ": " + m.describeMove(what) }
+	m.visit(&next)
 }
 
-// afterTaker lets e happen at a copy of a world's Taker, and returns the world with it.
-func (m *model) afterTaker(w *world, host int, taker *Taker, e Event, made int) *world {
-	next := *w
+// step makes a move with a copy of the Taker.
+func (m *model) step(mv move) moved {
+	taker := mv.taker.clone()
+	var e Event
+	switch what := mv.what.(type) {
+	case int:
+		p := m.post.packets[what]
+		e = Received{p.from, p.message}
+	case expiry:
+		due := taker.byKey[key{routingHost, what.transfer}]
+		due.deadline = t0
+		heap.Fix(&taker.waiting, due.place)
+		e = Timeout{}
+	case Event:
+		e = what
+	}
+	var after moved
 	for _, a := range taker.Step(e, t0) {
 		if s, ok := a.(Send); ok {
-			next.net |= m.post.set(packet{m.hosts[host], s.Host, s.Message})
+			after.sends |= m.post.set(packet{m.hosts[mv.host], s.Host, s.Message})
 		}
 	}
-	next.targets = slices.Clone(w.targets)
-	next.targets[host] = newTarget(taker, w.targets[host].imports+made)
-	next.before = w
-	next.how = func() string { return m.hosts[host] + ": " + describeEvent(e) }
-	return &next
+	after.taker = m.intern(taker)
+	return after
+}
+
+func (m *model) describeMove(what any) string {
+	switch what := what.(type) {
+	case int:
+		p := m.post.packets[what]
+		return "gets " + describeMessage(p.message) + " of " + p.from
+	case Event:
+		return describeEvent(what)
+	}
+	return fmt.Sprintf("deadline of %+v", what)
 }
 
 // visit checks a world and queues it if it is new.
@@ -472,7 +528,7 @@ func giverKey(g *Giver) string {
 func takerKey(t *Taker) string {
 	var b []byte
 	for _, e := range entriesOf(t) {
-		b = append(b, byte(e.flow.Transfer), byte(e.state))
+		b = append(b, byte(e.flow.Transfer), byte(e.state), byte(e.reason))
 	}
 	return string(append(b, 0xff))
 }
