@@ -311,7 +311,7 @@ type Table struct{ c *C.struct_baton_crt }
 
 // Table returns the forwarder's table of a family. It lives as long as the forwarder.
 func (f *Forwarder) Table(ipv6 bool) Table {
-	return Table{(*C.struct_baton_crt)(C.baton_crt_of(f.c, C.bool(ipv6)))}
+	return Table{C.baton_crt_of(f.c, C.bool(ipv6))}
 }
 
 // Buckets is the number of buckets that Read takes.

@@ -174,7 +174,7 @@ func BenchmarkTable(b *testing.B) {
 	defer table.Free()
 	var n uint64
 	b.ReportAllocs()
-	for b.Loop() { // two cgo calls each: compare, do not quote
+	for b.Loop() { // two calls each: compare, do not quote
 		if key := [3]uint64{(n%900_000 + 1) << 16}; !table.Remove(key) {
 			table.Insert(key, n)
 		}

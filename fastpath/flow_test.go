@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -10,7 +11,7 @@ import (
 )
 
 // payloads returns what the frames carry.
-func payloads(t *testing.T, frames []wire.Frame) (s []string) {
+func payloads(_ *testing.T, frames []wire.Frame) (s []string) {
 	for _, f := range frames {
 		s = append(s, string(f.Segment.Payload))
 	}
@@ -416,7 +417,7 @@ func TestFullTables(t *testing.T) {
 				break
 			}
 		}
-		if err != ErrBusy {
+		if !errors.Is(err, ErrBusy) {
 			t.Errorf("error %v, want ErrBusy", err)
 		}
 	})

@@ -178,8 +178,8 @@ func source(a *target.Agent, host string) admin.Source {
 	started := time.Now()
 	return admin.Source{
 		Version: func(context.Context) (admin.Version, error) {
-			return admin.Version{Program: "baton-target", Version: version(), Go: runtime.Version(), Host: host, PID: os.Getpid(),
-				Started: started}, nil
+			return admin.Version{Program: "baton-target", Version: version(), Go: runtime.Version(), Host: host,
+				PID: os.Getpid(), Started: started}, nil
 		},
 		Counters: func(context.Context) ([]admin.Counter, error) { return a.Counters(), nil },
 		Flows:    func(context.Context) ([]admin.Flow, error) { return a.Flows(), nil },

@@ -13,6 +13,7 @@ import (
 	"baton/control/config"
 	"baton/control/inspect"
 	"baton/control/router"
+	"baton/control/tcp"
 	"baton/control/xcf"
 	"baton/fastpath"
 	"baton/fastpath/flow"
@@ -113,7 +114,7 @@ func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 	}
 	for _, s := range services(cfg) {
 		c.Services = append(c.Services, fastpath.Service{ID: uint16(len(c.Services) + 1), Addr: s.addr,
-			OwnMSS: s.port.MSS, Window: s.port.Window, Scale: s.port.WindowScale})
+			OwnMSS: s.port.MSS, Window: tcp.FirstWindow(s.port.Window, s.port.WindowScale), Scale: s.port.WindowScale})
 	}
 	return c, nil
 }
@@ -173,9 +174,10 @@ func routerService(s servicePort) (router.Service, error) {
 	}
 	// Windows are announced in units of 2^scale, rounded down at the edge: what a client can send for sure is less than
 	// a unit below W. A head that does not end there would otherwise wait for octets that cannot come.
-	window := int(s.port.Window) - 1<<s.port.WindowScale + 1
+	window := tcp.Readable(s.port.Window, s.port.WindowScale)
 	return router.Service{
 		Address: s.addr, Window: s.port.Window, Hold: hold,
+		Announced:      tcp.FirstWindow(s.port.Window, s.port.WindowScale),
 		RequestTimeout: time.Duration(s.port.Timeouts.Request),
 		OfferTimeout:   time.Duration(s.port.Timeouts.Offer),
 		ConfirmTimeout: time.Duration(s.port.Timeouts.Confirm),

@@ -74,7 +74,8 @@ func (r *Router) opened(p *flow.Punt) {
 	}
 	c := &conn{
 		id: p.Flow, inc: p.Inc, shake: p.Handshake, service: s, session: s.NewSession(), by: r.now.Add(s.RequestTimeout),
-		tcp: tcp.Accept(tcp.Config{Inc: p.Inc, Handshake: p.Handshake, TSOffset: p.TSOffset, Window: s.Window}, r.now),
+		tcp: tcp.Accept(tcp.Config{Inc: p.Inc, Handshake: p.Handshake, TSOffset: p.TSOffset,
+			Window: s.Window, Announced: s.Announced}, r.now),
 	}
 	c.timer.fire = func(time.Time) { r.due(c) }
 	r.conns[c.id] = c

@@ -37,6 +37,7 @@ var (
 type Service struct {
 	Address        netip.AddrPort
 	Window         uint32                 // W, octets
+	Announced      uint32                 // first window that the forwarder announces (tcp.FirstWindow); 0 means W
 	Hold           flow.HoldMode          // what a freeze does with the client's packets
 	RequestTimeout time.Duration          // from a connection's first segment to the decision
 	OfferTimeout   time.Duration          // a target's answer to an offer

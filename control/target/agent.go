@@ -66,9 +66,9 @@ type attempt struct {
 	id   transfer.ID
 }
 
-// Open sets the host up, with whatever an earlier agent left, and loads nothing twice. software is told to routing hosts;
-// observe, called for every commit, may be nil. A namespace that cannot be set up yet is tried again later: its jobs say
-// why they are not ready.
+// Open sets the host up, with whatever an earlier agent left, and loads nothing twice. software is told to routing
+// hosts; observe, called for every commit, may be nil. A namespace that cannot be set up yet is tried again later:
+// its jobs say why they are not ready.
 func Open(c *config.Target, software string, log *slog.Logger, observe func(outcome string, took time.Duration)) (
 	*Agent, error,
 ) {
@@ -303,10 +303,12 @@ func (a *Agent) check(c transfer.Check) transfer.Event {
 func (a *Agent) offerProblem(o transfer.Offer) *Problem {
 	job, s := a.find(o.Job, o.Inc.Tuple)
 	if job == nil {
-		return &Problem{transfer.ReasonUnknownJob, fmt.Sprintf("no job %q for %v here: add it to jobs", o.Job, o.Inc.Service)}
+		detail := fmt.Sprintf("no job %q for %v here: add it to jobs", o.Job, o.Inc.Service)
+		return &Problem{transfer.ReasonUnknownJob, detail}
 	}
 	if s == nil {
-		return &Problem{transfer.ReasonHost, fmt.Sprintf("network namespace %q is not set up: %v", job.Netns, a.failed[job.Netns])}
+		detail := fmt.Sprintf("network namespace %q is not set up: %v", job.Netns, a.failed[job.Netns])
+		return &Problem{transfer.ReasonHost, detail}
 	}
 	if p := a.ready[job.Name].problem; p != nil && p.Reason == transfer.ReasonHost {
 		return p
@@ -433,7 +435,8 @@ func (a *Agent) tellJobs(host string) {
 	jobs := make([]*xcf.Job, 0, len(a.config.Jobs))
 	for _, j := range a.jobs() {
 		jobs = append(jobs, &xcf.Job{
-			Name: j.Name, Address: j.address.AsSlice(), Port: uint32(j.port), Ready: j.Ready, Reason: j.Reason, Window: j.Window,
+			Name: j.Name, Address: j.address.AsSlice(), Port: uint32(j.port), Ready: j.Ready, Reason: j.Reason,
+			Window: j.Window,
 		})
 	}
 	err := a.dialer.Send(host, &xcf.Envelope{Message: &xcf.Envelope_Jobs{Jobs: &xcf.Jobs{Jobs: jobs}}})

@@ -185,7 +185,8 @@ func TestAgentTakesAConnectionAndReportsItsEnd(t *testing.T) {
 	peer.snd, peer.rcv = peer.snd.Add(4), peer.rcv.Add(5000)
 	peer.receive(t, 1)
 	peer.send(t, wire.ACK|wire.FIN, "") // TIME-WAIT
-	if got, want := hear[transfer.EndReport](t, l.router), (transfer.EndReport{Inc: r.Inc, Epoch: 1, Job: "web"}); got != want {
+	want := transfer.EndReport{Inc: r.Inc, Epoch: 1, Job: "web"}
+	if got := hear[transfer.EndReport](t, l.router); got != want {
 		t.Errorf("end report %+v, want %+v", got, want)
 	}
 	if flows := a.Flows(); len(flows) != 0 {

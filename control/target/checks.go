@@ -41,7 +41,8 @@ var sysctlRules = []struct{ key, set, why string }{
 func checkSysctls() []Check {
 	checks := make([]Check, 0, len(sysctlRules))
 	for _, rule := range sysctlRules {
-		checks = append(checks, checkSysctl(rule.key, func(v int) bool { return (v == 0) == (rule.set == "0") }, rule.set, rule.why))
+		off := rule.set == "0"
+		checks = append(checks, checkSysctl(rule.key, func(v int) bool { return off == (v == 0) }, rule.set, rule.why))
 	}
 	return checks
 }
@@ -76,7 +77,8 @@ func dotted(key string) string {
 	return string(b)
 }
 
-// checkAddresses looks for the DVIPAs, and that the host does not answer ARP for them, in the calling thread's namespace.
+// checkAddresses looks for the DVIPAs, and that the host does not answer ARP for them, in the calling thread's
+// namespace.
 func checkAddresses(dvipas []netip.Addr) []Check {
 	var checks []Check
 	for _, s := range arpSettings {
@@ -96,8 +98,8 @@ func checkAddresses(dvipas []netip.Addr) []Check {
 	return checks
 }
 
-// checkReversePath looks at the guarded interfaces. Strict filtering is right only on one segment with the clients, which
-// nobody but the operator knows, so it is told and not refused.
+// checkReversePath looks at the guarded interfaces. Strict filtering is right only on one segment with the clients,
+// which nobody but the operator knows, so it is told and not refused.
 func checkReversePath(interfaces []string) []Check {
 	var checks []Check
 	all, _ := readSysctl("net/ipv4/conf/all/rp_filter")
@@ -115,8 +117,8 @@ func checkReversePath(interfaces []string) []Check {
 	return checks
 }
 
-// listenersAt are the sockets to which the kernel gives connections to at: those that listen there, else on the wildcard.
-// Several only with SO_REUSEPORT.
+// listenersAt are the sockets to which the kernel gives connections to at: those that listen there, else on the
+// wildcard. Several only with SO_REUSEPORT.
 func listenersAt(all []Socket, at netip.AddrPort) []Socket {
 	best, bestScore := []Socket(nil), 0
 	for _, s := range all {

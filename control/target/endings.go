@@ -8,9 +8,9 @@ import (
 	"baton/fastpath/wire"
 )
 
-// restoreFlows reads the flows of an earlier agent from its pins, if there are any. Of those of one tuple the newest is the
-// one that a socket belongs to; the others have ended. So has one whose import was cut short, as far as anybody can tell:
-// it may have been made, and have ended since.
+// restoreFlows reads the flows of an earlier agent from its pins, if there are any. Of those of one tuple the newest
+// is the one that a socket belongs to; the others have ended. So has one whose import was cut short, as far as
+// anybody can tell: it may have been made, and have ended since.
 func restoreFlows(namespace, dir string) (live []liveFlow, ended []Flow, err error) {
 	if _, err := os.Stat(dir); err != nil {
 		return nil, nil, nil

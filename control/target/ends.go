@@ -17,8 +17,8 @@ import (
 const endsBuffer = 4 << 20 // octets
 
 // ends is the kernel's report of every TCP socket of a namespace that ceases to exist (sock_diag's destroy groups). A
-// full socket also ceases when a smaller one takes over its FIN-WAIT-2 or TIME-WAIT. One that its application aborted has
-// lost its tuple (tcp_disconnect): client's port and local address are zero, the cookie still names it.
+// full socket also ceases when a smaller one takes over its FIN-WAIT-2 or TIME-WAIT. One that its application aborted
+// has lost its tuple (tcp_disconnect): client's port and local address are zero, the cookie still names it.
 type ends struct {
 	fd   int
 	stop [2]int // a pipe; its closing wakes the reader

@@ -27,9 +27,9 @@ type Guard struct {
 	counters *ebpf.Map
 }
 
-// OpenGuard guards services on the interfaces of a namespace; what an earlier agent pinned in dir is taken over without
-// a gap. Interfaces that the namespace does not have are left out; with none at all it is an error. dir must be in a bpffs
-// and exist.
+// OpenGuard guards services on the interfaces of a namespace; what an earlier agent pinned in dir is taken over
+// without a gap. Interfaces that the namespace does not have are left out; with none at all it is an error. dir must
+// be in a bpffs and exist.
 func OpenGuard(n *Namespace, dir string, interfaces []string, services []netip.AddrPort) (*Guard, error) {
 	g := &Guard{dir: dir}
 	err := n.Do(func() error { return g.open(interfaces, services) })
@@ -101,8 +101,8 @@ func (g *Guard) load() (*ebpf.Program, error) {
 	return programs.BatonGuard, nil
 }
 
-// attach puts the program on an interface: into the pinned link if that is still good, else by a new one. The pin is the
-// link's only reference, so removing the pin detaches.
+// attach puts the program on an interface: into the pinned link if that is still good, else by a new one. The pin is
+// the link's only reference, so removing the pin detaches.
 func (g *Guard) attach(name string, index int, program *ebpf.Program) error {
 	path := filepath.Join(g.dir, linkPrefix+pinName(name))
 	if l, err := link.LoadPinnedLink(path, nil); err == nil {

@@ -65,7 +65,8 @@ func TestGuardDropsStrangers(t *testing.T) {
 	}{
 		{name: "SYN", src: client4, dst: service4, listen: true, segment: syn, want: Counters{SYN: 1}},
 		{name: "SYN ipv6", src: client6, dst: service6, listen: true, segment: syn, want: Counters{SYN: 1}},
-		{name: "stray data, listener", src: client4, dst: service4, listen: true, segment: data, want: Counters{Listener: 1}},
+		{name: "stray data, listener", src: client4, dst: service4, listen: true, segment: data,
+			want: Counters{Listener: 1}},
 		{name: "stray data, listener, ipv6", src: client6, dst: service6, listen: true, segment: data,
 			want: Counters{Listener: 1}},
 		{name: "stray data, nobody", src: client4, dst: service4, segment: data, want: Counters{NoSocket: 1}},

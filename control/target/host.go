@@ -12,9 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// arpSettings are what a host needs before it may have a DVIPA: it must not say that the address is its own, neither when
-// asked nor as the sender of a question. For both the kernel takes the larger of "all" and the interface's, so this holds
-// for every interface, also for those to come. IPv6 needs nothing: a host answers only for the interface's own addresses.
+// arpSettings are what a host needs before it may have a DVIPA: it must not say that the address is its own, neither
+// when asked nor as the sender of a question. For both the kernel takes the larger of "all" and the interface's, so
+// this holds for every interface, also for those to come. IPv6 needs nothing: a host answers only for the interface's
+// own addresses.
 var arpSettings = []struct{ key, value string }{
 	{"net/ipv4/conf/all/arp_ignore", "1"},
 	{"net/ipv4/conf/all/arp_announce", "2"},
@@ -78,8 +79,8 @@ func cString(b []byte) string { return strings.TrimRight(string(b), "\x00") }
 
 func (u *undo) Close() error { return u.entries.Close() }
 
-// manageHost sets the host up for the DVIPAs, in the calling thread's namespace. ARP first: there is no moment at which the
-// host answers for a DVIPA.
+// manageHost sets the host up for the DVIPAs, in the calling thread's namespace. ARP first: there is no moment at
+// which the host answers for a DVIPA.
 func manageHost(u *undo, dvipas []netip.Addr) error {
 	for _, s := range arpSettings {
 		if err := raiseSysctl(u, s.key, s.value); err != nil {

@@ -23,11 +23,14 @@ import (
 // Why an import failed. After any of them nothing exists at this host, and nothing will.
 var (
 	ErrNotListening = errors.New("nobody listens there")
-	ErrBacklog      = errors.New("the listener's accept queue stayed full: let the application accept faster, or raise its backlog and net.core.somaxconn")
-	ErrLeftover     = errors.New("a socket of an earlier connection with this tuple could not be removed: set net.ipv4.tcp_rfc1337=0")
-	ErrRefused      = errors.New("the kernel refused the connection")
-	ErrRecord       = errors.New("record cannot be imported into a kernel")
-	ErrSwallowed    = errors.New("the packet filter swallowed the connection's first segment: accept it, on the interfaces baton*, in the input chain")
+	ErrBacklog      = errors.New("the listener's accept queue stayed full: " +
+		"let the application accept faster, or raise its backlog and net.core.somaxconn")
+	ErrLeftover = errors.New("a socket of an earlier connection with this tuple could not be removed: " +
+		"set net.ipv4.tcp_rfc1337=0")
+	ErrRefused   = errors.New("the kernel refused the connection")
+	ErrRecord    = errors.New("record cannot be imported into a kernel")
+	ErrSwallowed = errors.New("the packet filter swallowed the connection's first segment: " +
+		"accept it, on the interfaces baton*, in the input chain")
 )
 
 // The smallest MSS of a client that the kernel takes (net/core/filter.c: TCP_MIN_MSS of the family).
@@ -59,8 +62,8 @@ type Imported struct {
 	Retried int // times that the accept queue was full
 }
 
-// Importer makes connections in one network namespace. Its methods may be called concurrently; imports follow each other,
-// and one takes tens of microseconds.
+// Importer makes connections in one network namespace. Its methods may be called concurrently; imports follow each
+// other, and one takes tens of microseconds.
 type Importer struct {
 	tap     *tap
 	objects bpf.ImportObjects
@@ -72,10 +75,10 @@ type Importer struct {
 	frame []byte
 }
 
-// OpenImporter makes the TAP in the namespace and loads the program. ended is called, from one goroutine, for every TCP
-// socket of the namespace that the kernel forgets, imported or not; with the zero Socket when some may have been missed.
-// The application's abort takes a socket's tuple away; its Cookie stays.
-// errors.Is(err, ebpf.ErrNotSupported): the kernel lacks bpf_sk_assign_tcp_reqsk.
+// OpenImporter makes the TAP in the namespace and loads the program. ended is called, from one goroutine, for every
+// TCP socket of the namespace that the kernel forgets, imported or not; with the zero Socket when some may have been
+// missed. The application's abort takes a socket's tuple away; its Cookie stays. errors.Is(err,
+// ebpf.ErrNotSupported): the kernel lacks bpf_sk_assign_tcp_reqsk.
 func OpenImporter(n *Namespace, ended func(Socket)) (*Importer, error) {
 	im := &Importer{}
 	if err := n.Do(im.open); err != nil {

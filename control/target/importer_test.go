@@ -186,7 +186,8 @@ class H(http.server.BaseHTTPRequestHandler):
     def log_message(self, *a): pass
     def do_GET(self):
         body = ("hello %s:%d" % self.client_address).encode()
-        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
 http.server.ThreadingHTTPServer(("", 80), H).serve_forever()`)
 	im := l.importer(t)
 	waitForListener(t, im)
@@ -232,7 +233,8 @@ func TestImportRefusals(t *testing.T) {
 			l.run(t, "table ip f { chain i { type filter hook input priority 0; tcp dport 80 drop\n}\n}\n", "nft", "-f", "-")
 		}},
 		{name: "client's MSS too small", want: ErrRecord, change: func(r *transfer.Record) { r.Handshake.MSS = 500 }},
-		{name: "data to the client under way", want: ErrRecord, change: func(r *transfer.Record) { r.SendData = []byte("x") }},
+		{name: "data to the client under way", want: ErrRecord,
+			change: func(r *transfer.Record) { r.SendData = []byte("x") }},
 		{name: "too much data", want: ErrRecord, change: func(r *transfer.Record) { r.Data = make([]byte, 65535) }},
 	}
 	for _, tt := range tests {

@@ -8,8 +8,8 @@ import (
 	"baton/control/transfer"
 )
 
-// runImport makes a connection and tells the machine. Where it can be, it is made at once, by the goroutine that has read
-// the commit; only a full accept queue is waited for elsewhere.
+// runImport makes a connection and tells the machine. Where it can be, it is made at once, by the goroutine that has
+// read the commit; only a full accept queue is waited for elsewhere.
 func (a *Agent) runImport(i transfer.Import) {
 	a.mu.Lock()
 	ctx, cancel := context.WithTimeout(a.stopping, time.Duration(a.config.Limits.BacklogRetry))

@@ -34,7 +34,8 @@ func (a *Agent) jobs() []JobStatus {
 	list := make([]JobStatus, 0, len(a.config.Jobs))
 	for _, j := range a.config.Jobs {
 		status := JobStatus{
-			Name: j.Name, Service: netip.AddrPortFrom(j.Address, j.Port).String(), Netns: j.Netns, address: j.Address, port: j.Port,
+			Name: j.Name, Service: netip.AddrPortFrom(j.Address, j.Port).String(), Netns: j.Netns,
+			address: j.Address, port: j.Port,
 		}
 		r, looked := a.ready[j.Name]
 		status.Window, status.Reason = r.window, r.text()

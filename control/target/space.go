@@ -12,8 +12,8 @@ import (
 	"baton/fastpath/wire"
 )
 
-// readyMSS is the client's MSS for which a job's first window is told to routing hosts; that of an offer is looked at when
-// it comes.
+// readyMSS is the client's MSS for which a job's first window is told to routing hosts; that of an offer is looked at
+// when it comes.
 const readyMSS = 1460
 
 // space is a network namespace in which jobs have listeners, set up to take connections.
@@ -64,8 +64,8 @@ func openSpace(c *config.Target, name string, ended func(Socket)) (s *space, err
 	return s, err
 }
 
-// openPins makes the directory of a namespace's pins. Pins of another namespace that had this name are removed: a link to
-// its interface would be taken for one to ours.
+// openPins makes the directory of a namespace's pins. Pins of another namespace that had this name are removed: a
+// link to its interface would be taken for one to ours.
 func openPins(n *Namespace, dir string) (*undo, error) {
 	for {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -212,7 +212,8 @@ func (s *space) offered(j config.TargetJob, mss uint16, want uint32) *Problem {
 		least = MinMSS6
 	}
 	if mss < least {
-		return &Problem{transfer.ReasonMSS, fmt.Sprintf("the client's MSS is %d; the kernel takes none below %d", mss, least)}
+		detail := fmt.Sprintf("the client's MSS is %d; the kernel takes none below %d", mss, least)
+		return &Problem{transfer.ReasonMSS, detail}
 	}
 	listeners, err := s.diag.Dump(Listen)
 	if err != nil {

@@ -20,8 +20,8 @@ var (
 	agentMAC = wire.MAC{0x02, 'b', 'a', 't', 'o', 0x02}
 )
 
-// tapAddr is an address for the TAP that means nothing: with rp_filter on, the kernel drops whatever arrives by a device
-// that has none (fib_validate_source: no_addr).
+// tapAddr is an address for the TAP that means nothing: with rp_filter on, the kernel drops whatever arrives by a
+// device that has none (fib_validate_source: no_addr).
 func tapAddr() *netlink.Addr {
 	return &netlink.Addr{
 		IPNet: &net.IPNet{IP: net.IPv4(127, 'b', 'a', 't'), Mask: net.CIDRMask(32, 32)},
