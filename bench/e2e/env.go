@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,10 +9,12 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"baton/bench/judge"
 	"baton/bench/lab"
+	"baton/control/admin"
 )
 
 // Env is a scenario's view of its laboratory. Its methods are safe for several goroutines.
@@ -35,6 +38,9 @@ type recorded struct {
 	client netip.AddrPort
 	stream func() judge.Stream
 }
+
+// portPatience is how long the last ACK of a connection may take.
+const portPatience = 2 * time.Second
 
 // service is what scenarios talk to.
 var service = netip.AddrPortFrom(lab.DVIPA, 80)
@@ -84,10 +90,18 @@ func (e *Env) Curl(host, path string, args ...string) (*lab.Curled, error) {
 // Dial connects to the DVIPA, and lets the judge compare what the connection's two ends have seen in the end.
 func (e *Env) Dial() (*lab.Conn, error) { return e.DialFrom(netip.AddrPort{}) }
 
-// DialFrom is Dial from a given end of the client.
-func (e *Env) DialFrom(local netip.AddrPort) (*lab.Conn, error) {
-	c, err := e.Client.Dial(e.Ctx, local, service)
-	if err != nil {
+// DialFrom is Dial from a given end of the client. If the client's kernel still waits for the last ACK of a former
+// connection on that port, it waits too, as an application would.
+func (e *Env) DialFrom(local netip.AddrPort) (c *lab.Conn, err error) {
+	ctx, cancel := context.WithTimeout(e.Ctx, portPatience)
+	defer cancel()
+	wait := lab.Until(ctx, "the client's port is free", func() error {
+		if c, err = e.Client.Dial(e.Ctx, local, service); errors.Is(err, syscall.EADDRNOTAVAIL) {
+			return err
+		}
+		return nil
+	})
+	if err := cmp.Or(wait, err); err != nil {
 		return nil, err
 	}
 	if deadline, ok := e.Ctx.Deadline(); ok {
@@ -111,6 +125,21 @@ func (e *Env) Fetch(request []byte) (*lab.Response, error) {
 	}
 	e.note(c.Local(), r)
 	return r, c.Close()
+}
+
+// Settled waits until the routing host's table has a connection as the target's. Its first response may come before
+// that: the target's confirmation is still on its way.
+func (e *Env) Settled(client netip.AddrPort, target string) error {
+	return lab.Until(e.Ctx, fmt.Sprintf("%v belongs to %s", client, target), func() error {
+		page, err := e.Baton.Admin.CRT(e.Ctx, admin.CRTQuery{Client: client.String()})
+		if err != nil {
+			return err
+		}
+		if len(page.Entries) != 1 || page.Entries[0].Owner != target {
+			return fmt.Errorf("its entries are %+v", page.Entries)
+		}
+		return nil
+	})
 }
 
 // Record lets the judge compare a connection that the scenario drives itself.

@@ -75,7 +75,9 @@ var agentScenarios = []Scenario{
 		Shape:  Shape{NoBaton: true, Private: true},
 		Expect: Expect{Transferred: None},
 		Run: func(e *Env) error {
-			return e.listenerRefused(net.ListenConfig{Control: smallBuffer}, "window")
+			c := net.ListenConfig{Control: smallBuffer}
+			c.SetMultipathTCP(false)
+			return e.listenerRefused(c, "window")
 		},
 	},
 	{
@@ -117,7 +119,7 @@ func (e *Env) withoutAgent(goAway func(), meanwhile func(request []byte) error) 
 		e.note(c.Local(), r)
 		return want(r, "t1", "a.example", path)
 	}
-	if err := ask("/before"); err != nil {
+	if err := errors.Join(ask("/before"), e.Settled(c.Local(), "t1")); err != nil {
 		return err
 	}
 	goAway()

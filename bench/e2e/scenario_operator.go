@@ -31,17 +31,17 @@ var operatorScenarios = []Scenario{
 }
 
 // batonctl runs "batonctl --json COMMAND" at a host's daemon and decodes what it prints.
-func (e *Env) batonctl(h *lab.Host, command string, into any) error {
+func (e *Env) batonctl(h *lab.Host, into any, command ...string) error {
 	program, err := e.Baton.Program("batonctl")
 	if err != nil {
 		return err
 	}
-	out, err := h.Run(e.Ctx, program, "--json", "--socket", h.AdminSocket(), command)
+	out, err := h.Run(e.Ctx, append([]string{program, "--json", "--socket", h.AdminSocket()}, command...)...)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(out, into); err != nil {
-		return fmt.Errorf("batonctl %s: %w: %.200s", command, err, out)
+		return fmt.Errorf("batonctl %s: %w: %.200s", strings.Join(command, " "), err, out)
 	}
 	return nil
 }
@@ -70,14 +70,16 @@ func runBatonctl(e *Env) error {
 		flows     []admin.Flow
 	)
 	rh, t1 := e.Lab.Router, e.Target(1)
+	client := c.Local().String()
 	err = errors.Join(
-		e.batonctl(rh, "version", &version), e.batonctl(rh, "crt", &crt), e.batonctl(rh, "targets", &targets),
-		e.batonctl(rh, "transfers", &transfers), e.batonctl(rh, "counters", &counters), e.batonctl(rh, "ports", &ports),
-		e.batonctl(rh, "doctor", &findings), e.batonctl(t1, "flows", &flows))
+		e.Settled(c.Local(), "t1"),
+		e.batonctl(rh, &version, "version"), e.batonctl(rh, &crt, "crt", "--client", client),
+		e.batonctl(rh, &targets, "targets"), e.batonctl(rh, &transfers, "transfers"),
+		e.batonctl(rh, &counters, "counters"), e.batonctl(rh, &ports, "ports"),
+		e.batonctl(rh, &findings, "doctor"), e.batonctl(t1, &flows, "flows"))
 	if err != nil {
 		return err
 	}
-	client := c.Local().String()
 	return errors.Join(
 		c.Close(),
 		one("crt", crt.Entries, func(x admin.CRTEntry) bool { return x.Client == client && x.Owner == "t1" }),

@@ -2,6 +2,7 @@ package target
 
 import (
 	"encoding/binary"
+	"errors"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +52,7 @@ func TestKernelErrorsAreErrors(t *testing.T) {
 	body := make([]byte, 4)
 	code := -int32(unix.ENOENT)
 	binary.NativeEndian.PutUint32(body, uint32(code))
-	if _, err := eachMessage(message(unix.NLMSG_ERROR, body), func(Socket) {}); err != unix.ENOENT {
+	if _, err := eachMessage(message(unix.NLMSG_ERROR, body), func(Socket) {}); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("error %v, want ENOENT", err)
 	}
 }
