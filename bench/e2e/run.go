@@ -32,19 +32,22 @@ type runner struct {
 	lab    *lab.Lab
 	baton  *lab.Baton
 	shape  Shape
+
+	summary string // of the last scenario's capture
 }
 
-// run runs one scenario and prints its line.
+// run runs one scenario and prints its line, and below it how long it took and what the capture had.
 func (r *runner) run(ctx context.Context, s Scenario) bool {
 	began := time.Now()
+	r.summary = "not judged"
 	err := r.attempt(ctx, s)
-	took := time.Since(began).Round(10 * time.Millisecond)
 	if err == nil {
-		fmt.Fprintf(r.out, "PASS %s (%v)\n", s.Name, took)
-		return true
+		fmt.Fprintf(r.out, "PASS %s\n", s.Name)
+	} else {
+		fmt.Fprintf(r.out, "FAIL %s: %s (see %s)\n", s.Name, oneLine(err), r.keepDir(s))
 	}
-	fmt.Fprintf(r.out, "FAIL %s: %s (%v, see %s)\n", s.Name, oneLine(err), took, r.keepDir(s))
-	return false
+	fmt.Fprintf(r.out, "     %v, %s\n", time.Since(began).Round(10*time.Millisecond), r.summary)
+	return err == nil
 }
 
 // oneLine makes an error one line of bounded length.
@@ -105,6 +108,10 @@ func (r *runner) judged(s Scenario, e *Env) error {
 		return errors.Join(runErr, err)
 	}
 	report := judge.Judge(frames, expectation)
+	r.summary = report.Summary()
+	if s.Note != nil {
+		r.summary += "; " + s.Note(e, report)
+	}
 	err = s.verdict(e, report, errors.Join(runErr, quietErr))
 	if err != nil {
 		err = errors.Join(err, r.saveCapture(s, frames, report))

@@ -46,7 +46,7 @@ func TestRunnerJudges(t *testing.T) {
 	if last := lines[len(lines)-1]; last != "e2e: 1 passed, 1 failed" {
 		t.Errorf("last line %q", last)
 	}
-	for _, want := range []string{"\nFAIL broken: ", "; one-owner: ", "\nPASS allowed (", "stock: curl "} {
+	for _, want := range []string{"\nFAIL broken: ", "; one-owner: ", "\nPASS allowed\n", "stock: curl "} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("output lacks %q", want)
 		}

@@ -23,6 +23,8 @@ type Scenario struct {
 	Run func(*Env) error
 	// Check, if any, looks at the judge's report after everything in Expect has held.
 	Check func(*Env, judge.Report) error
+	// Note, if any, is printed with the result.
+	Note func(*Env, judge.Report) string
 }
 
 // Shape is what a scenario needs built. Scenarios of equal shapes that follow each other share a laboratory.

@@ -46,11 +46,11 @@ func bulk(name, doc string, through func(*Env) error, plain func(context.Context
 			}
 			return nil
 		},
+		Note: func(e *Env, r judge.Report) string {
+			return fmt.Sprintf("segments repeated %v, through a plain forwarder %v", repeats(r), e.plain)
+		},
 		Check: func(e *Env, r judge.Report) error {
-			var runs []int
-			for _, c := range r.Conns {
-				runs = append(runs, c.Retransmissions+c.Repeated)
-			}
+			runs := repeats(r)
 			if got, limit := median(runs), bulkFactor*median(e.plain)+bulkSegments; got > limit {
 				return fmt.Errorf("retransmissions %v, through the plain forwarder %v: median %d, want at most %d",
 					runs, e.plain, got, limit)
@@ -60,6 +60,14 @@ func bulk(name, doc string, through func(*Env) error, plain func(context.Context
 	}
 }
 
+// repeats counts, per connection, what either end sent twice or what came late.
+func repeats(r judge.Report) (runs []int) {
+	for _, c := range r.Conns {
+		runs = append(runs, c.Retransmissions+c.Repeated)
+	}
+	return runs
+}
+
 func median(n []int) int {
 	sorted := slices.Sorted(slices.Values(n))
 	return sorted[len(sorted)/2]
@@ -67,7 +75,7 @@ func median(n []int) int {
 
 // plainRun makes one transfer in a laboratory of its own, with testpmd in the forwarder's place, and counts what was
 // sent twice.
-func (e *Env) plainRun(transfer func(context.Context, *lab.Lab) error) (n int, err error) {
+func (e *Env) plainRun(transfer func(context.Context, *lab.Lab) error) (total int, err error) {
 	l, err := lab.New(lab.Options{})
 	if err != nil {
 		return 0, err
@@ -92,10 +100,10 @@ func (e *Env) plainRun(transfer func(context.Context, *lab.Lab) error) (n int, e
 	if err := errors.Join(transferErr, err); err != nil {
 		return 0, err
 	}
-	for _, c := range judge.Judge(frames, judge.Expectation{DVIPA: lab.DVIPA}).Conns {
-		n += c.Retransmissions + c.Repeated
+	for _, n := range repeats(judge.Judge(frames, judge.Expectation{DVIPA: lab.DVIPA})) {
+		total += n
 	}
-	return n, nil
+	return total, nil
 }
 
 func fetchPlain(ctx context.Context, l *lab.Lab) error {
