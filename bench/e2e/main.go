@@ -45,7 +45,8 @@ func main() {
 	}
 }
 
-// choose returns the scenarios whose names match, in the order in which they run; none is an error, as a mistyped name would pass otherwise.
+// choose returns the scenarios whose names match, in the order in which they run; none is an error, as a mistyped name
+// would pass otherwise.
 func choose(only string) (chosen []Scenario, err error) {
 	pattern, err := regexp.Compile(only)
 	if err != nil {
@@ -86,7 +87,8 @@ func runAll(ctx context.Context, r *runner, chosen []Scenario) (failed int) {
 
 // printVersions says what was tried.
 func printVersions(out io.Writer) {
-	query := exec.Command("dpkg-query", append([]string{"--show", "--showformat", "${Package} ${Version}\n"}, stockPackages...)...)
+	show := append([]string{"--show", "--showformat", "${Package} ${Version}\n"}, stockPackages...)
+	query := exec.Command("dpkg-query", show...)
 	text, err := query.Output() // what is not installed is reported below
 	for line := range strings.Lines(string(text)) {
 		fmt.Fprint(out, "stock: ", line)

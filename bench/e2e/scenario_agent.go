@@ -123,7 +123,8 @@ func (e *Env) withoutAgent(goAway func(), meanwhile func(request []byte) error) 
 		return err
 	}
 	goAway()
-	if err := errors.Join(ask("/without"), e.strayTo(e.Target(1)), meanwhile(lab.Request("a.example", "/meanwhile"))); err != nil {
+	err = errors.Join(ask("/without"), e.strayTo(e.Target(1)), meanwhile(lab.Request("a.example", "/meanwhile")))
+	if err != nil {
 		return err
 	}
 	if _, err := e.Baton.StartAgent(e.Ctx, e.Target(1)); err != nil {
@@ -290,7 +291,8 @@ func runLateEndReport(e *Env) error {
 		return errors.Join(err, first.Close())
 	}
 	agent := e.Baton.Agents[0]
-	err = errors.Join(want(r, "t1", "a.example", "/old"), agent.Signal(unix.SIGSTOP), lab.NewResponses(first).End(), first.Close())
+	err = errors.Join(want(r, "t1", "a.example", "/old"),
+		agent.Signal(unix.SIGSTOP), lab.NewResponses(first).End(), first.Close())
 	if err != nil {
 		return err
 	}

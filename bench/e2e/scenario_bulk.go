@@ -119,6 +119,7 @@ func storePlain(ctx context.Context, l *lab.Lab) error {
 	if err := os.WriteFile(path, lab.Data(bulkSize), 0o644); err != nil {
 		return err
 	}
-	_, err := l.Client.Curl(ctx, fmt.Sprintf("http://%s/upload/data", lab.DVIPA), "--upload-file", path, "--header", "Expect:")
+	url := fmt.Sprintf("http://%s/upload/data", lab.DVIPA)
+	_, err := l.Client.Curl(ctx, url, "--upload-file", path, "--header", "Expect:")
 	return err
 }

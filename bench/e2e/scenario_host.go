@@ -120,7 +120,8 @@ func runConfigErrors(e *Env) error {
 		}
 	}
 	for i, w := range wrongConfigs {
-		if err := checkWrong(b, e.Client.Path(fmt.Sprintf("wrong-%d.yaml", i)), w.program, w.old, w.new, w.words); err != nil {
+		path := e.Client.Path(fmt.Sprintf("wrong-%d.yaml", i))
+		if err := checkWrong(b, path, w.program, w.old, w.new, w.words); err != nil {
 			errs = append(errs, fmt.Errorf("%q instead of %q: %w", w.new, w.old, err))
 		}
 	}

@@ -52,7 +52,8 @@ var httpScenarios = []Scenario{
 		Doc:    "a request split over many segments is inspected as one, and the split never shows",
 		Expect: Expect{Connections: 1, Transferred: 1},
 		Run: func(e *Env) error {
-			return e.pieces(lab.Request("a.example", "/split", "X-Padding: "+strings.Repeat("p", 4000)), 700, 0, "t1", "a.example", "/split")
+			request := lab.Request("a.example", "/split", "X-Padding: "+strings.Repeat("p", 4000))
+			return e.pieces(request, 700, 0, "t1", "a.example", "/split")
 		},
 		Check: routerAcked(700),
 	},

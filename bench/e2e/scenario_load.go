@@ -78,7 +78,8 @@ func (e *Env) worker(i int, file *judge.Digest) error {
 			return fmt.Errorf("client %d, connection %d: %w", i+1, j+1, err)
 		}
 		if r.Target() != f.target || *judge.DigestOf(r.Data) != *file {
-			return fmt.Errorf("client %d, connection %d: status %d from %q, %v", i+1, j+1, r.StatusCode, r.Target(), *judge.DigestOf(r.Data))
+			return fmt.Errorf("client %d, connection %d: status %d from %q, %v",
+				i+1, j+1, r.StatusCode, r.Target(), *judge.DigestOf(r.Data))
 		}
 	}
 	return nil
