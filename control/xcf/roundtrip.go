@@ -30,14 +30,14 @@ func MeasureRoundTrips(ctx context.Context, dir string, n, size int) (RoundTrips
 		cancel()
 		return nil, err
 	}
-	answers := make(answers, 1)
+	probe := NewProbe()
 	log := slog.New(slog.DiscardHandler)
-	server, err := Listen("127.0.0.1:0", router, answers, log)
+	server, err := Listen("127.0.0.1:0", router, probe, log)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	dialer, err := NewDialer(target, []Router{{Host: router.Name, Address: server.Addr().String()}}, echo{}, log)
+	dialer, err := NewDialer(target, []Router{{Host: router.Name, Address: server.Addr().String()}}, Echo{}, log)
 	if err != nil {
 		cancel()
 		return nil, errors.Join(err, server.Close())
@@ -45,7 +45,7 @@ func MeasureRoundTrips(ctx context.Context, dir string, n, size int) (RoundTrips
 	served, dialed := make(chan error, 1), make(chan struct{})
 	go func() { served <- server.Serve(ctx) }()
 	go func() { dialer.Run(ctx); close(dialed) }()
-	trips, err := answers.measure(ctx, server, target.Name, n, size)
+	trips, err := probe.measure(ctx, server, target.Name, n, size)
 	cancel()
 	<-dialed
 	return trips, errors.Join(err, <-served)
@@ -69,47 +69,79 @@ func measurePair(dir string) (router, target Config, err error) {
 	return config("measure-router"), config("measure-target"), nil
 }
 
-// echo sends every message back.
-type echo struct{}
+// Echo is a Handler that sends every message back: the other end of a Probe.
+type Echo struct{}
 
-func (echo) Up(*Peer)                     {}
-func (echo) Down(*Peer, error)            {}
-func (echo) Message(p *Peer, e *Envelope) { _ = p.Send(e) } // a lost answer ends the measurement by its time limit
+// Up implements Handler.
+func (Echo) Up(*Peer) {}
 
-// answers gets what comes back: a value for Up, and one for each answer.
-type answers chan struct{}
+// Down implements Handler.
+func (Echo) Down(*Peer, error) {}
 
-func (a answers) Up(*Peer)                 { a <- struct{}{} }
-func (a answers) Down(*Peer, error)        {}
-func (a answers) Message(*Peer, *Envelope) { a <- struct{}{} }
+// Message implements Handler. A lost answer ends the measurement by its time limit.
+func (Echo) Message(p *Peer, e *Envelope) { _ = p.Send(e) }
+
+// Probe is a Server's Handler that times round trips to the one target host that connects, whose Handler is Echo. It is
+// for one goroutine. Make it with NewProbe.
+type Probe struct{ arrived chan struct{} } // the stream is up, or an answer has come
+
+// NewProbe returns a Probe for a new Server.
+func NewProbe() Probe { return Probe{arrived: make(chan struct{}, 1)} }
+
+// Up implements Handler.
+func (p Probe) Up(*Peer) { p.arrived <- struct{}{} }
+
+// Down implements Handler.
+func (p Probe) Down(*Peer, error) {}
+
+// Message implements Handler.
+func (p Probe) Message(*Peer, *Envelope) { p.arrived <- struct{}{} }
+
+// Await waits until the target host is connected, at most 5 s: ErrDead.
+func (p Probe) Await(ctx context.Context) error {
+	if err := p.wait(ctx); err != nil {
+		return fmt.Errorf("wait for the stream: %w", err)
+	}
+	return nil
+}
+
+// RoundTrip sends a commit with a record of size octets and returns how long its echo took: until this goroutine runs
+// again. An echo that does not come within 5 s is ErrDead.
+func (p Probe) RoundTrip(ctx context.Context, s *Server, target string, size int) (time.Duration, error) {
+	message := &Envelope{Message: &Envelope_Commit{Commit: &Commit{Transfer: 1, Record: make([]byte, size)}}}
+	begin := time.Now()
+	if err := s.Send(target, message); err != nil {
+		return 0, err
+	}
+	if err := p.wait(ctx); err != nil {
+		return 0, fmt.Errorf("wait for an answer: %w", err)
+	}
+	return time.Since(begin), nil
+}
 
 // measure waits for the stream and times n round trips.
-func (a answers) measure(ctx context.Context, server *Server, target string, n, size int) (RoundTrips, error) {
-	if err := a.wait(ctx); err != nil {
-		return nil, fmt.Errorf("wait for the stream: %w", err)
+func (p Probe) measure(ctx context.Context, server *Server, target string, n, size int) (RoundTrips, error) {
+	if err := p.Await(ctx); err != nil {
+		return nil, err
 	}
-	message := &Envelope{Message: &Envelope_Commit{Commit: &Commit{Transfer: 1, Record: make([]byte, size)}}}
 	trips := make(RoundTrips, 0, n)
 	for range n {
-		begin := time.Now()
-		if err := server.Send(target, message); err != nil {
+		trip, err := p.RoundTrip(ctx, server, target, size)
+		if err != nil {
 			return nil, err
 		}
-		if err := a.wait(ctx); err != nil {
-			return nil, fmt.Errorf("wait for an answer: %w", err)
-		}
-		trips = append(trips, time.Since(begin))
+		trips = append(trips, trip)
 	}
 	slices.Sort(trips)
 	return trips, nil
 }
 
-// wait takes one value, within handshakeTime.
-func (a answers) wait(ctx context.Context) error {
+// wait waits for the next thing to arrive, within handshakeTime.
+func (p Probe) wait(ctx context.Context) error {
 	limit := time.NewTimer(handshakeTime)
 	defer limit.Stop()
 	select {
-	case <-a:
+	case <-p.arrived:
 		return nil
 	case <-limit.C:
 		return ErrDead
