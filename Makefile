@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan judge-selftest e2e fmt clean
 
-# Hugepages (2 MiB) that the demo and the scenarios ask for; 0 runs them without.
+# Hugepages (2 MiB) that the demo and the scenarios reserve, and give back; 0 runs them without.
 HUGEPAGES ?= 160
 ONLY ?=
 
@@ -15,12 +15,12 @@ build: ## the programs, into bin/
 
 demo: setup build ## the main job on real traffic, judged
 	go build -o bin/baton-demo ./bench/demo
-	scripts/hugepages.sh $(HUGEPAGES) bin/baton-demo -hugepages $(if $(filter 0,$(HUGEPAGES)),never,auto)
+	bin/baton-demo -hugepages $(HUGEPAGES)
 
 setup: ## install the Debian packages that are missing
 	scripts/deps.sh
 
-test: setup lint check-generated unit unit-dpdk asan judge-selftest build ## everything that gates a change
+test: setup lint check-generated unit unit-dpdk asan judge-selftest e2e ## everything that gates a change
 
 lint:
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
@@ -46,8 +46,9 @@ judge-selftest: ## one built capture per rule that must fail under its name
 	go test -run Selftest -v ./bench/judge
 
 e2e: build ## scenarios in network namespaces, judged; ONLY=regex picks some
+	go build -o bin/baton-demo ./bench/demo
 	go build -o bin/baton-e2e ./bench/e2e
-	scripts/hugepages.sh $(HUGEPAGES) bin/baton-e2e -only '$(ONLY)'
+	bin/baton-e2e -hugepages $(HUGEPAGES) -only '$(ONLY)'
 
 fmt:
 	gofmt -w $$(git ls-files '*.go')

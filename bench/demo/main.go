@@ -2,7 +2,7 @@
 // others through a virtual IP, chosen by content, over one TCP connection that is handed over while it runs. A judge
 // reads the capture of the client's interface; the last line is its count.
 //
-// Usage: demo [-bin DIR] [-hugepages auto|never]. It needs root, leaves nothing behind, and exits with 1 when the judge
+// Usage: demo [-bin DIR] [-hugepages N]. It needs root, leaves nothing behind, and exits with 1 when the judge
 // or curl found anything wrong.
 package main
 
@@ -29,7 +29,7 @@ const downloadSize = 100 << 20 // octets
 func main() {
 	lab.RunWatcher()
 	bin := flag.String("bin", "bin", "directory of baton, baton-target and batonctl")
-	hugepages := flag.String("hugepages", "auto", "memory of the data path: auto, always or never")
+	hugepages := flag.Int("hugepages", 0, "2 MiB hugepages to reserve for the forwarder; 0: it does without any")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -47,11 +47,11 @@ type demo struct {
 	streams map[netip.AddrPort][]judge.Stream
 }
 
-func run(ctx context.Context, bin, hugepages string) (err error) {
+func run(ctx context.Context, bin string, hugepages int) (err error) {
 	if err := lab.CleanupStale(); err != nil {
 		return err
 	}
-	l, err := lab.New(lab.Options{Targets: 2})
+	l, err := lab.New(lab.Options{Targets: 2, Hugepages: hugepages})
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,6 @@ func run(ctx context.Context, bin, hugepages string) (err error) {
 		}
 	}
 	cluster := lab.TwoSites()
-	cluster.Hugepages = hugepages
 	cluster.Rules = append([]lab.Rule{{Path: "/static/", Job: "web-b"}}, cluster.Rules...)
 	startCtx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

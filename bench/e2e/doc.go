@@ -8,6 +8,6 @@
 // status is 1 if any failed. A scenario that cannot run here fails: nothing is skipped. What a failed one leaves for
 // people (logs, configurations, the capture as pcapng) is in a directory that its line names.
 //
-// It needs root, the packages of scripts/deps.sh, and the daemons in bin/. HUGEPAGES=0 in the environment runs the
-// forwarder without hugepages.
+// It needs root, the packages of scripts/deps.sh, and the daemons in bin/. Without -hugepages the
+// forwarder does without them.
 package main

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"syscall"
@@ -53,9 +52,6 @@ func (e *Env) cluster(c lab.Cluster) lab.Cluster {
 	}
 	if c.Device == "" {
 		c.Device = e.device
-	}
-	if c.Hugepages == "" {
-		c.Hugepages = hugepages()
 	}
 	return c
 }
@@ -260,12 +256,4 @@ func (e *Env) sleep(d time.Duration) error {
 func nginx(e *Env, h *lab.Host) error {
 	_, err := h.Nginx(e.Ctx, lab.ServerOptions{})
 	return err
-}
-
-// hugepages is the forwarder's setting, from the environment.
-func hugepages() string {
-	if os.Getenv("HUGEPAGES") == "0" {
-		return "never"
-	}
-	return "auto"
 }

@@ -24,6 +24,7 @@ func main() {
 	only := flag.String("only", "", "run only scenarios whose name matches this regular expression")
 	bin := flag.String("bin", "bin", "directory of baton, baton-target and batonctl")
 	device := flag.String("device", "net_af_xdp", "DPDK driver of the forwarder's port: net_af_xdp or net_af_packet")
+	hugepages := flag.Int("hugepages", 0, "2 MiB hugepages to reserve for the forwarder; 0: it does without any")
 	list := flag.Bool("list", false, "list the scenarios and what they claim")
 	flag.Parse()
 	chosen, err := choose(*only)
@@ -39,7 +40,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if failed := runAll(ctx, &runner{bin: *bin, device: *device, out: os.Stdout}, chosen); failed > 0 {
+	if failed := runAll(ctx, &runner{bin: *bin, device: *device, hugepages: *hugepages, out: os.Stdout}, chosen); failed > 0 {
 		stop()
 		os.Exit(1)
 	}

@@ -25,13 +25,14 @@ const (
 
 // runner runs scenarios one after the other and keeps the laboratory as long as it serves.
 type runner struct {
-	bin    string
-	device string
-	out    io.Writer
-	keep   string // directory for what failed scenarios leave; made at the first
-	lab    *lab.Lab
-	baton  *lab.Baton
-	shape  Shape
+	bin       string
+	device    string
+	hugepages int
+	out       io.Writer
+	keep      string // directory for what failed scenarios leave; made at the first
+	lab       *lab.Lab
+	baton     *lab.Baton
+	shape     Shape
 
 	summary string // of the last scenario's capture
 }
@@ -164,7 +165,7 @@ func (r *runner) build(ctx context.Context, s Shape) error {
 		targets = 2
 	}
 	var err error
-	if r.lab, err = lab.New(lab.Options{Targets: targets}); err != nil {
+	if r.lab, err = lab.New(lab.Options{Targets: targets, Hugepages: r.hugepages}); err != nil {
 		return err
 	}
 	r.shape = s

@@ -24,11 +24,11 @@ func directoryOf(prefix string) string   { return filepath.Join(os.TempDir(), "b
 func unmount(path string) error          { return unix.Unmount(path, unix.MNT_DETACH) }
 func isOf(prefix, namespace string) bool { return strings.HasPrefix(namespace, prefix+"-") }
 
-// Cleanup removes what the lab with that prefix left: processes, namespaces, mounts, and its directory unless it was
-// given one. It is no error when nothing is left.
+// Cleanup removes what the lab with that prefix left: processes, namespaces, mounts, hugepages, and its directory unless
+// it was given one. It is no error when nothing is left.
 func Cleanup(prefix string) error {
 	dir := directoryOf(prefix)
-	return errors.Join(removeNetwork(prefix), unmountBelow(dir), os.RemoveAll(dir))
+	return errors.Join(removeNetwork(prefix), unmountBelow(dir), os.RemoveAll(dir), returnHugepages(prefix))
 }
 
 // CleanupStale cleans up after all labs whose process is gone.

@@ -20,7 +20,7 @@ import (
 // configuration files, unless they say otherwise.
 type Cluster struct {
 	Device    string // DPDK driver of the data port: "net_af_xdp" ("") or "net_af_packet"
-	Hugepages string // auto, always or never; "" is auto
+	Hugepages string // auto, always or never; "" is auto in a lab that has hugepages, never elsewhere
 	Rules     []Rule // first match wins
 	Default   string // job of requests that match no rule; "" refuses them
 	Jobs      []Job
@@ -72,7 +72,7 @@ const (
 var routerConfig = template.Must(template.New("router").Funcs(template.FuncMap{"path": filepath.Join}).Parse(`
 host: {{.Host.Name}}
 data:
-  hugepages: {{or .Hugepages "auto"}}
+  hugepages: {{.Hugepages}}
   ports:
     - { device: "{{or .Device "net_af_xdp"}}0,iface={{.Interface}}", address: {{.Host.Data}} }
 crt:
@@ -213,6 +213,9 @@ func (b *Baton) configure(c Cluster) error {
 		Serves    []Job
 	}
 	l := b.lab
+	if c.Hugepages == "" {
+		c.Hugepages = l.memory()
+	}
 	v := values{Cluster: c, Host: l.Router, Targets: l.Targets, Router: l.Router.Name, DVIPA: DVIPA,
 		XCF: netip.AddrPortFrom(l.Router.XCF.Addr(), 7600), Interface: DataInterface, Certs: l.Certificates()}
 	if err := writeConfig(l.Router, routerConfig, v); err != nil {
@@ -230,6 +233,14 @@ func (b *Baton) configure(c Cluster) error {
 		}
 	}
 	return nil
+}
+
+// memory is the forwarder's usual setting.
+func (l *Lab) memory() string {
+	if l.hugepages > 0 {
+		return "auto"
+	}
+	return "never"
 }
 
 func writeConfig(h *Host, t *template.Template, v any) error {

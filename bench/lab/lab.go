@@ -31,8 +31,9 @@ const (
 
 // Options says what to build. The zero value is one target.
 type Options struct {
-	Targets int    // 1 to 70; 0 means 1
-	Dir     string // for configurations, logs and data; "" makes one that Close removes
+	Targets   int    // 1 to 70; 0 means 1
+	Dir       string // for configurations, logs and data; "" makes one that Close removes
+	Hugepages int    // of 2 MiB, added to the machine's while the lab stands; 0: its forwarders do without any
 }
 
 // Lab is a running laboratory.
@@ -43,6 +44,7 @@ type Lab struct {
 	Router  *Host
 	Targets []*Host
 
+	hugepages int
 	keepDir   bool
 	files     map[int64]*judge.Digest // made by File
 	mu        sync.Mutex              // guards processes
@@ -65,7 +67,7 @@ func New(o Options) (*Lab, error) {
 		return nil, ErrNotRoot
 	}
 	l := &Lab{Prefix: fmt.Sprintf("%s%d-%d", prefixOf, os.Getpid(), labs.Add(1)), Dir: o.Dir, keepDir: o.Dir != "",
-		files: map[int64]*judge.Digest{}}
+		hugepages: o.Hugepages, files: map[int64]*judge.Digest{}}
 	if l.Dir == "" {
 		l.Dir = directoryOf(l.Prefix)
 	}
@@ -85,6 +87,11 @@ func (l *Lab) build(targets int) error {
 	var err error
 	if l.watcher, err = startWatcher(l.Prefix); err != nil {
 		return err
+	}
+	if l.hugepages > 0 {
+		if err := borrowHugepages(l.Prefix, l.hugepages); err != nil {
+			return err
+		}
 	}
 	l.Client = l.host("client", clientNumber)
 	l.Router = l.host("rh1", routerNumber)
@@ -130,7 +137,7 @@ func (l *Lab) Close() error {
 		errs = append(errs, f())
 	}
 	l.atClose = nil
-	errs = append(errs, removeNetwork(l.Prefix), unmountBelow(l.Dir))
+	errs = append(errs, removeNetwork(l.Prefix), unmountBelow(l.Dir), returnHugepages(l.Prefix))
 	if !l.keepDir {
 		errs = append(errs, os.RemoveAll(l.Dir))
 	}
