@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A port in memory, for tests, the simulation and machines without DPDK. Frames come and go through two rings, so that
- * another thread may feed and drain it; the buffers belong to the poll thread.
+ * another thread may feed and drain it; the buffers belong to the poll thread. A frame may leave by another port than
+ * the one it came in by, and be freed there, so each buffer knows its port.
  */
 #include "forwarder.h"
 
@@ -14,27 +15,36 @@ enum {
 	MEM_RING = 1 << 21,
 };
 
+/* slot is a buffer. */
+struct slot {
+	struct mem *owner;
+	uint8_t data[];
+};
+
+enum { SLOT_SIZE = sizeof(struct slot) + MEM_ROOM };
+
 struct mem {
 	struct baton_ring in, out;
-	uint8_t *memory; /* NULL: tight, each buffer is allocated for its frame */
-	uint8_t *stack[MEM_BUFFERS];
+	uint8_t *memory; /* slots; NULL: tight, each slot is allocated for its frame */
+	struct slot *stack[MEM_BUFFERS];
 	uint32_t free;
 	uint32_t in_use; /* poll thread only */
 };
 
 static int mem_buf(struct mem *m, struct baton_buf *buf, uint32_t len)
 {
-	uint8_t *data;
+	struct slot *slot;
 	bool tight = !m->memory;
 
 	if (tight)
-		data = malloc(len);
+		slot = malloc(sizeof(*slot) + len);
 	else
-		data = m->free ? m->stack[--m->free] : NULL;
-	if (!data)
+		slot = m->free ? m->stack[--m->free] : NULL;
+	if (!slot)
 		return -ENOMEM;
+	slot->owner = m;
 	m->in_use++;
-	*buf = (struct baton_buf){data, data, len, tight ? len : MEM_ROOM};
+	*buf = (struct baton_buf){slot->data, slot, len, tight ? len : MEM_ROOM};
 	return 0;
 }
 
@@ -45,14 +55,16 @@ static int mem_alloc(struct baton_port *p, struct baton_buf *buf)
 
 static void mem_free(struct baton_port *p, struct baton_buf *bufs, uint16_t n)
 {
-	struct mem *m = p->device;
-
-	m->in_use -= n;
+	(void)p;
 	for (uint16_t i = 0; i < n; i++) {
+		struct slot *slot = bufs[i].handle;
+		struct mem *m = slot->owner;
+
+		m->in_use--;
 		if (m->memory)
-			m->stack[m->free++] = bufs[i].handle;
+			m->stack[m->free++] = slot;
 		else
-			free(bufs[i].handle);
+			free(slot);
 	}
 }
 
@@ -116,11 +128,11 @@ static int mem_init(struct mem *m, bool tight)
 		return err;
 	if (tight)
 		return 0;
-	m->memory = calloc(MEM_BUFFERS, MEM_ROOM);
+	m->memory = calloc(MEM_BUFFERS, SLOT_SIZE);
 	if (!m->memory)
 		return -ENOMEM;
 	while (m->free < MEM_BUFFERS) {
-		m->stack[m->free] = m->memory + (size_t)m->free * MEM_ROOM;
+		m->stack[m->free] = (struct slot *)(m->memory + (size_t)m->free * SLOT_SIZE);
 		m->free++;
 	}
 	return 0;

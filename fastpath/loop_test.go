@@ -3,6 +3,7 @@ package fastpath
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -200,4 +201,34 @@ func benchmarkHit(b *testing.B, flows int) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/32, "ns/frame")
+}
+
+func TestFramesGoBackToTheMemoryOfTheirOwnPort(t *testing.T) {
+	for _, device := range []string{"mem", "mem,tight"} {
+		t.Run(device, func(t *testing.T) {
+			kind := strings.TrimPrefix(device, "mem")
+			r := newRig(t, func(c *Config) {
+				c.Ports = []PortConfig{{Device: "mem0" + kind}, {Device: "mem1" + kind}}
+			})
+			r.must(r.SetOwner(1, flow.Nexthop{MAC: targetMACs[1], Port: 1}))
+			p := r.peer(client4, 5)
+			p.transfer(1)
+			stray := make([]byte, 60) // dropped at once
+			const frames = 20000      // more than the two ports have buffers
+			for i := range frames {
+				p.send(4, wire.ACK, "x")
+				if _, ok := r.Collect(1, nil); !ok {
+					t.Fatalf("frame %d was not forwarded", i)
+				}
+				r.must(r.Inject(1, stray))
+				r.Poll()
+			}
+			r.wantCount("packets", "forwarded", frames)
+			for port := range uint16(2) {
+				if n := r.c.BuffersInUse(port); n != 0 {
+					t.Errorf("port %d: %d buffers in use, want none", port, n)
+				}
+			}
+		})
+	}
 }
