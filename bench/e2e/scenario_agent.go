@@ -286,15 +286,8 @@ func runLateEndReport(e *Env) error {
 	if err != nil {
 		return err
 	}
-	r, err := lab.RoundTrip(e.Ctx, first, lab.Request("a.example", "/old", "Connection: close"))
-	if err != nil {
+	if err := e.oldIncarnation(first, local); err != nil {
 		return errors.Join(err, first.Close())
-	}
-	agent := e.Baton.Agents[0]
-	err = errors.Join(want(r, "t1", "a.example", "/old"),
-		agent.Signal(unix.SIGSTOP), lab.NewResponses(first).End(), first.Close())
-	if err != nil {
-		return err
 	}
 	second, err := e.DialFrom(local)
 	if err != nil {
@@ -308,7 +301,7 @@ func runLateEndReport(e *Env) error {
 		}
 		return want(r, "t2", "www.b.example", path)
 	}
-	if err := errors.Join(ask("/new"), agent.Signal(unix.SIGCONT)); err != nil {
+	if err := errors.Join(ask("/new"), e.Baton.Agents[0].Signal(unix.SIGCONT)); err != nil {
 		return err
 	}
 	if err := e.Baton.Ready(e.Ctx); err != nil { // the agent may have had to connect again
@@ -326,4 +319,23 @@ func runLateEndReport(e *Env) error {
 		return fmt.Errorf("CRT entries of %v: %+v, want one of t2", local, page.Entries)
 	}
 	return errors.Join(ask("/later"), second.Close())
+}
+
+// oldIncarnation uses the connection up while t1's agent is stopped, so that its end is reported late. The agent stops
+// when the hand-over is complete, and the server closes first, so that the client may use its port again.
+func (e *Env) oldIncarnation(c *lab.Conn, local netip.AddrPort) error {
+	ask := func(path string, headers ...string) error {
+		r, err := lab.RoundTrip(e.Ctx, c, lab.Request("a.example", path, headers...))
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		return want(r, "t1", "a.example", path)
+	}
+	if err := errors.Join(ask("/old"), e.Settled(local, "t1")); err != nil {
+		return err
+	}
+	if err := e.Baton.Agents[0].Signal(unix.SIGSTOP); err != nil {
+		return err
+	}
+	return errors.Join(ask("/last", "Connection: close"), lab.NewResponses(c).End(), c.Close())
 }

@@ -31,7 +31,7 @@ var bulkScenarios = []Scenario{
 // bulk makes a scenario of one kind of transfer through Baton and through the plain forwarder.
 func bulk(name, doc string, through func(*Env) error, plain func(context.Context, *lab.Lab) error) Scenario {
 	return Scenario{
-		Name: name, Doc: doc, Timeout: 2 * time.Minute,
+		Name: name, Doc: doc, Timeout: 4 * time.Minute,
 		Expect: Expect{Connections: bulkRuns, Transferred: bulkRuns},
 		Run: func(e *Env) error {
 			for range bulkRuns {
