@@ -145,8 +145,6 @@ static bool switch_owner(struct baton_forwarder *f, const struct baton_command *
 	if (f->flushed_end)
 		end_report(f, c->owner, w);
 	flow_release(f, w);
-	f->flushed = 0;
-	f->flushed_end = false;
 	return true;
 }
 
@@ -234,6 +232,8 @@ int commands_run(struct baton_forwarder *f)
 			return n + 1; /* not released, and not idle */
 		f->command = NULL;
 		f->command_stalled_ms = 0;
+		f->flushed = 0; /* also by a SWITCH whose flow ended meanwhile */
+		f->flushed_end = false;
 		count(f, BATON_COMMAND);
 	}
 	if (n)

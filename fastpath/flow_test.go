@@ -423,6 +423,19 @@ func TestFullTables(t *testing.T) {
 	})
 }
 
+// fill transmits until the port takes no more; a command waits up to 20 ms for it.
+func (r *rig) fill() {
+	r.t.Helper()
+	filler := make([]byte, 1400)
+	copy(filler, r.mac[:])
+	for given := r.count("commands", "done"); r.count("drops", "tx_full") == 0; r.advance(time.Millisecond) {
+		if r.count("commands", "done") == given {
+			r.must(r.Transmit(0, filler))
+			given++
+		}
+	}
+}
+
 func TestSwitchWaitsForABusyPort(t *testing.T) {
 	p := newRig(t).peer(client4, 5)
 	id := p.open().Flow
@@ -432,13 +445,7 @@ func TestSwitchWaitsForABusyPort(t *testing.T) {
 	for i := range 8 {
 		p.send(4+i, wire.ACK, "x")
 	}
-	filler := make([]byte, 1400)
-	copy(filler, p.mac[:])
-	for p.count("drops", "tx_full") == 0 { // Transmit waits up to 20 ms for the port, too
-		p.must(p.Transmit(0, filler))
-		p.Poll()
-		p.advance(time.Millisecond)
-	}
+	p.fill()
 	p.must(p.Switch(id, 1))
 	p.Poll()
 	p.wantKinds()
@@ -454,5 +461,37 @@ func TestSwitchWaitsForABusyPort(t *testing.T) {
 	}
 	if s := p.punted(flow.Switched); s.Held != 8 || held != 8 {
 		t.Errorf("held %d, of which %d were sent; want 8", s.Held, held)
+	}
+}
+
+func TestSwitchOvertakenByANewIncarnationLeavesNothingToTheNext(t *testing.T) {
+	r := newRig(t)
+	old, other := r.peer(client4, 5), r.peer(netip.AddrPortFrom(client4.Addr(), 41000), 9)
+	id, otherID := old.open().Flow, other.open().Flow
+	r.must(r.Freeze(id, flow.HoldBuffer))
+	r.Poll()
+	r.punted(flow.Frozen)
+	for i := range 8 {
+		old.send(4+i, wire.ACK|wire.FIN, "x")
+	}
+	again := r.peer(client4, 500).connect()
+	r.fill()
+	for range 3 { // room for three of the held frames
+		r.Collect(0, nil)
+	}
+	r.must(r.Switch(id, 1))
+	r.Poll()
+	r.wantCount("packets", "forwarded", 3)
+	again.send(0, wire.ACK, "GET ")
+	r.wantKinds(flow.Gone, flow.First)
+	r.out()
+	r.Poll()
+	r.wantCount("commands", "stale", 1)
+
+	r.must(r.Freeze(otherID, flow.HoldBuffer))
+	r.must(r.Switch(otherID, 2))
+	r.Poll()
+	if p := r.wantKinds(flow.Frozen, flow.Switched); p[1].Held != 0 {
+		t.Errorf("%d frames flushed, none was held", p[1].Held)
 	}
 }
