@@ -1,7 +1,7 @@
 # What a newcomer needs is `make test`; everything else is a part of it, or a tool for the work on Baton.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan judge-selftest e2e fmt clean
+.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan judge-selftest e2e bench-transfer fmt clean
 
 # Hugepages (2 MiB) that the demo and the scenarios reserve, and give back; 0 runs them without.
 HUGEPAGES ?= 160
@@ -49,6 +49,10 @@ e2e: build ## scenarios in network namespaces, judged; ONLY=regex picks some
 	go build -o bin/baton-demo ./bench/demo
 	go build -o bin/baton-e2e ./bench/e2e
 	bin/baton-e2e -hugepages $(HUGEPAGES) -only '$(ONLY)'
+
+bench-transfer: build ## what a hand-over costs; results and machine into bench/results/transfer.json
+	go build -o bin/baton-bench-transfer ./bench/transfer
+	bin/baton-bench-transfer -hugepages $(HUGEPAGES)
 
 fmt:
 	gofmt -w $$(git ls-files '*.go')

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"baton/bench/judge"
+	"baton/bench/lab"
+	"baton/control/admin"
+	"baton/fastpath/wire"
+)
+
+const (
+	site      = "a.example" // the Host that is asked for
+	bodySize  = 1 << 10     // octets of the file that is fetched
+	startTime = 30 * time.Second
+	// batch is how many rounds are made before the router is asked for its transfers, of which it keeps the last 1024.
+	batch = 250
+	// newest is how long after the last fetch of a batch its transfer may be missing from the router's list.
+	newest = 5 * time.Second
+)
+
+// bench is a laboratory ready to measure in.
+type bench struct {
+	options
+	lab     *lab.Lab
+	baton   *lab.Baton
+	client  *client
+	direct  netip.AddrPort // nginx by the target's own address
+	virtual netip.AddrPort // nginx by the DVIPA
+	target  wire.MAC
+	trips   *trips
+	series  series
+}
+
+// round is what was measured in one round.
+type round struct {
+	local           netip.AddrPort // the client's end of the connection through Baton
+	baton, direct   time.Duration
+	trip            time.Duration
+	answered, asked time.Time // on the client's interface: the target's first octet, the request
+}
+
+func newBench(ctx context.Context, l *lab.Lab, o options) (*bench, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	host := l.Targets[0]
+	b := &bench{options: o, lab: l,
+		direct:  netip.AddrPortFrom(host.Data.Addr(), 80),
+		virtual: netip.AddrPortFrom(lab.DVIPA, 80),
+		client:  newClient(fmt.Sprintf("/static/data-%d", bodySize), lab.Data(bodySize), host.Name),
+	}
+	if _, err := l.File(bodySize); err != nil {
+		return nil, err
+	}
+	if _, err := host.Nginx(ctx, lab.ServerOptions{}); err != nil {
+		return nil, err
+	}
+	var err error
+	if b.target, err = host.MAC(); err != nil {
+		return nil, err
+	}
+	cluster := lab.Cluster{Device: o.device, LogLevel: "info",
+		Rules: []lab.Rule{{Host: site, Job: "web"}}, Jobs: []lab.Job{{Name: "web", Hosts: []string{host.Name}}}}
+	if b.baton, err = l.Baton(ctx, o.bin, cluster); err != nil {
+		return nil, err
+	}
+	b.trips, err = startTrips(ctx, l)
+	return b, err
+}
+
+func (b *bench) stop() error { return b.trips.stop() }
+
+// run warms up and measures, batch by batch.
+func (b *bench) run(ctx context.Context) (*series, error) {
+	if _, err := b.batch(ctx, b.warmup); err != nil {
+		return nil, err
+	}
+	b.series = series{}
+	for left := b.rounds; left > 0; left -= batch {
+		if err := b.measured(ctx, min(left, batch)); err != nil {
+			return nil, err
+		}
+	}
+	return &b.series, nil
+}
+
+// measured makes n rounds and adds all that can be known of them.
+func (b *bench) measured(ctx context.Context, n int) error {
+	rounds, err := b.batch(ctx, n)
+	if err != nil {
+		return err
+	}
+	transfers, err := b.transfers(ctx, rounds)
+	if err != nil {
+		return err
+	}
+	for _, r := range rounds {
+		b.series.add(r, transfers[r.local.String()])
+	}
+	return nil
+}
+
+// batch makes n rounds under a capture.
+func (b *bench) batch(ctx context.Context, n int) ([]round, error) {
+	capture, err := b.lab.Client.Capture()
+	if err != nil {
+		return nil, err
+	}
+	rounds := make([]round, n)
+	err = b.lab.Client.Do(func() error {
+		for i := range rounds {
+			if err := b.round(ctx, &rounds[i], i); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	frames, stopErr := capture.Stop(ctx)
+	if err := errors.Join(err, stopErr); err != nil {
+		return nil, fmt.Errorf("%w; the routing host's log ends: %s", err, lastLine(b.baton.Router.Log()))
+	}
+	return rounds, b.find(rounds, frames)
+}
+
+func lastLine(text string) string {
+	text = strings.TrimSpace(text)
+	return text[strings.LastIndexByte(text, '\n')+1:]
+}
+
+// round measures everything once. Which of the fetches is the first alternates.
+func (b *bench) round(ctx context.Context, r *round, i int) (err error) {
+	baton := func() error {
+		r.baton, r.local, err = b.client.fetch(b.virtual)
+		return err
+	}
+	direct := func() error {
+		r.direct, _, err = b.client.fetch(b.direct)
+		return err
+	}
+	trip := func() error {
+		r.trip, err = b.trips.one(ctx)
+		return err
+	}
+	parts := []func() error{baton, direct, trip}
+	if i%2 == 1 {
+		parts = []func() error{direct, baton, trip}
+	}
+	for _, part := range parts {
+		time.Sleep(b.pause)
+		if err := errors.Join(ctx.Err(), part()); err != nil {
+			return fmt.Errorf("round %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// find looks up when the requests left and the target's first octets came.
+func (b *bench) find(rounds []round, c judge.Capture) error {
+	if c.Lost > 0 {
+		return fmt.Errorf("the capture lost %d frames", c.Lost)
+	}
+	byClient := make(map[netip.AddrPort]*round, len(rounds))
+	for i := range rounds {
+		byClient[rounds[i].local] = &rounds[i]
+	}
+	for _, frame := range c.Frames {
+		f, err := wire.ParseTCP(frame.Data)
+		if err != nil || len(f.Segment.Payload) == 0 {
+			continue // ARP; or nothing but ACKs
+		}
+		if r := byClient[f.Src]; r != nil && f.Dst == b.virtual {
+			r.asked = frame.Time
+		} else if r := byClient[f.Dst]; r != nil && f.Src == b.virtual && f.Link.Src == b.target && r.answered.IsZero() {
+			r.answered = frame.Time
+		}
+	}
+	for _, r := range rounds {
+		if r.asked.IsZero() || r.answered.Before(r.asked) {
+			return fmt.Errorf("%v: the capture lacks the request or the target's answer", r.local)
+		}
+	}
+	return nil
+}
+
+// transfers asks the router for the transfers of the rounds, by the client's end. The last one may still be under way.
+func (b *bench) transfers(ctx context.Context, rounds []round) (map[string]admin.Transfer, error) {
+	ctx, cancel := context.WithTimeout(ctx, newest)
+	defer cancel()
+	found := make(map[string]admin.Transfer, len(rounds))
+	err := lab.Until(ctx, "the router lists the transfers", func() error {
+		list, err := b.baton.Admin.Transfers(ctx)
+		if err != nil {
+			return err
+		}
+		for _, t := range list[:min(len(list), len(rounds))] { // newest first
+			found[t.Client] = t
+		}
+		for _, r := range rounds {
+			if t := found[r.local.String()]; t.Outcome != "switched" {
+				return fmt.Errorf("%v: outcome %q %s", r.local, t.Outcome, t.Reason)
+			}
+		}
+		return nil
+	})
+	return found, err
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"baton/bench/lab"
+)
+
+// options are the command line.
+type options struct {
+	rounds    int
+	warmup    int
+	pause     time.Duration
+	bin       string
+	out       string
+	device    string
+	hugepages int
+	echo      echoOptions
+}
+
+func main() {
+	lab.RunWatcher()
+	var o options
+	flag.IntVar(&o.rounds, "n", 1000, "measured rounds")
+	flag.IntVar(&o.warmup, "warmup", 100, "rounds before, not counted")
+	flag.DurationVar(&o.pause, "pause", 3*time.Millisecond, "wait before each measurement")
+	flag.StringVar(&o.bin, "bin", "bin", "directory of baton, baton-target and batonctl")
+	flag.StringVar(&o.out, "out", filepath.Join("bench", "results", "transfer.json"), "result file")
+	flag.StringVar(&o.device, "device", "net_af_xdp", "DPDK driver of the data port")
+	flag.IntVar(&o.hugepages, "hugepages", 0, "2 MiB hugepages to reserve for the forwarder; 0: it does without any")
+	o.echo.register()
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	work := func() error { return measure(ctx, o) }
+	if o.echo.router != "" {
+		work = func() error { return o.echo.run(ctx) }
+	}
+	if err := work(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench-transfer:", err)
+		os.Exit(1)
+	}
+}
+
+// measure makes the laboratory, measures, and writes the result.
+func measure(ctx context.Context, o options) (err error) {
+	if err := lab.CleanupStale(); err != nil {
+		return err
+	}
+	result := Result{Time: time.Now().UTC(), Rounds: o.rounds, PauseMS: o.pause.Seconds() * 1000}
+	if result.Commit, result.Modified, err = commit(ctx); err != nil {
+		return err
+	}
+	l, err := lab.New(lab.Options{Targets: 1, Hugepages: o.hugepages})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	b, err := newBench(ctx, l, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.stop()) }()
+	if result.Machine, err = b.machine(ctx); err != nil {
+		return err
+	}
+	if result.Series, err = b.run(ctx); err != nil {
+		return err
+	}
+	if result.Machine.LoadAfter, err = load(); err != nil {
+		return err
+	}
+	result.judge()
+	result.print(os.Stdout)
+	return result.write(o.out)
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+	"time"
+
+	"baton/control/admin"
+)
+
+// Series is one measured quantity: its samples in the order of the rounds.
+type Series []time.Duration
+
+// Quantile returns the q-th quantile (0 to 1): the smallest sample that at least that share of the samples does not
+// exceed; 0 without samples.
+func (s Series) Quantile(q float64) time.Duration {
+	if len(s) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(s))
+	return sorted[min(max(int(math.Ceil(q*float64(len(s))))-1, 0), len(s)-1)]
+}
+
+// MarshalJSON writes quantiles and samples in microseconds.
+func (s Series) MarshalJSON() ([]byte, error) {
+	samples := make([]micros, len(s))
+	for i, d := range s {
+		samples[i] = inMicros(d)
+	}
+	return json.Marshal(struct {
+		N       int      `json:"n"`
+		P50     micros   `json:"p50_us"`
+		P99     micros   `json:"p99_us"`
+		Samples []micros `json:"samples_us"`
+	}{len(s), inMicros(s.Quantile(0.5)), inMicros(s.Quantile(0.99)), samples})
+}
+
+// micros is a duration in microseconds, rounded to 0.1.
+type micros float64
+
+func inMicros(d time.Duration) micros { return micros(math.Round(float64(d)/100) / 10) }
+
+// series are all quantities. Defined in bench/README.md.
+type series struct {
+	Confirmed  Series `json:"decision_to_confirmed"`
+	Frozen     Series `json:"decision_to_frozen"`
+	Accepted   Series `json:"decision_to_accepted"`
+	Committed  Series `json:"commit_to_confirmed"`
+	Switched   Series `json:"confirmed_to_switched"`
+	FreezeByte Series `json:"freeze_to_first_byte"`
+	AskedByte  Series `json:"request_to_first_byte"`
+	Decided    Series `json:"request_to_decision"`
+	Baton      Series `json:"fetch_baton"`
+	Direct     Series `json:"fetch_direct"`
+	Trip       Series `json:"xcf_round_trip"`
+}
+
+// row is one series with its name for people.
+type row struct {
+	name string
+	s    Series
+}
+
+func (s *series) rows() []row {
+	return []row{
+		{"decision -> confirmed", s.Confirmed},
+		{"  decision -> frozen", s.Frozen},
+		{"  decision -> accepted", s.Accepted},
+		{"  commit -> confirmed", s.Committed},
+		{"confirmed -> switched", s.Switched},
+		{"freeze -> first byte", s.FreezeByte},
+		{"request -> first byte", s.AskedByte},
+		{"  request -> decision", s.Decided},
+		{"fetch through Baton", s.Baton},
+		{"fetch directly", s.Direct},
+		{"XCF round trip", s.Trip},
+	}
+}
+
+// add takes in one round and what the router says about its transfer. The router and the capture read the same clock.
+func (s *series) add(r round, t admin.Transfer) {
+	phase := func(name string) time.Duration { return seconds(t.Phases[name]) }
+	put := func(to *Series, d time.Duration) { *to = append(*to, d) }
+	put(&s.Confirmed, seconds(t.Total)-phase("switched"))
+	put(&s.Frozen, phase("frozen"))
+	put(&s.Accepted, phase("accepted"))
+	put(&s.Committed, phase("confirmed"))
+	put(&s.Switched, phase("switched"))
+	put(&s.FreezeByte, r.answered.Sub(t.Time))
+	put(&s.AskedByte, r.answered.Sub(r.asked))
+	put(&s.Decided, t.Time.Sub(r.asked))
+	put(&s.Baton, r.baton)
+	put(&s.Direct, r.direct)
+	put(&s.Trip, r.trip)
+}
+
+func seconds(s float64) time.Duration { return time.Duration(math.Round(s * float64(time.Second))) }

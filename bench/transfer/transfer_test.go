@@ -1,0 +1,104 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"baton/control/admin"
+)
+
+func TestQuantileIsASample(t *testing.T) {
+	s := Series{50, 10, 40, 20, 30}
+	for _, row := range []struct {
+		name string
+		q    float64
+		want time.Duration
+	}{
+		{"smallest", 0, 10}, {"median", 0.5, 30}, {"just above a fifth", 0.21, 20}, {"a fifth", 0.2, 10}, {"largest", 1, 50},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if got := s.Quantile(row.q); got != row.want {
+				t.Errorf("quantile %v is %v, want %v", row.q, got, row.want)
+			}
+		})
+	}
+	if got := (Series{}).Quantile(0.5); got != 0 {
+		t.Errorf("quantile of nothing is %v", got)
+	}
+}
+
+// The router's phases and the capture's times become the quantities that README.md defines.
+func TestRoundBecomesSamples(t *testing.T) {
+	decided := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	r := round{baton: 700 * time.Microsecond, direct: 300 * time.Microsecond, trip: 90 * time.Microsecond,
+		asked: decided.Add(-40 * time.Microsecond), answered: decided.Add(250 * time.Microsecond)}
+	transfer := admin.Transfer{Time: decided, Total: 0.000230,
+		Phases: map[string]float64{"frozen": 0.000020, "accepted": 0.000090, "confirmed": 0.000110, "switched": 0.000030}}
+	var s series
+	s.add(r, transfer)
+	got := map[string]time.Duration{}
+	for _, row := range s.rows() {
+		got[strings.TrimSpace(row.name)] = row.s[0] / time.Microsecond
+	}
+	want := map[string]time.Duration{
+		"decision -> confirmed": 200, "decision -> frozen": 20, "decision -> accepted": 90, "commit -> confirmed": 110,
+		"confirmed -> switched": 30, "freeze -> first byte": 250, "request -> first byte": 290, "request -> decision": 40,
+		"fetch through Baton": 700, "fetch directly": 300, "XCF round trip": 90,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAimsCompareQuantiles(t *testing.T) {
+	us := time.Microsecond
+	r := Result{Series: &series{Trip: Series{100 * us}, Confirmed: Series{161 * us}, Direct: Series{200 * us}, Baton: Series{300 * us}}}
+	r.judge()
+	var met []bool
+	for _, a := range r.Aims {
+		met = append(met, a.Met)
+	}
+	if diff := cmp.Diff([]bool{false, true, false, true}, met); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// The file is read by other programs, so it has to stay JSON, however its lines are joined.
+func TestFileHasEverySampleOnOneLine(t *testing.T) {
+	s := &series{}
+	for i := range 3 {
+		s.add(round{baton: time.Duration(i) * time.Microsecond}, admin.Transfer{})
+	}
+	r := Result{Commit: "c", Series: s}
+	r.judge()
+	path := filepath.Join(t.TempDir(), "r.json")
+	if err := r.write(path); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read struct {
+		Aims   []struct{ What string }
+		Series map[string]struct {
+			N       int
+			Samples []float64 `json:"samples_us"`
+		}
+	}
+	if err := json.Unmarshal(text, &read); err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	if diff := cmp.Diff([]float64{0, 1, 2}, read.Series["fetch_baton"].Samples); diff != "" || len(read.Aims) != 4 {
+		t.Errorf("%d aims, %s", len(read.Aims), diff)
+	}
+	if !strings.Contains(string(text), "[0,1,2]") {
+		t.Errorf("samples are spread over lines: %s", text)
+	}
+}
