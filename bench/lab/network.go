@@ -83,6 +83,7 @@ func addNamespace(name string) error {
 	return inNamespace(name, func() error {
 		for key, value := range map[string]string{
 			"net/ipv6/conf/all/disable_ipv6": "1", "net/ipv6/conf/default/disable_ipv6": "1",
+			"net/ipv4/ip_forward":          "0", // inherited from the machine's own namespace
 			"net/ipv4/tcp_no_metrics_save": "1",
 		} {
 			err := os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0)

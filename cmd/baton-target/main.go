@@ -86,6 +86,9 @@ func checkCommand() *cobra.Command {
 			for _, w := range c.Warnings() {
 				fmt.Fprintln(cmd.OutOrStdout(), "warning:", w)
 			}
+			if err := c.CheckFiles(); err != nil { // they may be on the host only that the file is for
+				fmt.Fprintln(cmd.OutOrStdout(), "warning:", err)
+			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", args[0])
 			return nil
 		},

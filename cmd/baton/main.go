@@ -64,6 +64,9 @@ func checkCommand() *cobra.Command {
 			for _, w := range cfg.Warnings() {
 				fmt.Fprintln(cmd.OutOrStdout(), "warning:", w)
 			}
+			if err := cfg.CheckFiles(); err != nil { // they may be on the host only that the file is for
+				fmt.Fprintln(cmd.OutOrStdout(), "warning:", err)
+			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", args[0])
 			return nil
 		},
