@@ -110,7 +110,16 @@ func (r *Router) checkPorts(to *report, key string, ports []Port) {
 		key := at(key, i)
 		to.once(seen, key+".port", fmt.Sprintf("port %d", p.Port))
 		to.window(key+".window", p.Window, p.WindowScale)
+		r.checkRequest(to, key+".timeouts.request", p.Timeouts.Request)
 		r.checkHTTP(to, key+".http", p.HTTP)
+	}
+}
+
+// checkRequest sees to it that a client that falls silent in the middle of its request is still known when the 408 is due.
+func (r *Router) checkRequest(to *report, key string, request Duration) {
+	if request >= r.CRT.RouterIdle {
+		to.failf(key, "%s is not below crt.router_idle, %s: a silent client's flow would be forgotten before the 408",
+			request, r.CRT.RouterIdle)
 	}
 }
 

@@ -44,7 +44,7 @@ type Idle struct {
 type CRT struct {
 	IPv4Entries int      `yaml:"ipv4_entries" default:"1048576" range:"64..268435456"`
 	IPv6Entries int      `yaml:"ipv6_entries" default:"65536" range:"64..268435456"`
-	RouterFlows int      `yaml:"router_flows" default:"65536" range:"16..16777216"`
+	RouterFlows int      `yaml:"router_flows" default:"65536" range:"16..1048576"`
 	HeldPackets int      `yaml:"held_packets" default:"256" range:"1..65535"` // per flow
 	RouterIdle  Duration `yaml:"router_idle" default:"60s" range:"1s..24h"`
 	Linger      Duration `yaml:"linger" default:"2s" range:"0s..1h"`
