@@ -52,8 +52,7 @@ type Punt struct {
 	MAC       wire.MAC         // Neighbour
 }
 
-// HoldMode is what a freeze does with the client's packets (seed: "discarded ... so as to invoke retransmission" or
-// "buffered and forwarded").
+// HoldMode is what a freeze does with the client's packets.
 type HoldMode uint8
 
 // The two ways to freeze.
