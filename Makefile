@@ -39,8 +39,9 @@ unit: ## without DPDK: the same data path on an in-memory port
 unit-dpdk: ## with DPDK ports
 	go test -race -tags dpdk ./cgo ./fastpath ./cmd/baton
 
-asan: ## the C of the data path under AddressSanitizer
-	go test -asan ./cgo ./fastpath
+asan: ## the C of the data path under AddressSanitizer and UndefinedBehaviorSanitizer
+	CGO_CFLAGS="-O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined" CGO_LDFLAGS=-fsanitize=undefined \
+		go test -asan ./cgo ./fastpath
 
 judge-selftest: ## one built capture per rule that must fail under its name
 	go test -run Selftest -v ./bench/judge

@@ -172,7 +172,8 @@ int baton_port_mem_inject(struct baton_forwarder *f, uint16_t index, const uint8
 	to = baton_ring_reserve(&m->in, len);
 	if (!to)
 		return -ENOBUFS;
-	memcpy(to, frame, len);
+	if (len > 0) /* an empty frame may have no address */
+		memcpy(to, frame, len);
 	baton_ring_publish(&m->in);
 	return 0;
 }
