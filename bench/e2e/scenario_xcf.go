@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"baton/bench/lab"
@@ -64,11 +65,11 @@ func (e *Env) wrongCertificate(issue func(dir string) error) error {
 		return err
 	}
 	p, err := e.Baton.StartAgent(e.Ctx, e.Target(2))
-	if err != nil && !errors.Is(err, lab.ErrEnded) {
-		return err
-	}
-	if err == nil {
+	switch {
+	case err == nil:
 		defer p.Stop()
+	case !errors.Is(err, lab.ErrEnded) || !strings.Contains(err.Error(), "certificate"):
+		return err
 	}
 	for began := time.Now(); time.Since(began) < refusedFor; {
 		targets, err := e.Baton.Admin.Targets(e.Ctx)
