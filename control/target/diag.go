@@ -132,6 +132,30 @@ func (d *diag) Close() error { return unix.Close(d.fd) }
 
 // Lookup finds the socket of a tuple; its State is None when there is none, listeners do not count.
 func (d *diag) Lookup(t wire.Tuple) (Socket, error) {
+	found, err := d.find(t)
+	if found.State == Listen {
+		return Socket{}, err
+	}
+	return found, err
+}
+
+// Listener finds the socket to which the kernel would give a new connection to at, any one of a SO_REUSEPORT group; its
+// State is None when there is none. It takes a tenth of the time of a Dump, which goes through the tables of all
+// namespaces.
+func (d *diag) Listener(at netip.AddrPort) (Socket, error) {
+	nobody := netip.IPv4Unspecified()
+	if at.Addr().Is6() {
+		nobody = netip.IPv6Unspecified()
+	}
+	found, err := d.find(wire.Tuple{Client: netip.AddrPortFrom(nobody, 0), Service: at})
+	if found.State != Listen {
+		return Socket{}, err
+	}
+	return found, err
+}
+
+// find finds the socket that gets a tuple's segments, be it a listener.
+func (d *diag) find(t wire.Tuple) (Socket, error) {
 	request := diagRequest(family(t.Service.Addr()), 0, ^uint32(0))
 	id := request[unix.SizeofNlMsghdr+8:]
 	putEndpoint(id[0:], id[sockidSrc:], t.Service)
@@ -141,7 +165,7 @@ func (d *diag) Lookup(t wire.Tuple) (Socket, error) {
 	}
 	var found Socket
 	err := d.exchange(request, func(s Socket) { found = s })
-	if errors.Is(err, unix.ENOENT) || found.State == Listen {
+	if errors.Is(err, unix.ENOENT) {
 		return Socket{}, nil
 	}
 	return found, err

@@ -205,7 +205,8 @@ func (s *space) states(to map[wire.Tuple]SocketState) error {
 	return err
 }
 
-// offered says whether a job could take a client with this MSS and a first window of want.
+// offered says whether a job could take a client with this MSS and a first window of want. Of a SO_REUSEPORT group it
+// asks one member; look, which tells the routing hosts what is ready, asks all.
 func (s *space) offered(j config.TargetJob, mss uint16, want uint32) *Problem {
 	least := uint16(MinMSS4)
 	if j.Address.Is6() {
@@ -215,10 +216,10 @@ func (s *space) offered(j config.TargetJob, mss uint16, want uint32) *Problem {
 		detail := fmt.Sprintf("the client's MSS is %d; the kernel takes none below %d", mss, least)
 		return &Problem{transfer.ReasonMSS, detail}
 	}
-	listeners, err := s.diag.Dump(Listen)
+	listener, err := s.diag.Listener(listenerOf(j))
 	if err != nil {
 		return &Problem{transfer.ReasonHost, err.Error()}
 	}
-	_, problem := checkListener(listeners, listenerOf(j), mss, want)
+	_, problem := checkListener([]Socket{listener}, listenerOf(j), mss, want)
 	return problem
 }
