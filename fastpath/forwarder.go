@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -68,6 +69,10 @@ type Forwarder struct {
 	dpdk     bool
 	started  bool
 
+	bell  *os.File      // the loop's eventfd
+	woken chan struct{} // holds one: Wait has a reason to return
+	alarm *time.Timer   // of Wait
+
 	mu     sync.RWMutex // readers of counters and tables against Close
 	closed bool
 }
@@ -105,7 +110,7 @@ func Open(config Config) (*Forwarder, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	f := &Forwarder{config: config, services: map[uint16]netip.AddrPort{}}
+	f := &Forwarder{config: config, services: map[uint16]netip.AddrPort{}, woken: make(chan struct{}, 1)}
 	for _, s := range config.Services {
 		f.services[s.ID] = s.Addr
 	}
@@ -114,7 +119,11 @@ func Open(config Config) (*Forwarder, error) {
 		return nil, fmt.Errorf("make forwarder: %w", err)
 	}
 	f.c = c
-	if err := f.openPorts(); err != nil {
+	err = f.openPorts()
+	if err == nil {
+		err = f.openBell()
+	}
+	if err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -214,7 +223,7 @@ func (f *Forwarder) Close() error {
 		f.halt()
 	}
 	f.closePorts()
-	return nil
+	return f.bell.Close()
 }
 
 // Poll does one burst of every port and returns how many frames and commands it handled. Tests call it instead of Start.

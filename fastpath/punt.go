@@ -1,7 +1,8 @@
 package fastpath
 
 import (
-	"encoding/binary"
+	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,21 +61,42 @@ func (f *Forwarder) Wait(d time.Duration) {
 	if f.closed || !f.c.PreparePuntWait() {
 		return
 	}
-	fds := []unix.PollFd{{Fd: int32(f.c.PuntFD()), Events: unix.POLLIN}}
-	timeout := unix.NsecToTimespec(max(0, int64(d)))
-	if n, err := unix.Ppoll(fds, &timeout, nil); err == nil && n > 0 {
-		var count [8]byte
-		_, _ = unix.Read(f.c.PuntFD(), count[:]) // EAGAIN: nothing to clear
+	f.alarm.Reset(d)
+	select {
+	case <-f.woken:
+		f.alarm.Stop()
+	case <-f.alarm.C:
 	}
 }
 
 // Wake ends a Wait, now or the next one. Safe from any goroutine.
 func (f *Forwarder) Wake() {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	if f.closed {
-		return
+	select {
+	case f.woken <- struct{}{}:
+	default: // it was woken already
 	}
-	one := binary.NativeEndian.AppendUint64(nil, 1)
-	_, _ = unix.Write(f.c.PuntFD(), one) // EAGAIN: it rings already
+}
+
+// openBell begins to pass on the loop's bell. Wait sleeps on a channel, not on the bell itself: whoever wakes it from
+// another goroutine then needs no system call, and no thread has to be scheduled for it.
+func (f *Forwarder) openBell() error {
+	fd, err := unix.FcntlInt(uintptr(f.c.PuntFD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open bell: %w", err)
+	}
+	f.bell = os.NewFile(uintptr(fd), "bell") // does not block, so the runtime's poller waits for it
+	f.alarm = time.NewTimer(0)
+	go f.hear()
+	return nil
+}
+
+// hear wakes the consumer whenever the loop rings, until the bell is closed.
+func (f *Forwarder) hear() {
+	var count [8]byte
+	for {
+		if _, err := f.bell.Read(count[:]); err != nil {
+			return
+		}
+		f.Wake()
+	}
 }
