@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"net"
 	"os"
@@ -37,26 +36,6 @@ func TestCheckSaysWhereAFileIsWrong(t *testing.T) {
 	}
 	if _, err := run("check", path); err == nil || !strings.Contains(err.Error(), path+":2:") {
 		t.Errorf("error %v, want one at line 2", err)
-	}
-}
-
-func TestReportFailsWithTheHost(t *testing.T) {
-	findings := []admin.Finding{{Check: "good", OK: true, Detail: "yes"}, {Check: "bad", Detail: "set it"}}
-	for _, asJSON := range []bool{false, true} {
-		var out bytes.Buffer
-		if err := report(&out, findings, asJSON); !errors.Is(err, errUnhealthy) {
-			t.Errorf("error %v, want %v", err, errUnhealthy)
-		}
-		if err := report(&bytes.Buffer{}, findings[:1], asJSON); err != nil {
-			t.Errorf("a healthy host: %v", err)
-		}
-		var back []admin.Finding
-		if asJSON && (json.Unmarshal(out.Bytes(), &back) != nil || len(back) != 2 || back[1] != findings[1]) {
-			t.Errorf("JSON %s", out.Bytes())
-		}
-		if !asJSON && !strings.Contains(out.String(), "FAIL bad: set it\n") {
-			t.Errorf("text %s", out.Bytes())
-		}
 	}
 }
 

@@ -8,11 +8,11 @@ import (
 	"math"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"baton/cmd/internal/daemon"
 	"baton/control/admin"
 	"baton/control/config"
 	"baton/control/metrics"
@@ -25,27 +25,15 @@ import (
 // The forwarder is the router's data plane.
 var _ router.Dataplane = (*fastpath.Forwarder)(nil)
 
-func runCommand() *cobra.Command {
-	var path string
-	cmd := &cobra.Command{
-		Use: "run", Short: "Run the routing host", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := config.LoadRouter(path)
-			if err != nil {
-				return err
-			}
-			log := newLog(cfg.Log)
-			for _, w := range cfg.Warnings() {
-				log.Warn("configuration", "warning", w)
-			}
-			if err := refuse(cfg); err != nil {
-				return err
-			}
-			return run(cmd.Context(), cfg, log)
-		},
+func runRouter(cmd *cobra.Command, cfg *config.Router) error {
+	log := daemon.Log(cfg.Log)
+	for _, w := range cfg.Warnings() {
+		log.Warn("configuration", "warning", w)
 	}
-	configFlag(cmd, &path)
-	return cmd
+	if err := refuse(cfg); err != nil {
+		return err
+	}
+	return run(cmd.Context(), cfg, log)
 }
 
 // refuse returns an error that says what to set when the host cannot be the routing host.
@@ -62,8 +50,8 @@ func refuse(cfg *config.Router) error {
 	return err
 }
 
-// daemon is the running routing host.
-type daemon struct {
+// routingHost is the running daemon.
+type routingHost struct {
 	cfg       *config.Router
 	log       *slog.Logger
 	started   time.Time
@@ -80,7 +68,7 @@ func run(ctx context.Context, cfg *config.Router, log *slog.Logger) error {
 		return err
 	}
 	defer func() { _ = socket.Close() }()
-	d := &daemon{cfg: cfg, log: log, started: time.Now()}
+	d := &routingHost{cfg: cfg, log: log, started: time.Now()}
 	if err := d.open(); err != nil {
 		return err
 	}
@@ -89,14 +77,14 @@ func run(ctx context.Context, cfg *config.Router, log *slog.Logger) error {
 }
 
 // serve starts the forwarder and runs everything else beside it.
-func (d *daemon) serve(ctx context.Context, socket net.Listener) error {
+func (d *routingHost) serve(ctx context.Context, socket net.Listener) error {
 	if err := d.forwarder.Start(); err != nil {
 		_ = d.targets.Close()
 		return err
 	}
-	d.log.Info("routing host runs", "host", d.cfg.Host, "version", version(), "services", len(services(d.cfg)),
+	d.log.Info("routing host runs", "host", d.cfg.Host, "version", daemon.Version(), "services", len(services(d.cfg)),
 		"xcf", d.targets.Addr(), "admin", socket.Addr())
-	err := together(ctx,
+	err := daemon.Together(ctx,
 		d.router.Run,
 		d.targets.Serve,
 		func(ctx context.Context) error { return admin.Serve(ctx, socket, d.source()) },
@@ -107,7 +95,7 @@ func (d *daemon) serve(ctx context.Context, socket net.Listener) error {
 }
 
 // open makes all parts; none of them does anything yet.
-func (d *daemon) open() error {
+func (d *routingHost) open() error {
 	fc, err := fastpathConfig(d.cfg)
 	if err != nil {
 		return err
@@ -127,38 +115,18 @@ func (d *daemon) open() error {
 	return nil
 }
 
-func (d *daemon) connect(rc router.Config) (err error) {
+func (d *routingHost) connect(rc router.Config) (err error) {
 	if d.router, err = router.New(rc, d.forwarder, sender{d}); err != nil {
 		return err
 	}
-	software := fmt.Sprintf("baton %s", version())
+	software := fmt.Sprintf("baton %s", daemon.Version())
 	c := xcf.Config{Name: d.cfg.Host, Files: xcfFiles(d.cfg), Software: software, Epoch: d.cfg.Epoch}
 	d.targets, err = xcf.Listen(d.cfg.XCF.Listen, c, receiver{d.router, d.log}, d.log)
 	return err
 }
 
-// together runs functions that end with their context, until all have ended. The first error ends the others and is
-// returned; so does the end of ctx.
-func together(ctx context.Context, parts ...func(context.Context) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var running sync.WaitGroup
-	for _, part := range parts {
-		running.Go(func() {
-			if err := part(ctx); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	running.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
-}
-
 // sender is the router's way to the targets. The server is there before the router sends anything.
-type sender struct{ d *daemon }
+type sender struct{ d *routingHost }
 
 // Send implements router.Cluster.
 func (s sender) Send(host string, m transfer.Message) error {

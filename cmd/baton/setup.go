@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"time"
 
 	"baton/control/admin"
@@ -73,16 +72,6 @@ func checkCertificate(cfg *config.Router) admin.Finding {
 	}
 	detail := fmt.Sprintf("%s is the router %s", cfg.XCF.Cert, cfg.Host)
 	return admin.Finding{Check: "certificate", OK: true, Detail: detail}
-}
-
-func newLog(c config.Log) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Level)) // the configuration allows only its words
-	options := &slog.HandlerOptions{Level: level}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, options))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, options))
 }
 
 // fastpathConfig is the forwarder's. Its key is new at each start: connections whose handshake a former process

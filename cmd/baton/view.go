@@ -4,11 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
-	"runtime"
 	"strings"
 	"time"
 
+	"baton/cmd/internal/daemon"
 	"baton/control/admin"
 	"baton/control/metrics"
 	"baton/control/router"
@@ -23,11 +22,10 @@ import (
 const patience = time.Second
 
 // source is what batonctl sees.
-func (d *daemon) source() admin.Source {
+func (d *routingHost) source() admin.Source {
 	return admin.Source{
 		Version: func(context.Context) (admin.Version, error) {
-			return admin.Version{Program: "baton", Version: version(), Go: runtime.Version(), Host: d.cfg.Host,
-				PID: os.Getpid(), Started: d.started.UTC()}, nil
+			return daemon.Describe("baton", d.cfg.Host, d.started.UTC()), nil
 		},
 		CRT:       d.crt,
 		Targets:   d.showTargets,
@@ -39,7 +37,7 @@ func (d *daemon) source() admin.Source {
 }
 
 // crt scans the whole table for each page: operators ask rarely, and the loop is not disturbed.
-func (d *daemon) crt(_ context.Context, q admin.CRTQuery) (admin.CRTPage, error) {
+func (d *routingHost) crt(_ context.Context, q admin.CRTQuery) (admin.CRTPage, error) {
 	selected, err := newSelection(q, d.router.OwnerName)
 	if err != nil {
 		return admin.CRTPage{}, err
@@ -103,7 +101,7 @@ func matches(want, have netip.AddrPort) bool {
 	return (!want.IsValid() || want.Addr() == have.Addr()) && (want.Port() == 0 || want.Port() == have.Port())
 }
 
-func (d *daemon) showTargets(ctx context.Context) ([]admin.Target, error) {
+func (d *routingHost) showTargets(ctx context.Context) ([]admin.Target, error) {
 	snap, err := d.router.Snapshot(ctx)
 	if err != nil {
 		return nil, err
@@ -133,7 +131,7 @@ func showTarget(t router.TargetStatus, rtt time.Duration) admin.Target {
 	return row
 }
 
-func (d *daemon) transfers(ctx context.Context) ([]admin.Transfer, error) {
+func (d *routingHost) transfers(ctx context.Context) ([]admin.Transfer, error) {
 	recent, err := d.router.Recent(ctx)
 	if err != nil {
 		return nil, err
@@ -153,7 +151,7 @@ func (d *daemon) transfers(ctx context.Context) ([]admin.Transfer, error) {
 	return rows, nil
 }
 
-func (d *daemon) counters(ctx context.Context) ([]admin.Counter, error) {
+func (d *routingHost) counters(ctx context.Context) ([]admin.Counter, error) {
 	rows := []admin.Counter{}
 	for _, c := range d.forwarder.Counters() {
 		rows = append(rows, admin.Counter{Group: singular(c.Group), Name: c.Name, Value: c.Value})
@@ -178,7 +176,7 @@ func (d *daemon) counters(ctx context.Context) ([]admin.Counter, error) {
 // singular is the name of a group of the forwarder's counters as batonctl has it: "drop checksum 3".
 func singular(group string) string { return strings.TrimSuffix(group, "s") }
 
-func (d *daemon) ports(context.Context) ([]admin.Port, error) {
+func (d *routingHost) ports(context.Context) ([]admin.Port, error) {
 	rows := []admin.Port{}
 	for _, p := range d.forwarder.Ports() {
 		rows = append(rows, admin.Port{
@@ -190,7 +188,7 @@ func (d *daemon) ports(context.Context) ([]admin.Port, error) {
 }
 
 // sample is what Prometheus sees. A router that does not answer in time is left out; the forwarder goes on without it.
-func (d *daemon) sample() metrics.RouterSample {
+func (d *routingHost) sample() metrics.RouterSample {
 	s := metrics.RouterSample{Drops: map[string]uint64{}, Punts: map[string]uint64{}, Handshakes: map[string]uint64{},
 		Events: map[string]uint64{}, Busy: d.forwarder.Busy()}
 	groups := map[string]map[string]uint64{"drops": s.Drops, "punts": s.Punts, "handshakes": s.Handshakes}
@@ -219,7 +217,7 @@ func (d *daemon) sample() metrics.RouterSample {
 }
 
 // peers are all targets that are configured, those included that never came.
-func (d *daemon) peers(stats []xcf.Stats) []metrics.Peer {
+func (d *routingHost) peers(stats []xcf.Stats) []metrics.Peer {
 	byHost := map[string]xcf.Stats{}
 	for _, s := range stats {
 		byHost[s.Host] = s
