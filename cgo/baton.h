@@ -214,7 +214,7 @@ struct baton_crt {
 	_Atomic uint32_t version[BATON_CRT_STRIPES];
 };
 
-/* A value: | age 16 | incarnation 24 | end 1 | syn 1 | state 2 | index 20 | */
+/* A value: | age 15 | incarnation 24 | end 1 | syn 2 | state 2 | index 20 | */
 enum baton_state {
 	BATON_ROUTER, /* index is a slot of the flow table */
 	BATON_FROZEN, /* the same, frames are held or discarded */
@@ -224,15 +224,22 @@ enum baton_state {
 
 #define BATON_VALUE_INDEX 0xfffffull
 #define BATON_VALUE_STATE_SHIFT 20
-#define BATON_VALUE_SYN (1ull << 22) /* a SYN was answered since the entry was made */
-#define BATON_VALUE_END (1ull << 23) /* the client's FIN or RST was reported */
-#define BATON_VALUE_INC_SHIFT 24
-#define BATON_VALUE_AGE_SHIFT 48 /* second of the last packet, modulo 2^16 */
+#define BATON_VALUE_SYN_SHIFT 22
+#define BATON_VALUE_SYN (3ull << BATON_VALUE_SYN_SHIFT) /* when a SYN was answered: baton_value_syn, 0: never */
+#define BATON_VALUE_END (1ull << 24)                    /* the client's FIN or RST was reported */
+#define BATON_VALUE_INC_SHIFT 25
+#define BATON_VALUE_AGE_SHIFT 49 /* second of the last packet, modulo 2^15 */
 
 static inline uint64_t baton_value(enum baton_state state, uint32_t index, uint32_t inc, uint64_t now_ms)
 {
 	return (uint64_t)(index & BATON_VALUE_INDEX) | (uint64_t)state << BATON_VALUE_STATE_SHIFT |
 	       (uint64_t)(inc & 0xffffff) << BATON_VALUE_INC_SHIFT | now_ms / 1000 << BATON_VALUE_AGE_SHIFT;
+}
+
+/* baton_value_syn marks a SYN that was answered in this tick of the cookies. Its cookie is good in the next one, too. */
+static inline uint64_t baton_value_syn(uint64_t tick)
+{
+	return (1 + tick % 3) << BATON_VALUE_SYN_SHIFT;
 }
 
 static inline enum baton_state baton_value_state(uint64_t v)

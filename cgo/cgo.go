@@ -149,7 +149,7 @@ func (e *Entry) Index() uint32 { return uint32(e.Value & C.BATON_VALUE_INDEX) }
 // Incarnation returns the 24-bit hash of the entry's incarnation.
 func (e *Entry) Incarnation() uint32 { return uint32(e.Value>>C.BATON_VALUE_INC_SHIFT) & 0xffffff }
 
-// Second returns the wall clock's second of the last packet, modulo 2^16.
+// Second returns the wall clock's second of the last packet, modulo 2^15.
 func (e *Entry) Second() uint16 { return uint16(e.Value >> C.BATON_VALUE_AGE_SHIFT) }
 
 // A difference in layout makes an index out of range, which stops the compiler.

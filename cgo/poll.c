@@ -417,6 +417,18 @@ static void unknown(struct baton_forwarder *f, struct packet *p)
 	}
 }
 
+/* syn_fresh says whether the cookie of an answered SYN may still come back, and else forgets that SYN: each segment that
+ * is looked at could pass for a cookie by chance. */
+static bool syn_fresh(struct baton_forwarder *f, baton_word *v)
+{
+	uint64_t value = value_load(v), syn = value & BATON_VALUE_SYN, tick = f->cookies.tick;
+
+	if (syn == baton_value_syn(tick) || syn == baton_value_syn(tick - 1))
+		return true;
+	value_store(v, value & ~BATON_VALUE_SYN);
+	return false;
+}
+
 /* reincarnates starts a new incarnation if p, a segment of a known tuple whose SYN was answered meanwhile, begins one.
  * False: p belongs to the entry. */
 static bool reincarnates(struct baton_forwarder *f, struct packet *p, baton_word *v)
@@ -481,7 +493,7 @@ static inline void known(struct baton_forwarder *f, struct packet *p, baton_word
 {
 	uint64_t value = value_load(v);
 
-	if (unlikely(value & BATON_VALUE_SYN) && reincarnates(f, p, v))
+	if (unlikely(value & BATON_VALUE_SYN) && syn_fresh(f, v) && reincarnates(f, p, v))
 		return;
 	entry_touch(f, v);
 	if (likely(baton_value_state(value) >= BATON_TARGET))
@@ -500,7 +512,7 @@ static void syn(struct baton_forwarder *f, struct packet *p, baton_word *v)
 		drop(f, p, BATON_DROP_L4_CHECKSUM);
 	} else {
 		if (v)
-			value_store(v, value_load(v) | BATON_VALUE_SYN);
+			value_store(v, (value_load(v) & ~BATON_VALUE_SYN) | baton_value_syn(f->cookies.tick));
 		answer_synack(f, p);
 	}
 }

@@ -200,6 +200,38 @@ func TestSYNOnKnownTupleIsAnsweredAndHarmless(t *testing.T) {
 	p.wantKinds()
 }
 
+func TestAnsweredSYNIsForgottenWithItsCookie(t *testing.T) {
+	const tick = 64 * time.Second
+	tests := []struct {
+		name  string
+		after time.Duration // from the SYN to the segment with the cookie of another routing host
+		want  []flow.Kind
+	}{
+		{"the same tick", 0, []flow.Kind{flow.First}},
+		{"the next tick", tick, []flow.Kind{flow.First}},
+		{"two ticks later", 2 * tick, nil},
+		{"four ticks later", 4 * tick, nil}, // 3 ticks later it looks new where no packet came in between
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r, elsewhere := newRig(t), newRig(t)
+			old := r.peer(client4, 5)
+			old.transfer(1)
+			r.peer(client4, 700).connect()
+			for passed := time.Duration(0); passed < tt.after; passed += tick / 2 {
+				r.advance(tick / 2)
+				old.send(4, wire.ACK, "goes on")
+				old.one()
+			}
+			elsewhere.advance(tt.after)
+			again := elsewhere.peer(client4, 900).connect()
+			again.rig = r
+			again.send(0, wire.ACK, "GET ")
+			r.wantKinds(tt.want...)
+		})
+	}
+}
+
 func TestNewIncarnationReplaces(t *testing.T) {
 	tests := []struct {
 		name string

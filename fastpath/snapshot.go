@@ -30,7 +30,7 @@ type Entry struct {
 	Tuple       wire.Tuple
 	State       State
 	Owner       flow.OwnerID  // flow.Router unless the state is TargetOwned or Lingering
-	Idle        time.Duration // since the client's last segment, whole seconds, modulo 18 h 12 min
+	Idle        time.Duration // since the client's last segment, whole seconds, modulo 9 h 6 min
 	Incarnation uint32        // 24-bit hash of (irs, iss): tells two lives of one tuple apart
 }
 
@@ -93,7 +93,7 @@ func (f *Forwarder) entry(e *cgo.Entry, ipv6 bool, second uint16) Entry {
 	out := Entry{
 		Tuple:       wire.Tuple{Client: client, Service: service},
 		State:       State(e.State()),
-		Idle:        time.Duration(second-e.Second()) * time.Second,
+		Idle:        time.Duration((second-e.Second())&0x7fff) * time.Second,
 		Incarnation: e.Incarnation(),
 	}
 	if out.State >= TargetOwned {
