@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
 
 	"baton/control/config"
@@ -23,18 +22,11 @@ func Examine(c *config.Target) []Check {
 	return checks
 }
 
-// checkProgram loads the import program and drops it again: the only reliable way to ask for the kernel function.
+// checkProgram loads the import program and drops it again.
 func checkProgram() Check {
 	const name = "kernel"
-	err := errors.Join(rlimit.RemoveMemlock(), probe())
-	switch {
-	case errors.Is(err, os.ErrPermission):
-		return Check{name, false, "run it as root: BPF programs cannot be loaded"}
-	case errors.Is(err, ebpf.ErrNotSupported):
-		return Check{name, false, "use a kernel with bpf_sk_assign_tcp_reqsk and BTF (Linux 6.9 or later, " +
-			"CONFIG_DEBUG_INFO_BTF, CONFIG_SYN_COOKIES): " + err.Error()}
-	case err != nil:
-		return Check{name, false, fmt.Sprintf("the import program does not load: %v", err)}
+	if err := errors.Join(rlimit.RemoveMemlock(), probe()); err != nil {
+		return Check{name, false, loadProblem(err).Error()}
 	}
 	return Check{name, true, "has bpf_sk_assign_tcp_reqsk"}
 }

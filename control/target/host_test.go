@@ -1,11 +1,16 @@
 package target
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"baton/control/transfer"
 )
@@ -176,6 +181,26 @@ func TestListenerChecks(t *testing.T) {
 				if p == nil || p.Reason != tt.reason || !strings.Contains(p.Detail, tt.detail) {
 					t.Errorf("%s: problem %+v, want %v: ...%s", how, p, tt.reason, tt.detail)
 				}
+			}
+		})
+	}
+}
+
+func TestProgramThatDoesNotLoadSaysWhatToDo(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"kernel without the function", fmt.Errorf("kfunc %q: %w", "bpf_sk_assign_tcp_reqsk", ebpf.ErrNotSupported),
+			"use a kernel with bpf_sk_assign_tcp_reqsk"},
+		{"no capabilities", fmt.Errorf("map create: %w", unix.EPERM), "run it as root"},
+		{"verifier", errors.New("R1 is no pointer"), "the import program does not load: R1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := loadProblem(tt.err)
+			if !strings.HasPrefix(err.Error(), tt.want) || !errors.Is(err, tt.err) {
+				t.Errorf("%v, want %q", err, tt.want)
 			}
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -19,6 +20,10 @@ import (
 	"baton/fastpath/seq"
 	"baton/fastpath/wire"
 )
+
+// ErrKernel: no import is possible here.
+var ErrKernel = errors.New("use a kernel with bpf_sk_assign_tcp_reqsk and BTF (Linux 6.9 or later, " +
+	"CONFIG_DEBUG_INFO_BTF, CONFIG_SYN_COOKIES)")
 
 // Why an import failed. After any of them nothing exists at this host, and nothing will.
 var (
@@ -77,8 +82,8 @@ type Importer struct {
 
 // OpenImporter makes the TAP in the namespace and loads the program. ended is called, from one goroutine, for every
 // TCP socket of the namespace that the kernel forgets, imported or not; with the zero Socket when some may have been
-// missed. The application's abort takes a socket's tuple away; its Cookie stays. errors.Is(err,
-// ebpf.ErrNotSupported): the kernel lacks bpf_sk_assign_tcp_reqsk.
+// missed. The application's abort takes a socket's tuple away; its Cookie stays. ErrKernel: the kernel lacks
+// bpf_sk_assign_tcp_reqsk.
 func OpenImporter(n *Namespace, ended func(Socket)) (*Importer, error) {
 	im := &Importer{}
 	if err := n.Do(im.open); err != nil {
@@ -94,7 +99,7 @@ func (im *Importer) open() (err error) {
 		return err
 	}
 	if err := bpf.LoadImportObjects(&im.objects, nil); err != nil {
-		return fmt.Errorf("load program: %w", err)
+		return loadProblem(err)
 	}
 	if im.tap, err = openTAP(tapName); err != nil {
 		return err
@@ -107,6 +112,17 @@ func (im *Importer) open() (err error) {
 	}
 	im.ends, err = openEnds()
 	return err
+}
+
+// loadProblem says what to do about a program that does not load: the only reliable way to ask for a kernel function.
+func loadProblem(err error) error {
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("run it as root: BPF programs cannot be loaded: %w", err)
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return fmt.Errorf("%w: %w", ErrKernel, err)
+	}
+	return fmt.Errorf("the import program does not load: %w", err)
 }
 
 func attachIngress(index int, program *ebpf.Program) (link.Link, error) {
