@@ -21,7 +21,7 @@ import (
 	"baton/fastpath/wire"
 )
 
-// ErrKernel: no import is possible here.
+// ErrKernel says that no import is possible here.
 var ErrKernel = errors.New("use a kernel with bpf_sk_assign_tcp_reqsk and BTF (Linux 6.9 or later, " +
 	"CONFIG_DEBUG_INFO_BTF, CONFIG_SYN_COOKIES)")
 
