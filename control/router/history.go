@@ -9,10 +9,10 @@ import (
 // Phase is a part of a transfer, named after the moment at which it ends.
 type Phase int
 
-// The phases. Frozen and Accepted run side by side; both count from the decision.
+// The phases. Frozen and Accepted run side by side; in the first attempt both count from the decision.
 const (
 	Frozen    Phase = iota // decision -> the lcore has frozen the flow
-	Accepted               // decision -> the target has accepted the offer
+	Accepted               // offer -> the target has accepted it
 	Confirmed              // both of them -> the target has confirmed the commit
 	Switched               // confirmed -> the lcore has switched the entry
 	phases
