@@ -186,7 +186,7 @@ func TestUnfitTargetsAreNoCandidates(t *testing.T) {
 		{"job not announced", func(w *world) { w.router.HostJobs("t2", ready("web-a")) }, "t2: job not announced"},
 		{"window too small", func(w *world) {
 			w.router.HostJobs("t2", []Job{{Name: "web-b", Service: service, Ready: true, Window: window - 1}})
-		}, "t2: first window smaller"},
+		}, "t2: first window 4095 is below the DVIPA's window 4096: raise"},
 		{"no neighbour", func(w *world) {
 			w.plane.answerARP = false
 			w.advance(time.Minute)

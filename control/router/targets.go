@@ -2,6 +2,7 @@ package router
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -40,7 +41,8 @@ func (t *target) unfit(job string, s *Service) string {
 	case !r.Ready:
 		return cmp.Or(r.Reason, "not ready")
 	case r.Window != 0 && r.Window < s.Window:
-		return "first window smaller than the DVIPA's"
+		return fmt.Sprintf("first window %d is below the DVIPA's window %d: raise the application's SO_RCVBUF or "+
+			"net.ipv4.tcp_rmem there, or lower window here and there", r.Window, s.Window)
 	}
 	return ""
 }
