@@ -259,7 +259,9 @@ func (r *Router) drain() int {
 	return inboxBatch
 }
 
+// happened handles an event, which may have come after the turn began: a target can answer what this turn has sent.
 func (r *Router) happened(e event) {
+	r.now = r.cfg.Clock()
 	if e.kind == call {
 		e.call()
 		return
