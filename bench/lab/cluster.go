@@ -31,6 +31,7 @@ type Cluster struct {
 	Freeze    string        // buffer or discard
 	Linger    time.Duration // of ended flows
 	LogLevel  string        // "" is debug: logs are read only when something fails
+	IdleSleep string        // longest nap of the idle poll loop: "100us"; "0s" never sleeps
 }
 
 // Rule routes requests for a host and path to a job.
@@ -73,6 +74,8 @@ var routerConfig = template.Must(template.New("router").Funcs(template.FuncMap{"
 host: {{.Host.Name}}
 data:
   hugepages: {{.Hugepages}}
+{{- with .IdleSleep}}
+  idle: { sleep: {{.}} }{{end}}
   ports:
     - { device: "{{or .Device "net_af_xdp"}}0,iface={{.Interface}}", address: {{.Host.Data}} }
 crt:

@@ -39,10 +39,11 @@ type bench struct {
 
 // round is what was measured in one round.
 type round struct {
-	local           netip.AddrPort // the client's end of the connection through Baton
-	baton, direct   time.Duration
-	trip            time.Duration
-	answered, asked time.Time // on the client's interface: the target's first octet, the request
+	local         netip.AddrPort // the client's end of the connection through Baton
+	baton, direct time.Duration
+	trip          time.Duration
+	// When frames passed the client's interface: its SYN, the SYN-ACK, its request, the target's first octet.
+	syn, synAck, asked, answered time.Time
 }
 
 func newBench(ctx context.Context, l *lab.Lab, o options) (*bench, error) {
@@ -64,7 +65,7 @@ func newBench(ctx context.Context, l *lab.Lab, o options) (*bench, error) {
 	if b.target, err = host.MAC(); err != nil {
 		return nil, err
 	}
-	cluster := lab.Cluster{Device: o.device, LogLevel: "info",
+	cluster := lab.Cluster{Device: o.device, LogLevel: "info", IdleSleep: o.idleSleep,
 		Rules: []lab.Rule{{Host: site, Job: "web"}}, Jobs: []lab.Job{{Name: "web", Hosts: []string{host.Name}}}}
 	if b.baton, err = l.Baton(ctx, o.bin, cluster); err != nil {
 		return nil, err
@@ -159,7 +160,7 @@ func (b *bench) round(ctx context.Context, r *round, i int) (err error) {
 	return nil
 }
 
-// find looks up when the requests left and the target's first octets came.
+// find looks up when the frames of each connection through Baton passed the client's interface.
 func (b *bench) find(rounds []round, c judge.Capture) error {
 	if c.Lost > 0 {
 		return fmt.Errorf("the capture lost %d frames", c.Lost)
@@ -170,21 +171,41 @@ func (b *bench) find(rounds []round, c judge.Capture) error {
 	}
 	for _, frame := range c.Frames {
 		f, err := wire.ParseTCP(frame.Data)
-		if err != nil || len(f.Segment.Payload) == 0 {
-			continue // ARP; or nothing but ACKs
+		if err != nil {
+			continue // ARP
 		}
 		if r := byClient[f.Src]; r != nil && f.Dst == b.virtual {
-			r.asked = frame.Time
-		} else if r := byClient[f.Dst]; r != nil && f.Src == b.virtual && f.Link.Src == b.target && r.answered.IsZero() {
-			r.answered = frame.Time
+			r.sent(&f, frame.Time)
+		} else if r := byClient[f.Dst]; r != nil && f.Src == b.virtual {
+			r.received(&f, frame.Time, b.target)
 		}
 	}
 	for _, r := range rounds {
-		if r.asked.IsZero() || r.answered.Before(r.asked) {
-			return fmt.Errorf("%v: the capture lacks the request or the target's answer", r.local)
+		if r.syn.IsZero() || r.synAck.Before(r.syn) || r.asked.Before(r.synAck) || r.answered.Before(r.asked) {
+			return fmt.Errorf("%v: the capture lacks the handshake, the request or the target's answer", r.local)
 		}
 	}
 	return nil
+}
+
+// sent takes in a frame of the client. What is repeated counts from the first time on.
+func (r *round) sent(f *wire.Frame, at time.Time) {
+	switch {
+	case f.Segment.Flags.Has(wire.SYN) && r.syn.IsZero():
+		r.syn = at
+	case len(f.Segment.Payload) > 0 && r.asked.IsZero():
+		r.asked = at
+	}
+}
+
+// received takes in a frame for the client.
+func (r *round) received(f *wire.Frame, at time.Time, target wire.MAC) {
+	switch {
+	case f.Segment.Flags.Has(wire.SYN) && r.synAck.IsZero():
+		r.synAck = at
+	case len(f.Segment.Payload) > 0 && f.Link.Src == target && r.answered.IsZero():
+		r.answered = at
+	}
 }
 
 // transfers asks the router for the transfers of the rounds, by the client's end. The last one may still be under way.

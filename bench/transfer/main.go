@@ -19,6 +19,7 @@ type options struct {
 	rounds    int
 	warmup    int
 	pause     time.Duration
+	idleSleep string
 	bin       string
 	out       string
 	device    string
@@ -31,7 +32,8 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "n", 1000, "measured rounds")
 	flag.IntVar(&o.warmup, "warmup", 100, "rounds before, not counted")
-	flag.DurationVar(&o.pause, "pause", 3*time.Millisecond, "wait before each measurement")
+	flag.DurationVar(&o.pause, "pause", 500*time.Microsecond, "wait before each measurement")
+	flag.StringVar(&o.idleSleep, "idle-sleep", "", "the forwarder's data.idle.sleep, as in its configuration; \"\": its default")
 	flag.StringVar(&o.bin, "bin", "bin", "directory of baton, baton-target and batonctl")
 	flag.StringVar(&o.out, "out", filepath.Join("bench", "results", "transfer.json"), "result file")
 	flag.StringVar(&o.device, "device", "net_af_xdp", "DPDK driver of the data port")
@@ -55,7 +57,7 @@ func measure(ctx context.Context, o options) (err error) {
 	if err := lab.CleanupStale(); err != nil {
 		return err
 	}
-	result := Result{Time: time.Now().UTC(), Rounds: o.rounds, PauseMS: o.pause.Seconds() * 1000}
+	result := Result{Time: time.Now().UTC(), Rounds: o.rounds, PauseUS: inMicros(o.pause), IdleSleep: o.idleSleep}
 	if result.Commit, result.Modified, err = commit(ctx); err != nil {
 		return err
 	}

@@ -18,14 +18,15 @@ const (
 
 // Result is the outcome of a run, as it is in the file.
 type Result struct {
-	Time     time.Time `json:"time"`
-	Commit   string    `json:"commit"`
-	Modified bool      `json:"modified"` // the tree differs from the commit
-	Rounds   int       `json:"rounds"`
-	PauseMS  float64   `json:"pause_ms"` // before each measurement
-	Machine  Machine   `json:"machine"`
-	Aims     []Aim     `json:"aims"`
-	Series   *series   `json:"series"`
+	Time      time.Time `json:"time"`
+	Commit    string    `json:"commit"`
+	Modified  bool      `json:"modified"` // the tree differs from the commit, bench/ aside
+	Rounds    int       `json:"rounds"`
+	PauseUS   micros    `json:"pause_us"`             // before each measurement
+	IdleSleep string    `json:"idle_sleep,omitempty"` // of the forwarder, if not its default
+	Machine   Machine   `json:"machine"`
+	Aims      []Aim     `json:"aims"`
+	Series    *series   `json:"series"`
 }
 
 // Aim compares a quantile with what was aimed at.

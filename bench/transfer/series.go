@@ -51,6 +51,7 @@ type series struct {
 	FreezeByte Series `json:"freeze_to_first_byte"`
 	AskedByte  Series `json:"request_to_first_byte"`
 	Decided    Series `json:"request_to_decision"`
+	Handshake  Series `json:"syn_to_syn_ack"`
 	Baton      Series `json:"fetch_baton"`
 	Direct     Series `json:"fetch_direct"`
 	Trip       Series `json:"xcf_round_trip"`
@@ -72,6 +73,7 @@ func (s *series) rows() []row {
 		{"freeze -> first byte", s.FreezeByte},
 		{"request -> first byte", s.AskedByte},
 		{"  request -> decision", s.Decided},
+		{"SYN -> SYN-ACK", s.Handshake},
 		{"fetch through Baton", s.Baton},
 		{"fetch directly", s.Direct},
 		{"XCF round trip", s.Trip},
@@ -90,6 +92,7 @@ func (s *series) add(r round, t admin.Transfer) {
 	put(&s.FreezeByte, r.answered.Sub(t.Time))
 	put(&s.AskedByte, r.answered.Sub(r.asked))
 	put(&s.Decided, t.Time.Sub(r.asked))
+	put(&s.Handshake, r.synAck.Sub(r.syn))
 	put(&s.Baton, r.baton)
 	put(&s.Direct, r.direct)
 	put(&s.Trip, r.trip)

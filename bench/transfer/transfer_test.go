@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,7 +11,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"baton/bench/judge"
 	"baton/control/admin"
+	"baton/fastpath/wire"
 )
 
 func TestQuantileIsASample(t *testing.T) {
@@ -37,6 +40,7 @@ func TestQuantileIsASample(t *testing.T) {
 func TestRoundBecomesSamples(t *testing.T) {
 	decided := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	r := round{baton: 700 * time.Microsecond, direct: 300 * time.Microsecond, trip: 90 * time.Microsecond,
+		syn: decided.Add(-200 * time.Microsecond), synAck: decided.Add(-120 * time.Microsecond),
 		asked: decided.Add(-40 * time.Microsecond), answered: decided.Add(250 * time.Microsecond)}
 	transfer := admin.Transfer{Time: decided, Total: 0.000230,
 		Phases: map[string]float64{"frozen": 0.000020, "accepted": 0.000090, "confirmed": 0.000110, "switched": 0.000030}}
@@ -49,10 +53,52 @@ func TestRoundBecomesSamples(t *testing.T) {
 	want := map[string]time.Duration{
 		"decision -> confirmed": 200, "decision -> frozen": 20, "decision -> accepted": 90, "commit -> confirmed": 110,
 		"confirmed -> switched": 30, "freeze -> first byte": 250, "request -> first byte": 290, "request -> decision": 40,
+		"SYN -> SYN-ACK":      80,
 		"fetch through Baton": 700, "fetch directly": 300, "XCF round trip": 90,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Of what is repeated the first counts, and of the answers only the target's octets.
+func TestCaptureBecomesTimes(t *testing.T) {
+	client, service := netip.MustParseAddrPort("10.77.0.100:4000"), netip.MustParseAddrPort("10.77.0.10:80")
+	router, target := wire.MAC{2, 1}, wire.MAC{2, 2}
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	var c judge.Capture
+	frame := func(from wire.MAC, src, dst netip.AddrPort, flags wire.Flags, payload string) {
+		data := wire.AppendTCP(nil, wire.Link{Src: from}, src, dst, wire.Segment{Flags: flags, Payload: []byte(payload)})
+		at := start.Add(time.Duration(len(c.Frames)) * time.Microsecond)
+		c.Frames = append(c.Frames, judge.Frame{Time: at, Data: data})
+	}
+	frame(wire.MAC{2, 3}, client, service, wire.SYN, "")
+	frame(router, service, client, wire.SYN|wire.ACK, "")
+	frame(wire.MAC{2, 3}, client, service, wire.SYN, "")
+	frame(wire.MAC{2, 3}, client, service, wire.ACK, "")
+	frame(wire.MAC{2, 3}, client, service, wire.ACK, "GET")
+	frame(wire.MAC{2, 3}, client, service, wire.ACK, "GET")
+	frame(router, service, client, wire.ACK, "not the target's")
+	frame(target, service, client, wire.ACK, "")
+	frame(target, service, client, wire.ACK, "200")
+	b := bench{virtual: service, target: target}
+	rounds := []round{{local: client}}
+	if err := b.find(rounds, c); err != nil {
+		t.Fatal(err)
+	}
+	r := rounds[0]
+	var got []time.Duration
+	for _, at := range []time.Time{r.syn, r.synAck, r.asked, r.answered} {
+		got = append(got, at.Sub(start)/time.Microsecond)
+	}
+	if diff := cmp.Diff([]time.Duration{0, 1, 4, 8}, got); diff != "" {
+		t.Error(diff)
+	}
+	if err := b.find([]round{{local: client}}, judge.Capture{Frames: c.Frames[:8]}); err == nil {
+		t.Error("a capture without the target's answer passes")
+	}
+	if err := b.find(rounds, judge.Capture{Frames: c.Frames, Lost: 1}); err == nil {
+		t.Error("a capture with losses passes")
 	}
 }
 
