@@ -145,6 +145,8 @@ var samples = []sample{
 	{true, `baton_transfer_seconds_count{phase="switched"}`, 1},
 	{true, `baton_transfer_seconds_count{phase="total"}`, 1},
 	{true, `baton_packets_total{direction="rx"`, 0},
+	{true, `baton_forwarder_packets_total{action="forwarded"}`, 0},
+	{true, `baton_forwarder_commands_total{result="done"}`, 0},
 	{true, `baton_drops_total{reason="forged_cookie"}`, 0},
 	{true, `baton_crt_entries{family="ipv4"}`, 0},
 	{true, `baton_poll_busy_ratio`, 0},

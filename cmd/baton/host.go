@@ -15,6 +15,7 @@ import (
 type hostView struct {
 	addresses  map[netip.Addr]string // addresses of the kernel -> interface
 	interfaces map[string]bool       // of the kernel -> up
+	mtus       map[string]int        // of the kernel's interfaces, octets
 	forwards   map[string][]string   // interface -> sysctls that make the kernel forward packets arriving there
 }
 
@@ -22,18 +23,20 @@ type hostView struct {
 type plan struct {
 	dvipas  []netip.Addr
 	devices []string // DPDK device strings of the data ports
+	packet  int      // longest IP packet that the announced MSS lets a client send, octets
 	xcf     netip.AddrPort
 }
 
 // readHost looks at the network namespace that the process is in.
 func readHost() (hostView, error) {
-	v := hostView{addresses: map[netip.Addr]string{}, interfaces: map[string]bool{}, forwards: map[string][]string{}}
+	v := hostView{addresses: map[netip.Addr]string{}, interfaces: map[string]bool{}, mtus: map[string]int{},
+		forwards: map[string][]string{}}
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		return v, fmt.Errorf("list interfaces: %w", err)
 	}
 	for _, i := range interfaces {
-		v.interfaces[i.Name] = i.Flags&net.FlagUp != 0
+		v.interfaces[i.Name], v.mtus[i.Name] = i.Flags&net.FlagUp != 0, i.MTU
 		addrs, err := i.Addrs()
 		if err != nil {
 			return v, fmt.Errorf("list addresses of %s: %w", i.Name, err)
@@ -66,7 +69,7 @@ func check(p plan, v hostView) []admin.Finding {
 	findings := []admin.Finding{checkDVIPAs(p, v)}
 	for _, device := range p.devices {
 		if name, shared := kernelInterface(device); shared {
-			findings = append(findings, checkPort(name, v))
+			findings = append(findings, checkPort(name, p, v))
 		}
 	}
 	return append(findings, checkXCF(p, v))
@@ -87,8 +90,9 @@ func checkDVIPAs(p plan, v hostView) admin.Finding {
 }
 
 // checkPort refuses an interface that the kernel forwards from: packets to a DVIPA would travel twice, or loop, because
-// the kernel sees what arrives on an interface that it shares with the forwarder.
-func checkPort(name string, v hostView) admin.Finding {
+// the kernel sees what arrives on an interface that it shares with the forwarder. It also refuses one that is too small
+// for the packets that clients are invited to send: fragments are dropped.
+func checkPort(name string, p plan, v hostView) admin.Finding {
 	f := admin.Finding{Check: "port " + name}
 	up, there := v.interfaces[name]
 	switch {
@@ -98,6 +102,9 @@ func checkPort(name string, v hostView) admin.Finding {
 		f.Detail = fmt.Sprintf("%s is down: ip link set %s up", name, name)
 	case len(v.forwards[name]) > 0:
 		f.Detail = fmt.Sprintf("the kernel forwards what arrives on %s: sysctl -w %s=0", name, v.forwards[name][0])
+	case v.mtus[name] < p.packet:
+		f.Detail = fmt.Sprintf("%s has MTU %d, and the configured mss asks clients for packets of %d octets: "+
+			"ip link set %s mtu %d, or lower mss by %d", name, v.mtus[name], p.packet, name, p.packet, p.packet-v.mtus[name])
 	default:
 		f.OK, f.Detail = true, name+" is up and the kernel does not forward from it"
 	}

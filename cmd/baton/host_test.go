@@ -13,6 +13,7 @@ func goodPlan() plan {
 	return plan{
 		dvipas:  []netip.Addr{netip.MustParseAddr("10.77.0.10"), netip.MustParseAddr("2001:db8::10")},
 		devices: []string{"net_af_xdp0,iface=data0", "0000:03:00.0"},
+		packet:  1500,
 		xcf:     netip.MustParseAddrPort("10.78.0.1:7600"),
 	}
 }
@@ -24,6 +25,7 @@ func goodHost() hostView {
 			netip.MustParseAddr("10.78.0.1"): "xcf0",
 		},
 		interfaces: map[string]bool{"lo": true, "xcf0": true, "data0": true},
+		mtus:       map[string]int{"lo": 65536, "xcf0": 1500, "data0": 1500},
 		forwards:   map[string][]string{"xcf0": {"net/ipv4/conf/xcf0/forwarding"}}, // not a data port: allowed
 	}
 }
@@ -53,6 +55,8 @@ func TestChecksSayWhatToSet(t *testing.T) {
 			"port data0", "ip link set data0 up"},
 		{"interface missing", func(_ *plan, v *hostView) { delete(v.interfaces, "data0") },
 			"port data0", "there is no interface data0"},
+		{"MSS above the MTU", func(p *plan, _ *hostView) { p.packet = 9000 },
+			"port data0", "ip link set data0 mtu 9000, or lower mss by 7500"},
 		{"XCF on a DPDK NIC", func(_ *plan, v *hostView) { delete(v.addresses, netip.MustParseAddr("10.78.0.1")) },
 			"xcf", "set xcf.listen"},
 		{"XCF on a data port", func(_ *plan, v *hostView) { v.addresses[netip.MustParseAddr("10.78.0.1")] = "data0" },

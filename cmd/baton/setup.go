@@ -41,6 +41,13 @@ func planOf(cfg *config.Router) (plan, error) {
 	p := plan{xcf: listen}
 	for _, d := range cfg.DVIPAs {
 		p.dvipas = append(p.dvipas, d.Address)
+		headers := 40 // IPv4 and TCP without options; RFC 6691: the MSS leaves room for no options
+		if d.Address.Is6() {
+			headers = 60
+		}
+		for _, port := range d.Ports {
+			p.packet = max(p.packet, int(port.MSS)+headers)
+		}
 	}
 	for _, port := range cfg.Data.Ports {
 		p.devices = append(p.devices, port.Device)

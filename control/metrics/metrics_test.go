@@ -22,6 +22,8 @@ func fullRouter() (*Router, *int) {
 			Drops:      map[string]uint64{"checksum": 2},
 			Punts:      map[string]uint64{"first": 3},
 			Handshakes: map[string]uint64{"accepted": 3},
+			Packets:    map[string]uint64{"forwarded": 7},
+			Commands:   map[string]uint64{"done": 2},
 			Tables:     []Table{{Family: "ipv4", Entries: 3, Capacity: 1024}},
 			Busy:       0.25,
 			Flows:      1,

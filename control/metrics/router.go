@@ -37,6 +37,8 @@ type RouterSample struct {
 	Drops      map[string]uint64 // by reason
 	Punts      map[string]uint64 // by kind
 	Handshakes map[string]uint64 // by result: answered, accepted, forged ...
+	Packets    map[string]uint64 // what else the forwarder did with packets
+	Commands   map[string]uint64 // of the control plane to the forwarder, by result
 	Tables     []Table
 	Busy       float64           // share of the poll loop's time spent on packets, 0-1
 	Flows      int               // connections in the router's hands
@@ -91,25 +93,28 @@ func (m *Router) PhaseTook(phase string, d time.Duration) {
 func (m *Router) Refused(cause string) { m.requests.WithLabelValues(cause).Inc() }
 
 var (
-	packetsDesc = desc("baton_packets_total", "Packets on a data port.", "port", "direction")
-	bytesDesc   = desc("baton_bytes_total", "Octets on a data port, Ethernet headers included.", "port", "direction")
-	dropsDesc   = desc("baton_drops_total", "Packets that the forwarder dropped, by reason.", "reason")
-	puntsDesc   = desc("baton_punts_total", "What the forwarder handed to the control plane, by kind.", "kind")
-	shakesDesc  = desc("baton_handshakes_total", "TCP handshakes answered by cookie, by result.", "result")
-	entriesDesc = desc("baton_crt_entries", "Flows in the connection routing table.", "family")
-	roomDesc    = desc("baton_crt_capacity", "Flows that the connection routing table has room for.", "family")
-	busyDesc    = desc("baton_poll_busy_ratio", "Share of the poll loop's time that was spent on packets.")
-	flowsDesc   = desc("baton_router_connections", "Connections that the router owns at the moment.")
-	eventsDesc  = desc("baton_router_events_total", "What happened in the router, by event.", "event")
-	peerDesc    = desc("baton_xcf_peer_up", "Whether the target host is connected.", "host")
-	rttDesc     = desc("baton_xcf_peer_rtt_seconds", "Last measured round trip to the target host.", "host")
+	packetsDesc  = desc("baton_packets_total", "Packets on a data port.", "port", "direction")
+	bytesDesc    = desc("baton_bytes_total", "Octets on a data port, Ethernet headers included.", "port", "direction")
+	dropsDesc    = desc("baton_drops_total", "Packets that the forwarder dropped, by reason.", "reason")
+	puntsDesc    = desc("baton_punts_total", "What the forwarder handed to the control plane, by kind.", "kind")
+	shakesDesc   = desc("baton_handshakes_total", "TCP handshakes answered by cookie, by result.", "result")
+	actsDesc     = desc("baton_forwarder_packets_total", "What the forwarder did with packets, by action.", "action")
+	commandsDesc = desc("baton_forwarder_commands_total", "Commands that the forwarder got, by result.", "result")
+	entriesDesc  = desc("baton_crt_entries", "Flows in the connection routing table.", "family")
+	roomDesc     = desc("baton_crt_capacity", "Flows that the connection routing table has room for.", "family")
+	busyDesc     = desc("baton_poll_busy_ratio", "Share of the poll loop's time that was spent on packets.")
+	flowsDesc    = desc("baton_router_connections", "Connections that the router owns at the moment.")
+	eventsDesc   = desc("baton_router_events_total", "What happened in the router, by event.", "event")
+	peerDesc     = desc("baton_xcf_peer_up", "Whether the target host is connected.", "host")
+	rttDesc      = desc("baton_xcf_peer_rtt_seconds", "Last measured round trip to the target host.", "host")
 )
 
 type routerCollector struct{ read func() RouterSample }
 
 // Describe implements prometheus.Collector.
 func (c *routerCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{packetsDesc, bytesDesc, dropsDesc, puntsDesc, shakesDesc, entriesDesc,
+	for _, d := range []*prometheus.Desc{packetsDesc, bytesDesc, dropsDesc, puntsDesc, shakesDesc, actsDesc,
+		commandsDesc, entriesDesc,
 		roomDesc, busyDesc, flowsDesc, eventsDesc, peerDesc, rttDesc} {
 		ch <- d
 	}
@@ -127,6 +132,8 @@ func (c *routerCollector) Collect(ch chan<- prometheus.Metric) {
 	counters(ch, dropsDesc, s.Drops)
 	counters(ch, puntsDesc, s.Punts)
 	counters(ch, shakesDesc, s.Handshakes)
+	counters(ch, actsDesc, s.Packets)
+	counters(ch, commandsDesc, s.Commands)
 	for _, t := range s.Tables {
 		ch <- gauge(entriesDesc, float64(t.Entries), t.Family)
 		ch <- gauge(roomDesc, float64(t.Capacity), t.Family)
