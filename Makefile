@@ -49,7 +49,7 @@ judge-selftest: ## one built capture per rule that must fail under its name
 e2e: build ## scenarios in network namespaces, judged; ONLY=regex picks some
 	go build -o bin/baton-demo ./bench/demo
 	go build -o bin/baton-e2e ./bench/e2e
-	bin/baton-e2e -hugepages $(HUGEPAGES) -only '$(ONLY)'
+	timeout --signal=INT 1200 bin/baton-e2e -hugepages $(HUGEPAGES) -only '$(ONLY)'
 
 bench-transfer: build ## what a hand-over costs; results and machine into bench/results/transfer.json
 	go build -o bin/baton-bench-transfer ./bench/transfer
