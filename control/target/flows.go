@@ -53,8 +53,9 @@ func openFlows(dir string) (*flows, error) {
 	return &flows{entries: m}, err
 }
 
-func keyOf(inc wire.Incarnation) flowKey {
-	return flowKey{
+// keyOf returns a pointer: the map library copies what is behind one, and takes a value apart by reflection.
+func keyOf(inc wire.Incarnation) *flowKey {
+	return &flowKey{
 		Client: inc.Client.Addr().As16(), ClientPort: inc.Client.Port(),
 		Service: inc.Service.Addr().As16(), ServicePort: inc.Service.Port(),
 		IRS: uint32(inc.IRS), ISS: uint32(inc.ISS),

@@ -251,7 +251,7 @@ func (im *Importer) try(r *transfer.Record, listener netip.AddrPort, done *Impor
 // inject writes the frame and returns what the program made of it.
 func (im *Importer) inject(r *transfer.Record, listener netip.AddrPort) (bpf.ImportBatonResult, error) {
 	var result bpf.ImportBatonResult
-	if err := im.objects.Result.Set(result); err != nil {
+	if err := im.objects.Result.Set(&result); err != nil {
 		return result, err
 	}
 	now := tsval(r, time.Now())
@@ -351,7 +351,7 @@ func (im *Importer) reset(t wire.Tuple, rcvNxt seq.Value) error {
 
 // pass writes a frame that the program does not touch. Called with mu held.
 func (im *Importer) pass(frame []byte) error {
-	err := im.objects.Request.Set(bpf.ImportBatonRequest{Kind: uint32(bpf.ImportBatonKindBATON_KIND_PASS)})
+	err := im.objects.Request.Set(&bpf.ImportBatonRequest{Kind: uint32(bpf.ImportBatonKindBATON_KIND_PASS)})
 	if err != nil {
 		return err
 	}
@@ -367,12 +367,12 @@ func tsval(r *transfer.Record, now time.Time) uint32 {
 }
 
 // requestOf tells the program what SYN and SYN-ACK had agreed on.
-func requestOf(r *transfer.Record, listener netip.AddrPort, tsecr uint32) bpf.ImportBatonRequest {
+func requestOf(r *transfer.Record, listener netip.AddrPort, tsecr uint32) *bpf.ImportBatonRequest {
 	if listener.Addr().IsUnspecified() {
 		listener = netip.AddrPortFrom(r.Inc.Service.Addr(), listener.Port())
 	}
 	h := r.Handshake
-	return bpf.ImportBatonRequest{
+	return &bpf.ImportBatonRequest{
 		Kind:           uint32(bpf.ImportBatonKindBATON_KIND_IMPORT),
 		Ipv6:           one[uint32](!r.Inc.Service.Addr().Is4()),
 		ClientBe:       words(r.Inc.Client.Addr()),
