@@ -39,9 +39,14 @@ type bench struct {
 
 // round is what was measured in one round.
 type round struct {
-	local         netip.AddrPort // the client's end of the connection through Baton
-	baton, direct time.Duration
+	baton, direct fetched
 	trip          time.Duration
+}
+
+// fetched is one fetch.
+type fetched struct {
+	local netip.AddrPort // the client's end
+	took  time.Duration
 	// When frames passed the client's interface: its SYN, the SYN-ACK, its request, the target's first octet.
 	syn, synAck, asked, answered time.Time
 }
@@ -101,7 +106,7 @@ func (b *bench) measured(ctx context.Context, n int) error {
 		return err
 	}
 	for _, r := range rounds {
-		b.series.add(r, transfers[r.local.String()])
+		b.series.add(r, transfers[r.baton.local.String()])
 	}
 	return nil
 }
@@ -136,11 +141,11 @@ func lastLine(text string) string {
 // round measures everything once. Which of the fetches is the first alternates.
 func (b *bench) round(ctx context.Context, r *round, i int) (err error) {
 	baton := func() error {
-		r.baton, r.local, err = b.client.fetch(b.virtual)
+		r.baton.took, r.baton.local, err = b.client.fetch(b.virtual)
 		return err
 	}
 	direct := func() error {
-		r.direct, _, err = b.client.fetch(b.direct)
+		r.direct.took, r.direct.local, err = b.client.fetch(b.direct)
 		return err
 	}
 	trip := func() error {
@@ -160,36 +165,38 @@ func (b *bench) round(ctx context.Context, r *round, i int) (err error) {
 	return nil
 }
 
-// find looks up when the frames of each connection through Baton passed the client's interface.
+// find looks up when the frames of each fetch passed the client's interface.
 func (b *bench) find(rounds []round, c judge.Capture) error {
 	if c.Lost > 0 {
 		return fmt.Errorf("the capture lost %d frames", c.Lost)
 	}
-	byClient := make(map[netip.AddrPort]*round, len(rounds))
+	fetches := make(map[wire.Tuple]*fetched, 2*len(rounds))
 	for i := range rounds {
-		byClient[rounds[i].local] = &rounds[i]
+		r := &rounds[i]
+		fetches[wire.Tuple{Client: r.baton.local, Service: b.virtual}] = &r.baton
+		fetches[wire.Tuple{Client: r.direct.local, Service: b.direct}] = &r.direct
 	}
 	for _, frame := range c.Frames {
 		f, err := wire.ParseTCP(frame.Data)
 		if err != nil {
 			continue // ARP
 		}
-		if r := byClient[f.Src]; r != nil && f.Dst == b.virtual {
+		if r := fetches[wire.Tuple{Client: f.Src, Service: f.Dst}]; r != nil {
 			r.sent(&f, frame.Time)
-		} else if r := byClient[f.Dst]; r != nil && f.Src == b.virtual {
+		} else if r := fetches[wire.Tuple{Client: f.Dst, Service: f.Src}]; r != nil {
 			r.received(&f, frame.Time, b.target)
 		}
 	}
-	for _, r := range rounds {
+	for tuple, r := range fetches {
 		if r.syn.IsZero() || r.synAck.Before(r.syn) || r.asked.Before(r.synAck) || r.answered.Before(r.asked) {
-			return fmt.Errorf("%v: the capture lacks the handshake, the request or the target's answer", r.local)
+			return fmt.Errorf("%v: the capture lacks the handshake, the request or the target's answer", tuple)
 		}
 	}
 	return nil
 }
 
 // sent takes in a frame of the client. What is repeated counts from the first time on.
-func (r *round) sent(f *wire.Frame, at time.Time) {
+func (r *fetched) sent(f *wire.Frame, at time.Time) {
 	switch {
 	case f.Segment.Flags.Has(wire.SYN) && r.syn.IsZero():
 		r.syn = at
@@ -199,7 +206,7 @@ func (r *round) sent(f *wire.Frame, at time.Time) {
 }
 
 // received takes in a frame for the client.
-func (r *round) received(f *wire.Frame, at time.Time, target wire.MAC) {
+func (r *fetched) received(f *wire.Frame, at time.Time, target wire.MAC) {
 	switch {
 	case f.Segment.Flags.Has(wire.SYN) && r.synAck.IsZero():
 		r.synAck = at
@@ -222,8 +229,8 @@ func (b *bench) transfers(ctx context.Context, rounds []round) (map[string]admin
 			found[t.Client] = t
 		}
 		for _, r := range rounds {
-			if t := found[r.local.String()]; t.Outcome != "switched" {
-				return fmt.Errorf("%v: outcome %q %s", r.local, t.Outcome, t.Reason)
+			if t := found[r.baton.local.String()]; t.Outcome != "switched" {
+				return fmt.Errorf("%v: outcome %q %s", r.baton.local, t.Outcome, t.Reason)
 			}
 		}
 		return nil

@@ -52,6 +52,8 @@ type series struct {
 	AskedByte  Series `json:"request_to_first_byte"`
 	Decided    Series `json:"request_to_decision"`
 	Handshake  Series `json:"syn_to_syn_ack"`
+	DirectSYN  Series `json:"syn_to_syn_ack_direct"`
+	DirectByte Series `json:"request_to_first_byte_direct"`
 	Baton      Series `json:"fetch_baton"`
 	Direct     Series `json:"fetch_direct"`
 	Trip       Series `json:"xcf_round_trip"`
@@ -76,6 +78,8 @@ func (s *series) rows() []row {
 		{"SYN -> SYN-ACK", s.Handshake},
 		{"fetch through Baton", s.Baton},
 		{"fetch directly", s.Direct},
+		{"  SYN -> SYN-ACK", s.DirectSYN},
+		{"  request -> first byte", s.DirectByte},
 		{"XCF round trip", s.Trip},
 	}
 }
@@ -89,12 +93,14 @@ func (s *series) add(r round, t admin.Transfer) {
 	put(&s.Accepted, phase("accepted"))
 	put(&s.Committed, phase("confirmed"))
 	put(&s.Switched, phase("switched"))
-	put(&s.FreezeByte, r.answered.Sub(t.Time))
-	put(&s.AskedByte, r.answered.Sub(r.asked))
-	put(&s.Decided, t.Time.Sub(r.asked))
-	put(&s.Handshake, r.synAck.Sub(r.syn))
-	put(&s.Baton, r.baton)
-	put(&s.Direct, r.direct)
+	put(&s.FreezeByte, r.baton.answered.Sub(t.Time))
+	put(&s.AskedByte, r.baton.answered.Sub(r.baton.asked))
+	put(&s.Decided, t.Time.Sub(r.baton.asked))
+	put(&s.Handshake, r.baton.synAck.Sub(r.baton.syn))
+	put(&s.DirectSYN, r.direct.synAck.Sub(r.direct.syn))
+	put(&s.DirectByte, r.direct.answered.Sub(r.direct.asked))
+	put(&s.Baton, r.baton.took)
+	put(&s.Direct, r.direct.took)
 	put(&s.Trip, r.trip)
 }
 

@@ -39,22 +39,23 @@ func TestQuantileIsASample(t *testing.T) {
 // The router's phases and the capture's times become the quantities that README.md defines.
 func TestRoundBecomesSamples(t *testing.T) {
 	decided := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	r := round{baton: 700 * time.Microsecond, direct: 300 * time.Microsecond, trip: 90 * time.Microsecond,
-		syn: decided.Add(-200 * time.Microsecond), synAck: decided.Add(-120 * time.Microsecond),
-		asked: decided.Add(-40 * time.Microsecond), answered: decided.Add(250 * time.Microsecond)}
+	at := func(us int) time.Time { return decided.Add(time.Duration(us) * time.Microsecond) }
+	r := round{trip: 90 * time.Microsecond,
+		baton:  fetched{took: 700 * time.Microsecond, syn: at(-200), synAck: at(-120), asked: at(-40), answered: at(250)},
+		direct: fetched{took: 300 * time.Microsecond, syn: at(1000), synAck: at(1011), asked: at(1020), answered: at(1099)}}
 	transfer := admin.Transfer{Time: decided, Total: 0.000230,
 		Phases: map[string]float64{"frozen": 0.000020, "accepted": 0.000090, "confirmed": 0.000110, "switched": 0.000030}}
 	var s series
 	s.add(r, transfer)
 	got := map[string]time.Duration{}
 	for _, row := range s.rows() {
-		got[strings.TrimSpace(row.name)] = row.s[0] / time.Microsecond
+		got[row.name] = row.s[0] / time.Microsecond
 	}
 	want := map[string]time.Duration{
-		"decision -> confirmed": 200, "decision -> frozen": 20, "decision -> accepted": 90, "commit -> confirmed": 110,
-		"confirmed -> switched": 30, "freeze -> first byte": 250, "request -> first byte": 290, "request -> decision": 40,
-		"SYN -> SYN-ACK":      80,
-		"fetch through Baton": 700, "fetch directly": 300, "XCF round trip": 90,
+		"decision -> confirmed": 200, "  decision -> frozen": 20, "  decision -> accepted": 90, "  commit -> confirmed": 110,
+		"confirmed -> switched": 30, "freeze -> first byte": 250, "request -> first byte": 290, "  request -> decision": 40,
+		"SYN -> SYN-ACK": 80, "fetch through Baton": 700, "fetch directly": 300, "  SYN -> SYN-ACK": 11,
+		"  request -> first byte": 79, "XCF round trip": 90,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -72,6 +73,7 @@ func TestCaptureBecomesTimes(t *testing.T) {
 		at := start.Add(time.Duration(len(c.Frames)) * time.Microsecond)
 		c.Frames = append(c.Frames, judge.Frame{Time: at, Data: data})
 	}
+	own := netip.MustParseAddrPort("10.77.0.21:80")
 	frame(wire.MAC{2, 3}, client, service, wire.SYN, "")
 	frame(router, service, client, wire.SYN|wire.ACK, "")
 	frame(wire.MAC{2, 3}, client, service, wire.SYN, "")
@@ -81,20 +83,25 @@ func TestCaptureBecomesTimes(t *testing.T) {
 	frame(router, service, client, wire.ACK, "not the target's")
 	frame(target, service, client, wire.ACK, "")
 	frame(target, service, client, wire.ACK, "200")
-	b := bench{virtual: service, target: target}
-	rounds := []round{{local: client}}
+	frame(wire.MAC{2, 3}, client, own, wire.SYN, "") // the same port
+	frame(target, own, client, wire.SYN|wire.ACK, "")
+	frame(wire.MAC{2, 3}, client, own, wire.ACK, "GET")
+	frame(target, own, client, wire.ACK, "200")
+	b := bench{virtual: service, direct: own, target: target}
+	rounds := []round{{baton: fetched{local: client}, direct: fetched{local: client}}}
 	if err := b.find(rounds, c); err != nil {
 		t.Fatal(err)
 	}
-	r := rounds[0]
 	var got []time.Duration
-	for _, at := range []time.Time{r.syn, r.synAck, r.asked, r.answered} {
-		got = append(got, at.Sub(start)/time.Microsecond)
+	for _, r := range []fetched{rounds[0].baton, rounds[0].direct} {
+		for _, at := range []time.Time{r.syn, r.synAck, r.asked, r.answered} {
+			got = append(got, at.Sub(start)/time.Microsecond)
+		}
 	}
-	if diff := cmp.Diff([]time.Duration{0, 1, 4, 8}, got); diff != "" {
+	if diff := cmp.Diff([]time.Duration{0, 1, 4, 8, 9, 10, 11, 12}, got); diff != "" {
 		t.Error(diff)
 	}
-	if err := b.find([]round{{local: client}}, judge.Capture{Frames: c.Frames[:8]}); err == nil {
+	if err := b.find([]round{{baton: fetched{local: client}}}, judge.Capture{Frames: c.Frames[:8]}); err == nil {
 		t.Error("a capture without the target's answer passes")
 	}
 	if err := b.find(rounds, judge.Capture{Frames: c.Frames, Lost: 1}); err == nil {
@@ -119,7 +126,7 @@ func TestAimsCompareQuantiles(t *testing.T) {
 func TestFileHasEverySampleOnOneLine(t *testing.T) {
 	s := &series{}
 	for i := range 3 {
-		s.add(round{baton: time.Duration(i) * time.Microsecond}, admin.Transfer{})
+		s.add(round{baton: fetched{took: time.Duration(i) * time.Microsecond}}, admin.Transfer{})
 	}
 	r := Result{Commit: "c", Series: s}
 	r.judge()
