@@ -103,6 +103,7 @@ func commit(ctx context.Context) (hash string, modified bool, err error) {
 	if err != nil {
 		return "", false, fmt.Errorf("find the commit: %w", err)
 	}
-	status, err := exec.CommandContext(ctx, "git", "status", "--porcelain", "--untracked-files=no", "--", ":!bench").Output()
+	changes := []string{"status", "--porcelain", "--untracked-files=no", "--", ":!bench"}
+	status, err := exec.CommandContext(ctx, "git", changes...).Output()
 	return string(bytes.TrimSpace(out)), len(bytes.TrimSpace(status)) > 0, err
 }

@@ -33,7 +33,7 @@ func main() {
 	flag.IntVar(&o.rounds, "n", 1000, "measured rounds")
 	flag.IntVar(&o.warmup, "warmup", 100, "rounds before, not counted")
 	flag.DurationVar(&o.pause, "pause", 500*time.Microsecond, "wait before each measurement")
-	flag.StringVar(&o.idleSleep, "idle-sleep", "", "the forwarder's data.idle.sleep, as in its configuration; \"\": its default")
+	flag.StringVar(&o.idleSleep, "idle-sleep", "", "the forwarder's data.idle.sleep; \"\": its default")
 	flag.StringVar(&o.bin, "bin", "bin", "directory of baton, baton-target and batonctl")
 	flag.StringVar(&o.out, "out", filepath.Join("bench", "results", "transfer.json"), "result file")
 	flag.StringVar(&o.device, "device", "net_af_xdp", "DPDK driver of the data port")

@@ -63,8 +63,8 @@ func (r *Result) print(out io.Writer) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "us\tn\tp50\tp99\tmin\tmax\t")
 	for _, row := range r.Series.rows() {
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t\n", row.name, len(row.s), show(row.s.Quantile(0.5)), show(row.s.Quantile(0.99)),
-			show(row.s.Quantile(0)), show(row.s.Quantile(1)))
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t\n", row.name, len(row.s),
+			show(row.s.Quantile(0.5)), show(row.s.Quantile(0.99)), show(row.s.Quantile(0)), show(row.s.Quantile(1)))
 	}
 	_ = w.Flush() // to standard output
 	fmt.Fprintln(out)

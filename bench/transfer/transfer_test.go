@@ -111,7 +111,8 @@ func TestCaptureBecomesTimes(t *testing.T) {
 
 func TestAimsCompareQuantiles(t *testing.T) {
 	us := time.Microsecond
-	r := Result{Series: &series{Trip: Series{100 * us}, Confirmed: Series{161 * us}, Direct: Series{200 * us}, Baton: Series{300 * us}}}
+	r := Result{Series: &series{Trip: Series{100 * us}, Confirmed: Series{161 * us},
+		Direct: Series{200 * us}, Baton: Series{300 * us}}}
 	r.judge()
 	var met []bool
 	for _, a := range r.Aims {

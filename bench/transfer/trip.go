@@ -72,14 +72,15 @@ func (t *trips) stop() error {
 type echoOptions struct{ router, name, host, certs string }
 
 func (o *echoOptions) register() {
-	flag.StringVar(&o.router, "echo", "", "only send back what comes from the stream at this address (for the program itself)")
+	flag.StringVar(&o.router, "echo", "", "only send back what the stream at this address brings (internal)")
 	flag.StringVar(&o.name, "echo-router", "", "name of the host there")
 	flag.StringVar(&o.host, "echo-host", "", "own name")
 	flag.StringVar(&o.certs, "echo-certs", "", "directory of the certificates")
 }
 
 func (o *echoOptions) run(ctx context.Context) error {
-	d, err := xcf.NewDialer(hostConfig(o.certs, o.host), []xcf.Router{{Host: o.name, Address: o.router}}, xcf.Echo{}, silent)
+	routers := []xcf.Router{{Host: o.name, Address: o.router}}
+	d, err := xcf.NewDialer(hostConfig(o.certs, o.host), routers, xcf.Echo{}, silent)
 	if err != nil {
 		return err
 	}
@@ -91,5 +92,6 @@ var silent = slog.New(slog.DiscardHandler)
 
 func hostConfig(certs, name string) xcf.Config {
 	file := func(suffix string) string { return filepath.Join(certs, name+suffix) }
-	return xcf.Config{Name: name, Files: xcf.Files{CA: filepath.Join(certs, "ca.pem"), Cert: file(".pem"), Key: file(".key")}}
+	files := xcf.Files{CA: filepath.Join(certs, "ca.pem"), Cert: file(".pem"), Key: file(".key")}
+	return xcf.Config{Name: name, Files: files}
 }
