@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -29,7 +30,7 @@ type Env struct {
 
 	mu     sync.Mutex
 	conns  []recorded
-	served map[netip.AddrPort]string // target that the application was told, by the client's end
+	served map[netip.AddrPort][]string // targets that the application was told, by the client's end (a port may be reused)
 }
 
 // recorded is a connection whose streams the application knows.
@@ -156,7 +157,7 @@ func (e *Env) note(client netip.AddrPort, r *lab.Response) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.served[client] = r.Target()
+	e.served[client] = append(e.served[client], r.Target())
 }
 
 // streams is what the applications know, for the judge.
@@ -192,20 +193,13 @@ func (e *Env) checkServed(r judge.Report) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, c := range r.Conns {
-		name, known := e.served[c.Inc.Client]
-		if !known {
+		names := e.served[c.Inc.Client]
+		if len(names) == 0 {
 			continue
 		}
-		i := slices.IndexFunc(e.Lab.Targets, func(h *lab.Host) bool { return h.Name == name })
-		if i < 0 {
-			return fmt.Errorf("%v was served by %q, which is no target", c, name)
-		}
-		mac, err := e.Lab.Targets[i].MAC()
-		if err != nil {
-			return err
-		}
-		if !c.Transferred || c.Owner != mac {
-			return fmt.Errorf("%v: the response is from %s, the last frames are from %v", c, name, c.Owner)
+		i := slices.IndexFunc(e.Lab.Targets, func(h *lab.Host) bool { mac, err := h.MAC(); return err == nil && mac == c.Owner })
+		if !c.Transferred || i < 0 || !slices.Contains(names, e.Lab.Targets[i].Name) {
+			return fmt.Errorf("%v: the response is from %s, the last frames are from %v", c, strings.Join(names, ", "), c.Owner)
 		}
 	}
 	return nil

@@ -153,7 +153,7 @@ func (r *runner) prepare(ctx context.Context, s Shape) (*Env, error) {
 
 func (r *runner) env(ctx context.Context) *Env {
 	return &Env{Ctx: ctx, Lab: r.lab, Client: r.lab.Client, Baton: r.baton, bin: r.bin, device: r.device,
-		served: map[netip.AddrPort]string{}}
+		served: map[netip.AddrPort][]string{}}
 }
 
 // build makes a laboratory with servers and daemons.

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // nrHugepages is the machine's number of 2 MiB hugepages (Linux, admin-guide/mm/hugetlbpage).
@@ -17,10 +19,15 @@ func hugepagesOf(prefix string) string { return directoryOf(prefix) + "-hugepage
 // borrowHugepages adds up to n hugepages to the machine's, as many as the kernel can find, and notes how many, so that
 // whoever cleans up can take them away again. Several labs may do so at once.
 func borrowHugepages(prefix string, n int) error {
-	before, err := readNumber(nrHugepages)
+	unlock, err := lockHugepages()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // a kernel without them: the forwarder does without
 	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	before, err := readNumber(nrHugepages)
 	if err != nil {
 		return err
 	}
@@ -47,11 +54,28 @@ func returnHugepages(prefix string) error {
 	if err != nil {
 		return err
 	}
+	unlock, err := lockHugepages()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	now, err := readNumber(nrHugepages)
 	if err != nil {
 		return err
 	}
 	return errors.Join(writeNumber(nrHugepages, max(0, now-borrowed)), os.Remove(hugepagesOf(prefix)))
+}
+
+// lockHugepages keeps other labs from changing the machine's number meanwhile.
+func lockHugepages() (unlock func(), err error) {
+	f, err := os.Open(nrHugepages)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { _ = f.Close() }, nil // which also unlocks
 }
 
 func readNumber(path string) (int, error) {
