@@ -6,6 +6,7 @@ package cgo
 #cgo pkg-config: libdpdk
 #include <stdlib.h>
 #include "port_dpdk.h"
+#include "source_dpdk.h"
 */
 import "C"
 
@@ -94,4 +95,20 @@ func (f *Forwarder) Driver(i uint16) (name string, up bool, stats map[string]uin
 		}
 	}
 	return C.GoString(&text[0]), up, stats
+}
+
+// OpenDPDKSource makes port 0 a source of mbufs that sends to the ethdev of that name.
+func (f *Forwarder) OpenDPDKSource(sink string) error {
+	c := C.CString(sink)
+	defer C.free(unsafe.Pointer(c))
+	var err error
+	mainDo(func() { err = errno(C.baton_source_dpdk_open(f.c, c)) })
+	return err
+}
+
+// MeasureOnLcore is Measure on the EAL's worker lcore; NaN if there is none.
+func (f *Forwarder) MeasureOnLcore(what Measurement, packets uint64) float64 {
+	var ns, done C.uint64_t
+	mainDo(func() { ns = C.baton_measure_lcore(f.c, C.enum_baton_measure(what), C.uint64_t(packets), &done) })
+	return float64(ns) / float64(done)
 }

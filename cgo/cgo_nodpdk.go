@@ -2,7 +2,10 @@
 
 package cgo
 
-import "errors"
+import (
+	"errors"
+	"math"
+)
 
 // HasDPDK says whether this build can open DPDK ports.
 const HasDPDK = false
@@ -25,3 +28,9 @@ func (f *Forwarder) StopLcore() {}
 func (f *Forwarder) Driver(uint16) (name string, up bool, stats map[string]uint64) {
 	return "", false, nil
 }
+
+// OpenDPDKSource is not possible without DPDK.
+func (f *Forwarder) OpenDPDKSource(string) error { return errNoDPDK }
+
+// MeasureOnLcore is not possible without DPDK.
+func (f *Forwarder) MeasureOnLcore(Measurement, uint64) float64 { return math.NaN() }

@@ -178,7 +178,8 @@ static bool set_owner(struct baton_forwarder *f, const struct baton_command *c)
 {
 	struct owner *o = &f->owners[c->owner];
 
-	memcpy(o->mac, c->mac, BATON_MAC_LEN);
+	memcpy(o->macs.dst, c->mac, BATON_MAC_LEN);
+	memcpy(o->macs.src, f->ports[c->port].mac, BATON_MAC_LEN);
 	o->port = c->port;
 	o->known = true;
 	return true;

@@ -28,14 +28,14 @@ INLINE void store(baton_word *w, uint64_t v)
 	atomic_store_explicit(w, v, memory_order_relaxed);
 }
 
-int baton_crt_init(struct baton_crt *t, uint64_t entries, uint32_t key_words, uint64_t seed)
+int baton_crt_init(struct baton_crt *t, uint64_t entries, uint32_t percent, uint32_t key_words, uint64_t seed)
 {
+	if (entries == 0 || percent == 0 || percent > 100 || (key_words != 1 && key_words != 3))
+		return -EINVAL;
 	uint32_t ways = BUCKET_WORDS / (key_words + 1);
-	/* 4-way buckets fill to 97 %, 2-way ones to 89 %: leave room so that insertion stays cheap. */
-	uint64_t percent = ways == 4 ? 90 : 80;
 	uint64_t buckets = (entries * 100 + ways * percent - 1) / (ways * percent) + 2;
 
-	if (entries == 0 || buckets > UINT32_MAX || (key_words != 1 && key_words != 3))
+	if (buckets > UINT32_MAX)
 		return -EINVAL;
 	memset(t, 0, sizeof(*t));
 	t->bytes = buckets * sizeof(struct baton_bucket);
@@ -91,12 +91,6 @@ uint64_t baton_crt_hash(const struct baton_crt *t, const struct baton_key *k)
 	return t->key_words == 1 ? hash_words(t, k->w, 1) : hash_words(t, k->w, 3);
 }
 
-void baton_crt_prefetch(const struct baton_crt *t, uint64_t hash)
-{
-	__builtin_prefetch(&t->buckets[bucket_a(t, hash)]);
-	__builtin_prefetch(&t->buckets[bucket_b(t, hash)]);
-}
-
 INLINE baton_word *entry_at(const struct baton_crt *t, uint32_t bucket, uint32_t way, const uint32_t key_words)
 {
 	return &t->buckets[bucket].w[way * (key_words + 1)];
@@ -116,16 +110,23 @@ INLINE bool entry_has(const baton_word *e, const struct baton_key *k, const uint
 	return differs == 0;
 }
 
+/* way_find is the value's address, or 0: without a branch, as nobody can predict which way a key is in. */
+INLINE uintptr_t way_find(const struct baton_crt *t, uint32_t b, uint32_t way, const struct baton_key *k,
+			  const uint32_t key_words)
+{
+	baton_word *e = entry_at(t, b, way, key_words);
+
+	return (uintptr_t)&e[key_words] & -(uintptr_t)entry_has(e, k, key_words);
+}
+
 INLINE baton_word *bucket_find(const struct baton_crt *t, uint32_t b, const struct baton_key *k,
 			       const uint32_t key_words)
 {
-	for (uint32_t way = 0; way < BUCKET_WORDS / (key_words + 1); way++) {
-		baton_word *e = entry_at(t, b, way, key_words);
+	uintptr_t found = way_find(t, b, 0, k, key_words) | way_find(t, b, 1, k, key_words);
 
-		if (entry_has(e, k, key_words))
-			return &e[key_words];
-	}
-	return NULL;
+	if (BUCKET_WORDS / (key_words + 1) == 4)
+		found |= way_find(t, b, 2, k, key_words) | way_find(t, b, 3, k, key_words);
+	return (baton_word *)found;
 }
 
 INLINE baton_word *find(const struct baton_crt *t, const struct baton_key *k, uint64_t hash, const uint32_t key_words)
@@ -138,6 +139,37 @@ INLINE baton_word *find(const struct baton_crt *t, const struct baton_key *k, ui
 baton_word *baton_crt_find(const struct baton_crt *t, const struct baton_key *k, uint64_t hash)
 {
 	return t->key_words == 1 ? find(t, k, hash, 1) : find(t, k, hash, 3);
+}
+
+/* find_bulk waits for memory twice at most: all first buckets are under way together, then the second ones of those keys
+ * that are not in their first. */
+INLINE void find_bulk(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n, const uint32_t key_words)
+{
+	struct baton_lookup *second[BATON_BURST];
+	uint32_t seconds = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		l[i]->hash = hash_words(t, l[i]->key.w, key_words);
+		__builtin_prefetch(&t->buckets[bucket_a(t, l[i]->hash)]);
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		l[i]->entry = bucket_find(t, bucket_a(t, l[i]->hash), &l[i]->key, key_words);
+		second[seconds] = l[i];
+		seconds += l[i]->entry == NULL;
+	}
+	for (uint32_t i = 0; i < seconds; i++)
+		__builtin_prefetch(&t->buckets[bucket_b(t, second[i]->hash)]);
+	for (uint32_t i = 0; i < seconds; i++)
+		second[i]->entry = bucket_find(t, bucket_b(t, second[i]->hash), &second[i]->key, key_words);
+}
+
+void baton_crt_find_bulk(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n)
+{
+	assert(n <= BATON_BURST);
+	if (t->key_words == 1)
+		find_bulk(t, l, n, 1);
+	else
+		find_bulk(t, l, n, 3);
 }
 
 /* Writers bracket a change of a bucket's keys; baton_crt_read retries while the version is odd or has changed. */
@@ -279,6 +311,7 @@ INLINE baton_word *insert(struct baton_crt *t, const struct baton_key *k, uint64
 	if (!e)
 		return NULL;
 	store(&t->used, used + 1);
+	t->changes++;
 	return entry_fill(t, e, k->w, value, key_words);
 }
 
@@ -294,6 +327,7 @@ void baton_crt_remove(struct baton_crt *t, baton_word *v)
 	else
 		entry_clear(t, v - 3, 3);
 	store(&t->used, load(&t->used) - 1);
+	t->changes++;
 }
 
 static void bucket_copy(const struct baton_crt *t, uint32_t b, uint64_t w[BUCKET_WORDS])

@@ -48,7 +48,7 @@ func TestTableIsAMap(t *testing.T) {
 
 func checkMap(t *testing.T, keyWords int, entries uint64) {
 	r := rand.New(rand.NewPCG(1, entries))
-	table, err := NewTable(entries, keyWords, r.Uint64())
+	table, err := NewTable(entries, TablePercent, keyWords, r.Uint64())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestTableFillsToItsLimit(t *testing.T) {
 	for _, keyWords := range []int{1, 3} {
 		t.Run(fmt.Sprintf("%d words", keyWords), func(t *testing.T) {
 			const entries = 1_000_000
-			table, err := NewTable(entries, keyWords, 42)
+			table, err := NewTable(entries, TablePercent, keyWords, 42)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -122,7 +122,7 @@ func TestTableFillsToItsLimit(t *testing.T) {
 func TestSnapshotsSeeNoTornEntry(t *testing.T) {
 	for _, keyWords := range []int{1, 3} {
 		t.Run(fmt.Sprintf("%d words", keyWords), func(t *testing.T) {
-			table, err := NewTable(500, keyWords, 3)
+			table, err := NewTable(500, 85, keyWords, 3)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -167,7 +167,7 @@ func scanUntil(t *testing.T, table Table, stop *atomic.Bool) {
 }
 
 func BenchmarkTable(b *testing.B) {
-	table, err := NewTable(1_000_000, 1, 1)
+	table, err := NewTable(1_000_000, TablePercent, 1, 1)
 	if err != nil {
 		b.Fatal(err)
 	}

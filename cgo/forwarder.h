@@ -70,11 +70,15 @@ struct lingering {
 	bool ip6;
 };
 
+/* owner is the next hop to a target: four of them are a cache line. */
 struct owner {
-	uint8_t mac[BATON_MAC_LEN];
+	struct {
+		uint8_t dst[BATON_MAC_LEN], src[BATON_MAC_LEN];
+	} macs; /* as a frame begins */
 	uint16_t port;
 	bool known;
 };
+static_assert(sizeof(struct owner) == 16, "four in a cache line");
 
 /* local is an address that the forwarder answers for. */
 struct local {
@@ -90,9 +94,16 @@ struct service_place {
 	uint16_t index; /* + 1; 0: free */
 };
 
+/* What does not matter for forwarding alone: an entry that agrees with forwarder.calm in all of this is owned by a target,
+ * was used in this very second, and has no answered SYN. */
+#define CALM_MASK (2ull << BATON_VALUE_STATE_SHIFT | BATON_VALUE_SYN | ~0ull << BATON_VALUE_AGE_SHIFT)
+
 struct baton_forwarder {
 	/* Read for each frame. */
 	struct baton_crt crt4, crt6;
+	void (*find_bulk)(const struct baton_crt *t, struct baton_lookup *const *l,
+			  uint32_t n); /* but for measuring: one */
+	uint64_t calm;
 	struct service_place *services_by_addr;
 	uint32_t services_mask;
 	struct baton_service *services;
@@ -104,7 +115,7 @@ struct baton_forwarder {
 	baton_word counters[BATON_COUNTER_COUNT]; /* read by any thread */
 
 	struct baton_port ports[BATON_MAX_PORTS];
-	struct owner owners[BATON_MAX_OWNERS];
+	_Alignas(BATON_CACHE_LINE) struct owner owners[BATON_MAX_OWNERS];
 	struct local *locals;
 	uint32_t local_count;
 

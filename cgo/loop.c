@@ -38,15 +38,16 @@ static int forwarder_init(struct baton_forwarder *f, const struct baton_config *
 	if (f->punt_fd < 0)
 		return -errno;
 	f->port_count = c->port_count;
+	f->find_bulk = baton_crt_find_bulk;
 	f->idle_spin_us = c->idle_spin_us;
 	f->idle_sleep_us = c->idle_sleep_us;
 	for (uint32_t i = 0; i < BATON_MAX_PORTS; i++)
 		f->ports[i].index = (uint16_t)i;
 	clock_update(f);
 	baton_cookies_init(&f->cookies, c->secret, f->now_ms);
-	if ((err = baton_crt_init(&f->crt4, c->ipv4_entries, 1, c->seed)) ||
-	    (err = baton_crt_init(&f->crt6, c->ipv6_entries, 3, c->seed)) || (err = flows_init(f, c)) ||
-	    (err = services_index(f, services, c->service_count)) ||
+	if ((err = baton_crt_init(&f->crt4, c->ipv4_entries, BATON_CRT_PERCENT, 1, c->seed)) ||
+	    (err = baton_crt_init(&f->crt6, c->ipv6_entries, BATON_CRT_PERCENT, 3, c->seed)) ||
+	    (err = flows_init(f, c)) || (err = services_index(f, services, c->service_count)) ||
 	    (err = baton_ring_init(&f->commands, COMMAND_RING)) || (err = baton_ring_init(&f->punts, PUNT_RING)))
 		return err;
 	return 0;

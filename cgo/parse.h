@@ -41,23 +41,25 @@ enum packet_class {
 	CLASS_TCP,
 };
 
-/* packet is a received frame and what was read from it. Offsets count from the frame's first octet. */
+/* packet is a received frame and what was read from it. Offsets count from the frame's first octet.
+ * Of a plain packet only the first part is read until more is needed (packet_fill). */
 struct packet {
 	struct baton_buf buf;
+	struct baton_lookup lookup; /* CLASS_TCP */
+	uint8_t flags;              /* TCP_* */
+	uint8_t class;              /* enum packet_class */
+	uint8_t reason;             /* CLASS_DROP: enum baton_counter */
+	bool ip6;
+	uint16_t port;    /* where it came in */
+	uint16_t service; /* index, CLASS_TCP */
+	bool plain;       /* not filled yet */
+
 	struct baton_ip src, dst;
 	uint32_t end;     /* offset behind the IP packet: the frame without Ethernet padding */
 	uint16_t l4;      /* offset of the TCP or ICMP header */
 	uint16_t payload; /* offset of the TCP payload */
 	uint16_t sport, dport;
 	uint32_t seq, ack;
-	uint8_t flags;  /* TCP_* */
-	uint8_t class;  /* enum packet_class */
-	uint8_t reason; /* CLASS_DROP: enum baton_counter */
-	bool ip6;
-	uint16_t port;    /* where it came in */
-	uint16_t service; /* index, CLASS_TCP */
-	struct baton_key key;
-	uint64_t hash;
 };
 
 static inline uint16_t load16(const uint8_t *p)
@@ -110,21 +112,31 @@ static inline void store_ip6(uint8_t *p, struct baton_ip ip)
 	store64(p + 8, ip.lo);
 }
 
-/* ---- Internet checksum (RFC 1071). Sums are of 16-bit words in memory order, kept in 64 bits until they are folded;
- * 2^32 words would have to be added before one overflowed. */
+/* ---- Internet checksum (RFC 1071). Sums are of 16-bit words in memory order, kept in 64 bits with end-around carry
+ * until they are folded. */
 
 static inline uint64_t sum_add(uint64_t sum, const uint8_t *p, uint32_t len)
 {
-	uint32_t w;
+	uint64_t w;
+	uint32_t half;
 	uint16_t h;
 
-	for (; len >= 4; p += 4, len -= 4) {
+	for (; len >= 8; p += 8, len -= 8) {
 		memcpy(&w, p, sizeof(w));
 		sum += w;
+		sum += sum < w; /* the carry: 2^64 is 1 modulo 2^16 - 1 */
+	}
+	if (len >= 4) {
+		memcpy(&half, p, sizeof(half));
+		sum += half;
+		sum += sum < half;
+		p += 4;
+		len -= 4;
 	}
 	if (len >= 2) {
 		memcpy(&h, p, sizeof(h));
 		sum += h;
+		sum += sum < h;
 		p += 2;
 	}
 	if (len & 1) {
@@ -132,6 +144,7 @@ static inline uint64_t sum_add(uint64_t sum, const uint8_t *p, uint32_t len)
 
 		memcpy(&h, last, sizeof(h));
 		sum += h;
+		sum += sum < h;
 	}
 	return sum;
 }
@@ -155,18 +168,15 @@ static inline void store_checksum(uint8_t *p, uint64_t sum)
 /* sum_pseudo is the sum of the pseudo header (RFC 9293 3.1, RFC 8200 8.1). */
 static inline uint64_t sum_pseudo(struct baton_ip src, struct baton_ip dst, uint8_t proto, uint32_t len)
 {
-	uint8_t h[40];
+	uint8_t h[32];
+	/* In memory order, len and proto are the second halves of their words. */
+	uint64_t sum = (uint64_t)__builtin_bswap32(len) + __builtin_bswap32(proto);
 
-	store32(h + 32, len);
-	store32(h + 36, proto);
-	if (baton_ip_is4(src)) {
-		store32(h, (uint32_t)src.lo);
-		store32(h + 4, (uint32_t)dst.lo);
-		return sum_add(sum_add(0, h, 8), h + 32, 8);
-	}
+	if (baton_ip_is4(src))
+		return sum + __builtin_bswap32((uint32_t)src.lo) + __builtin_bswap32((uint32_t)dst.lo);
 	store_ip6(h, src);
 	store_ip6(h + 16, dst);
-	return sum_add(0, h, sizeof(h));
+	return sum_add(sum, h, sizeof(h));
 }
 
 /* packet_checksum_ok verifies the TCP or ICMPv6 checksum, payload included. */
@@ -187,13 +197,17 @@ static inline bool packet_drop(struct packet *p, enum baton_counter reason)
 }
 
 /* source_possible refuses "this network", loopback, multicast and reserved addresses (RFC 6890). */
+static inline bool source4_possible(uint32_t ip)
+{
+	uint32_t net = ip >> 24;
+
+	return net != 0 && net != 127 && net < 224;
+}
+
 static inline bool source_possible(struct baton_ip ip)
 {
-	if (baton_ip_is4(ip)) {
-		uint8_t net = (uint8_t)((uint32_t)ip.lo >> 24);
-
-		return net != 0 && net != 127 && net < 224;
-	}
+	if (baton_ip_is4(ip))
+		return source4_possible((uint32_t)ip.lo);
 	return ip.hi >> 56 != 0xff && (ip.hi != 0 || ip.lo > 1);
 }
 
@@ -212,7 +226,11 @@ static inline bool parse_ip4(struct packet *p, uint8_t *proto)
 		return packet_drop(p, BATON_DROP_LENGTH);
 	if (p->buf.len < ETH_LEN + total)
 		return packet_drop(p, BATON_DROP_TRUNCATED);
-	if (sum_fold(sum_add(0, ip, header)) != 0xffff)
+	uint64_t sum = sum_add(0, ip, IP4_LEN); /* apart: of a length that the compiler knows */
+
+	if (__builtin_expect(header > IP4_LEN, 0))
+		sum = sum_add(sum, ip + IP4_LEN, header - IP4_LEN);
+	if (sum_fold(sum) != 0xffff)
 		return packet_drop(p, BATON_DROP_IP_CHECKSUM);
 	if (ip[8] == 0)
 		return packet_drop(p, BATON_DROP_TTL);
@@ -274,6 +292,56 @@ static inline bool parse_tcp(struct packet *p)
 	if (p->sport == 0)
 		return packet_drop(p, BATON_DROP_SOURCE);
 	return true;
+}
+
+/* ---- plain packets: TCP over IPv4 without IP options. Nearly all are, and next to nothing of them has to be read. */
+
+enum { PLAIN_TCP = ETH_LEN + IP4_LEN, PLAIN_LEN = PLAIN_TCP + TCP_LEN };
+
+/* raw loads keep the order of memory, for comparisons with masks below. */
+static inline uint32_t raw32(const uint8_t *p)
+{
+	uint32_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return v;
+}
+
+/* MASK32 has the octets of a field in the order of memory. */
+#define MASK32(a, b, c, d) __builtin_bswap32((uint32_t)(a) << 24 | (b) << 16 | (c) << 8 | (d))
+
+/* plain_valid is true for plain packets in which parse_ip4, parse_tcp and source_possible would find no fault. */
+static inline bool plain_valid(const struct baton_buf *buf, const uint8_t mac[BATON_MAC_LEN])
+{
+	const uint8_t *d = buf->data, *ip = d + ETH_LEN, *tcp = d + PLAIN_TCP;
+
+	if (!d || buf->len < PLAIN_LEN || memcmp(d, mac, BATON_MAC_LEN) != 0)
+		return false;
+	/* Ethernet type, version and header length; fragment, protocol; TTL */
+	if ((raw32(d + 12) & MASK32(255, 255, 255, 0)) != MASK32(8, 0, 0x45, 0) ||
+	    (raw32(ip + 6) & MASK32(0x3f, 255, 0, 255)) != MASK32(0, 0, 0, PROTO_TCP) || ip[8] == 0)
+		return false;
+	uint32_t total = load16(ip + 2), header = (tcp[12] >> 4) * 4u;
+
+	return buf->len >= ETH_LEN + total && header >= TCP_LEN && IP4_LEN + header <= total &&
+	       sum_fold(sum_add(0, ip, IP4_LEN)) == 0xffff && source4_possible(load32(ip + 12)) && load16(tcp) != 0;
+}
+
+/* packet_fill reads what the first look at a plain packet left out. */
+static inline void packet_fill(struct packet *p)
+{
+	const uint8_t *ip = p->buf.data + ETH_LEN, *tcp = p->buf.data + PLAIN_TCP;
+
+	p->plain = false;
+	p->src = baton_ip_from4(load32(ip + 12));
+	p->dst = baton_ip_from4(load32(ip + 16));
+	p->end = ETH_LEN + load16(ip + 2);
+	p->l4 = PLAIN_TCP;
+	p->payload = (uint16_t)(PLAIN_TCP + (tcp[12] >> 4) * 4u);
+	p->sport = load16(tcp);
+	p->dport = load16(tcp + 2);
+	p->seq = load32(tcp + 4);
+	p->ack = load32(tcp + 8);
 }
 
 /* tcp_options is what a segment's option field says. */

@@ -61,7 +61,7 @@ static void tx_flush(struct baton_port *port)
 	value_store(&port->tx_bytes, value_load(&port->tx_bytes) + bytes);
 }
 
-bool frame_stage(struct baton_forwarder *f, uint16_t index, const struct baton_buf *buf)
+static inline bool stage(struct baton_forwarder *f, uint16_t index, const struct baton_buf *buf)
 {
 	struct baton_port *port = &f->ports[index];
 
@@ -74,15 +74,24 @@ bool frame_stage(struct baton_forwarder *f, uint16_t index, const struct baton_b
 	return true;
 }
 
-enum baton_counter frame_to_owner(struct baton_forwarder *f, uint16_t index, const struct baton_buf *buf)
+bool frame_stage(struct baton_forwarder *f, uint16_t index, const struct baton_buf *buf)
+{
+	return stage(f, index, buf);
+}
+
+static inline enum baton_counter to_owner(struct baton_forwarder *f, uint16_t index, const struct baton_buf *buf)
 {
 	const struct owner *owner = &f->owners[index];
 
 	if (unlikely(!owner->known))
 		return BATON_DROP_NO_NEXTHOP;
-	memcpy(buf->data, owner->mac, BATON_MAC_LEN);
-	memcpy(buf->data + BATON_MAC_LEN, f->ports[owner->port].mac, BATON_MAC_LEN);
-	return frame_stage(f, owner->port, buf) ? BATON_FORWARDED : BATON_DROP_TX_FULL;
+	memcpy(buf->data, &owner->macs, sizeof(owner->macs));
+	return stage(f, owner->port, buf) ? BATON_FORWARDED : BATON_DROP_TX_FULL;
+}
+
+enum baton_counter frame_to_owner(struct baton_forwarder *f, uint16_t index, const struct baton_buf *buf)
+{
+	return to_owner(f, index, buf);
 }
 
 /* ---- classify */
@@ -132,12 +141,15 @@ int services_index(struct baton_forwarder *f, const struct baton_service *servic
 	return 0;
 }
 
-static inline struct baton_key key_make(const struct baton_tuple *t, uint16_t service_id)
+static inline void key_make(struct baton_key *k, struct baton_ip client, uint16_t port, uint16_t service_id, bool ip6)
 {
-	if (baton_ip_is4(t->client))
-		return (struct baton_key){{t->client.lo << 32 | (uint32_t)t->client_port << 16 | service_id}};
-	return (struct baton_key){
-	    {t->client.hi, t->client.lo, (uint64_t)t->client_port << 32 | (uint64_t)service_id << 16 | 1}};
+	if (ip6) {
+		k->w[0] = client.hi;
+		k->w[1] = client.lo;
+		k->w[2] = (uint64_t)port << 32 | (uint64_t)service_id << 16 | 1;
+	} else {
+		k->w[0] = client.lo << 32 | (uint32_t)port << 16 | service_id;
+	}
 }
 
 bool service_key(const struct baton_forwarder *f, const struct baton_tuple *t, struct baton_key *k)
@@ -146,7 +158,7 @@ bool service_key(const struct baton_forwarder *f, const struct baton_tuple *t, s
 
 	if (s < 0)
 		return false;
-	*k = key_make(t, f->services[s].id);
+	key_make(k, t->client, t->client_port, f->services[s].id, !baton_ip_is4(t->client));
 	return true;
 }
 
@@ -160,18 +172,13 @@ static inline bool classify_tcp(struct baton_forwarder *f, struct packet *p)
 
 	if (s < 0)
 		return packet_drop(p, local_find(f, p->dst, p->port) ? BATON_DROP_NO_PORT : BATON_DROP_NOT_OURS);
-	const struct baton_tuple t = packet_tuple(p);
-	const struct baton_crt *crt = crt_of(f, p->ip6);
-
 	p->class = CLASS_TCP;
 	p->service = (uint16_t)s;
-	p->key = key_make(&t, f->services[s].id);
-	p->hash = baton_crt_hash(crt, &p->key);
-	baton_crt_prefetch(crt, p->hash);
+	key_make(&p->lookup.key, p->src, p->sport, f->services[s].id, p->ip6);
 	return true;
 }
 
-static inline bool classify_ip(struct baton_forwarder *f, struct packet *p, bool to_us, bool ip6)
+static bool classify_ip(struct baton_forwarder *f, struct packet *p, bool to_us, bool ip6)
 {
 	uint8_t proto;
 
@@ -188,15 +195,17 @@ static inline bool classify_ip(struct baton_forwarder *f, struct packet *p, bool
 	return classify_tcp(f, p);
 }
 
-static inline void classify(struct baton_forwarder *f, struct packet *p)
+/* classify_any takes a closer look at what is not plain. */
+static void classify_any(struct baton_forwarder *f, struct packet *p)
 {
 	const uint8_t *d = p->buf.data;
 
-	if (unlikely(!d)) {
+	p->plain = false;
+	if (!d) {
 		packet_drop(p, BATON_DROP_SEGMENTED);
 		return;
 	}
-	if (unlikely(p->buf.len < ETH_LEN)) {
+	if (p->buf.len < ETH_LEN) {
 		packet_drop(p, BATON_DROP_TRUNCATED);
 		return;
 	}
@@ -217,6 +226,55 @@ static inline void classify(struct baton_forwarder *f, struct packet *p)
 	default:
 		packet_drop(p, BATON_DROP_ETHERTYPE);
 	}
+}
+
+/* classify_plain is classify_any for a plain packet to a service. False: it is none. */
+static inline bool classify_plain(const struct baton_forwarder *f, struct packet *p)
+{
+	const uint8_t *ip = p->buf.data + ETH_LEN, *tcp = p->buf.data + PLAIN_TCP;
+
+	if (!plain_valid(&p->buf, f->ports[p->port].mac))
+		return false;
+	int s = service_find(f, baton_ip_from4(load32(ip + 16)), load16(tcp + 2));
+
+	if (s < 0)
+		return false;
+	key_make(&p->lookup.key, baton_ip_from4(load32(ip + 12)), load16(tcp), f->services[s].id, false);
+	p->flags = tcp[13];
+	p->class = CLASS_TCP;
+	p->ip6 = false;
+	p->service = (uint16_t)s;
+	p->plain = true;
+	return true;
+}
+
+#ifdef __SANITIZE_ADDRESS__
+/* classify_check makes sure that a plain packet is what a closer look would find. */
+static void classify_check(struct baton_forwarder *f, const struct packet *p)
+{
+	struct packet filled = *p, any = *p;
+
+	packet_fill(&filled);
+	classify_any(f, &any);
+	assert(any.class == CLASS_TCP && !any.ip6 && any.flags == filled.flags && any.service == filled.service);
+	assert(baton_ip_equal(any.src, filled.src) && baton_ip_equal(any.dst, filled.dst) && any.end == filled.end);
+	assert(any.l4 == filled.l4 && any.payload == filled.payload && any.seq == filled.seq && any.ack == filled.ack);
+	assert(any.sport == filled.sport && any.dport == filled.dport && any.lookup.key.w[0] == filled.lookup.key.w[0]);
+}
+#else
+static inline void classify_check(struct baton_forwarder *f, const struct packet *p)
+{
+	(void)f;
+	(void)p;
+}
+#endif
+
+static inline void classify(struct baton_forwarder *f, struct packet *p)
+{
+	if (likely(classify_plain(f, p)))
+		classify_check(f, p);
+	else
+		classify_any(f, p);
 }
 
 /* ---- act: segments of flows that the router owns */
@@ -333,7 +391,7 @@ static void entry_vacate(struct baton_forwarder *f, uint64_t value)
 static void flow_fill(const struct packet *p, struct flow *w)
 {
 	w->tuple = packet_tuple(p);
-	w->key = p->key;
+	w->key = p->lookup.key;
 	w->irs = p->seq - 1;
 	w->iss = p->ack - 1;
 	w->service = p->service;
@@ -365,7 +423,7 @@ static void flow_start(struct baton_forwarder *f, struct packet *p, baton_word *
 
 	if (v)
 		value_store(v, value);
-	else if (!baton_crt_insert(crt, &p->key, p->hash, value)) {
+	else if (!baton_crt_insert(crt, &p->lookup.key, p->lookup.hash, value)) {
 		flow_release(f, w);
 		drop(f, p, BATON_DROP_CRT_FULL);
 		return;
@@ -463,16 +521,16 @@ static void end_report(struct baton_forwarder *f, const struct packet *p, baton_
 	value_store(v, value_load(v) | BATON_VALUE_END);
 }
 
-static inline void target_segment(struct baton_forwarder *f, struct packet *p, baton_word *v)
+static void target_segment(struct baton_forwarder *f, struct packet *p, baton_word *v)
 {
 	uint64_t value = value_load(v);
 
 	if (unlikely(p->flags & (TCP_FIN | TCP_RST)) && !(value & BATON_VALUE_END) &&
 	    baton_value_state(value) == BATON_TARGET)
 		end_report(f, p, v);
-	enum baton_counter outcome = frame_to_owner(f, (uint16_t)(value & BATON_VALUE_INDEX), &p->buf);
+	enum baton_counter outcome = to_owner(f, (uint16_t)(value & BATON_VALUE_INDEX), &p->buf);
 
-	if (likely(outcome == BATON_FORWARDED))
+	if (outcome == BATON_FORWARDED)
 		count(f, outcome);
 	else
 		drop(f, p, outcome);
@@ -483,13 +541,13 @@ static inline void target_segment(struct baton_forwarder *f, struct packet *p, b
 /* entry_touch keeps the age; at most one store a second. */
 static inline void entry_touch(struct baton_forwarder *f, baton_word *v)
 {
-	uint64_t value = value_load(v), second = f->now_ms / 1000 << BATON_VALUE_AGE_SHIFT;
+	uint64_t value = value_load(v);
 
-	if (unlikely((value ^ second) >> BATON_VALUE_AGE_SHIFT))
-		value_store(v, (value & ((1ull << BATON_VALUE_AGE_SHIFT) - 1)) | second);
+	if ((value ^ f->calm) >> BATON_VALUE_AGE_SHIFT)
+		value_store(v, ((value ^ f->calm) & ((1ull << BATON_VALUE_AGE_SHIFT) - 1)) ^ f->calm);
 }
 
-static inline void known(struct baton_forwarder *f, struct packet *p, baton_word *v)
+static void known(struct baton_forwarder *f, struct packet *p, baton_word *v)
 {
 	uint64_t value = value_load(v);
 
@@ -517,19 +575,19 @@ static void syn(struct baton_forwarder *f, struct packet *p, baton_word *v)
 	}
 }
 
-static inline void act_tcp(struct baton_forwarder *f, struct packet *p)
+static void act_tcp(struct baton_forwarder *f, struct packet *p)
 {
-	baton_word *v = baton_crt_find(crt_of(f, p->ip6), &p->key, p->hash);
-
-	if (unlikely(p->flags & TCP_SYN))
-		syn(f, p, v);
-	else if (likely(v))
-		known(f, p, v);
+	if (p->plain)
+		packet_fill(p);
+	if (p->flags & TCP_SYN)
+		syn(f, p, p->lookup.entry);
+	else if (p->lookup.entry)
+		known(f, p, p->lookup.entry);
 	else
 		unknown(f, p);
 }
 
-static inline void act(struct baton_forwarder *f, struct packet *p)
+static void act(struct baton_forwarder *f, struct packet *p)
 {
 	switch ((enum packet_class)p->class) {
 	case CLASS_TCP:
@@ -544,6 +602,51 @@ static inline void act(struct baton_forwarder *f, struct packet *p)
 	case CLASS_DROP:
 		drop(f, p, p->reason);
 	}
+}
+
+/* calm says that a segment only has to be forwarded: nothing about its flow changes. */
+static inline bool calm(const struct baton_forwarder *f, const struct packet *p)
+{
+	return p->class == CLASS_TCP && !(p->flags & (TCP_SYN | TCP_FIN | TCP_RST)) && p->lookup.entry &&
+	       ((value_load(p->lookup.entry) ^ f->calm) & CALM_MASK) == 0;
+}
+
+static inline void forward(struct baton_forwarder *f, struct packet *p, uint32_t *forwarded)
+{
+	uint16_t owner = (uint16_t)(value_load(p->lookup.entry) & BATON_VALUE_INDEX);
+	enum baton_counter outcome = to_owner(f, owner, &p->buf);
+
+	if (likely(outcome == BATON_FORWARDED))
+		++*forwarded;
+	else
+		drop(f, p, outcome);
+}
+
+/* ---- look up */
+
+static inline void lookup(struct baton_forwarder *f, struct packet *packets, uint16_t n)
+{
+	struct baton_lookup *four[BATON_BURST], *six[BATON_BURST];
+	uint32_t fours = 0, sixes = 0;
+
+	for (uint16_t i = 0; i < n; i++) {
+		struct packet *p = &packets[i];
+
+		four[fours] = six[sixes] = &p->lookup;
+		fours += p->class == CLASS_TCP && !p->ip6;
+		sixes += p->class == CLASS_TCP && p->ip6;
+	}
+	if (fours)
+		f->find_bulk(&f->crt4, four, fours);
+	if (sixes)
+		f->find_bulk(&f->crt6, six, sixes);
+}
+
+/* lookup_again follows the entry of a packet that was looked up before the table changed. */
+static void lookup_again(struct baton_forwarder *f, struct packet *p)
+{
+	if (p->class == CLASS_TCP)
+		p->lookup.entry = baton_crt_find(crt_of(f, p->ip6), &p->lookup.key, p->lookup.hash);
 }
 
 /* ---- fetch */
@@ -571,10 +674,25 @@ static inline int burst(struct baton_forwarder *f, struct baton_port *port)
 {
 	uint16_t n = fetch(f, port);
 
+	if (n == 0)
+		return 0;
 	for (uint16_t i = 0; i < n; i++)
 		classify(f, &f->burst[i]);
-	for (uint16_t i = 0; i < n; i++)
-		act(f, &f->burst[i]);
+	lookup(f, f->burst, n);
+	uint64_t changes = f->crt4.changes + f->crt6.changes;
+	uint32_t forwarded = 0;
+
+	for (uint16_t i = 0; i < n; i++) {
+		struct packet *p = &f->burst[i];
+
+		if (unlikely(f->crt4.changes + f->crt6.changes != changes))
+			lookup_again(f, p);
+		if (likely(calm(f, p)))
+			forward(f, p, &forwarded);
+		else
+			act(f, p);
+	}
+	count_n(f, BATON_FORWARDED, forwarded);
 	return n;
 }
 
@@ -595,6 +713,7 @@ void clock_update(struct baton_forwarder *f)
 	if (now <= f->now_ms)
 		return;
 	f->now_ms = now;
+	f->calm = 2ull << BATON_VALUE_STATE_SHIFT | now / 1000 << BATON_VALUE_AGE_SHIFT;
 	value_store(&f->now_shared, now);
 	baton_cookies_advance(&f->cookies, now);
 }

@@ -6,13 +6,13 @@
  */
 #include "port_dpdk.h"
 #include "forwarder.h"
+#include "mbuf.h"
 
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
-#include <rte_mbuf.h>
 #include <signal.h>
 #include <stdio.h>
 
@@ -47,16 +47,6 @@ static struct rte_mempool *shared_pool(uint32_t ports)
 	return pool;
 }
 
-static inline void view(struct baton_buf *buf, struct rte_mbuf *m)
-{
-	*buf = (struct baton_buf){
-	    .data = likely(m->nb_segs == 1) ? rte_pktmbuf_mtod(m, uint8_t *) : NULL,
-	    .handle = m,
-	    .len = m->data_len,
-	    .room = (uint32_t)m->data_len + rte_pktmbuf_tailroom(m),
-	};
-}
-
 static uint16_t dpdk_rx_burst(struct baton_port *p, struct baton_buf *bufs, uint16_t n)
 {
 	const struct device *d = p->device;
@@ -64,7 +54,7 @@ static uint16_t dpdk_rx_burst(struct baton_port *p, struct baton_buf *bufs, uint
 	uint16_t got = rte_eth_rx_burst(d->port_id, 0, mbufs, RTE_MIN(n, (uint16_t)BATON_BURST));
 
 	for (uint16_t i = 0; i < got; i++)
-		view(&bufs[i], mbufs[i]);
+		mbuf_view(&bufs[i], mbufs[i]);
 	return got;
 }
 
@@ -73,12 +63,8 @@ static uint16_t dpdk_tx_burst(struct baton_port *p, struct baton_buf *bufs, uint
 	const struct device *d = p->device;
 	struct rte_mbuf *mbufs[BATON_TX_STAGE];
 
-	for (uint16_t i = 0; i < n; i++) {
-		mbufs[i] = bufs[i].handle;
-		mbufs[i]->data_len = (uint16_t)bufs[i].len;
-		mbufs[i]->pkt_len = bufs[i].len;
-		mbufs[i]->ol_flags = 0; /* what reception said of it is no order to the transmitter */
-	}
+	for (uint16_t i = 0; i < n; i++)
+		mbufs[i] = mbuf_ready(&bufs[i]);
 	return rte_eth_tx_burst(d->port_id, 0, mbufs, n);
 }
 
@@ -89,15 +75,14 @@ static int dpdk_alloc(struct baton_port *p, struct baton_buf *buf)
 
 	if (!m)
 		return -ENOMEM;
-	view(buf, m);
+	mbuf_view(buf, m);
 	return 0;
 }
 
 static void dpdk_free(struct baton_port *p, struct baton_buf *bufs, uint16_t n)
 {
 	(void)p;
-	for (uint16_t i = 0; i < n; i++)
-		rte_pktmbuf_free(bufs[i].handle);
+	mbuf_free_all(bufs, n);
 }
 
 static void dpdk_close(struct baton_port *p)

@@ -21,10 +21,14 @@ import "unsafe"
 
 // The parts of the data path by themselves, for tests and benchmarks: a test file cannot import "C".
 
-// NewTable makes a table of a test's own; keyWords is 1 (IPv4) or 3 (IPv6). One goroutine writes; see Table.Read.
-func NewTable(entries uint64, keyWords int, seed uint64) (Table, error) {
+// TablePercent is what part of its places a forwarder's table uses.
+const TablePercent = C.BATON_CRT_PERCENT
+
+// NewTable makes a table of a test's own, whose entries are so many percent of its places; keyWords is 1 (IPv4) or 3
+// (IPv6). One goroutine writes; see Table.Read.
+func NewTable(entries uint64, percent, keyWords int, seed uint64) (Table, error) {
 	t := Table{(*C.struct_baton_crt)(C.calloc(1, C.sizeof_struct_baton_crt))}
-	err := errno(C.baton_crt_init(t.c, C.uint64_t(entries), C.uint32_t(keyWords), C.uint64_t(seed)))
+	err := errno(C.baton_crt_init(t.c, C.uint64_t(entries), C.uint32_t(percent), C.uint32_t(keyWords), C.uint64_t(seed)))
 	if err != nil {
 		C.free(unsafe.Pointer(t.c))
 	}

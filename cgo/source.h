@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * source.h: the contract of the measuring rig. A source is a port that makes the frames which it receives, and throws
+ * away what it is to send, so that one thread measures the whole path from reception to transmission:
+ *
+ *    own time of a path = CPU time of (source + path + sink) - CPU time of (source + sink)
+ *
+ * With DPDK the buffers are mbufs of a mempool and the sink is an ethdev (net_null); without it, memory of its own.
+ * Nothing here is used by a forwarder at work.
+ */
+#ifndef BATON_SOURCE_H
+#define BATON_SOURCE_H
+
+#include "baton.h"
+
+/* What the frames are. Client addresses and ports are made from numbers; see source_client in source.c. */
+enum baton_source_kind {
+	BATON_SOURCE_HIT,      /* segments of flows 0 .. flows - 1, uniformly at random */
+	BATON_SOURCE_INSERT,   /* first data of a new connection each time, with a valid cookie */
+	BATON_SOURCE_SYN,      /* SYNs of random clients, with the options that Linux sends */
+	BATON_SOURCE_FORGED,   /* ACKs of random clients whose number is no cookie */
+	BATON_SOURCE_NOT_OURS, /* for an address that is not served */
+};
+
+/* baton_source is the first member of the port's device. */
+struct baton_source {
+	struct baton_forwarder *forwarder;
+	uint32_t kind;
+	uint32_t service; /* index */
+	bool paused;      /* nothing is received */
+	uint64_t flows;
+	uint64_t random;   /* state of the generator; not 0 */
+	uint64_t inserted; /* INSERT: connections made so far */
+	uint8_t frame[128];
+	uint32_t len;
+	uint64_t ip_sum, tcp_sum; /* of the frame without what differs between clients */
+};
+
+/* baton_source_memory_open makes port 0 a source without DPDK. */
+int baton_source_memory_open(struct baton_forwarder *f);
+/* baton_source_dpdk_open makes port 0 a source of mbufs. sink: the ethdev to send to; it stays open for the next one. */
+int baton_source_dpdk_open(struct baton_forwarder *f, const char *sink);
+
+/* baton_source_set says what comes next from port 0. */
+void baton_source_set(struct baton_forwarder *f, enum baton_source_kind kind, uint32_t service, uint64_t flows);
+
+/* baton_source_fill puts flows from .. to - 1 of a HIT into the CRT, owned by a target. -ENOSPC: full. */
+int baton_source_fill(struct baton_forwarder *f, uint32_t service, uint64_t from, uint64_t to, uint16_t owner);
+
+enum baton_measure {
+	BATON_MEASURE_IO,   /* source and sink only */
+	BATON_MEASURE_POLL, /* baton_poll */
+};
+
+/* baton_measure runs until at least `packets` frames have come and returns the calling thread's CPU time, in ns; *done
+ * is how many there were. What the control plane would do (take punts, end flows) is done in between, unmeasured. */
+uint64_t baton_measure(struct baton_forwarder *f, enum baton_measure what, uint64_t packets, uint64_t *done);
+
+/* ---- for the two kinds of source */
+
+/* baton_source_attach makes port 0 a source with this device. */
+void baton_source_attach(struct baton_forwarder *f, struct baton_source *device, const struct baton_port_ops *ops);
+/* baton_source_frame writes the next frame to `data` and returns its length. */
+uint32_t baton_source_frame(struct baton_source *s, uint8_t *data);
+
+#endif

@@ -1,0 +1,157 @@
+//go:build dpdk
+
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The measuring rig with DPDK: a source of mbufs, an ethdev as the sink, and a worker lcore to measure on.
+ */
+#include "source_dpdk.h"
+#include "forwarder.h"
+#include "mbuf.h"
+
+#include <errno.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_launch.h>
+#include <rte_lcore.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { POOL_BUFFERS = 4095, POOL_CACHE = 256, DESCRIPTORS = 512 };
+
+struct mbuf_source {
+	struct baton_source source;
+	struct rte_mempool *pool;
+	uint16_t sink;
+};
+
+static uint16_t mbuf_rx_burst(struct baton_port *p, struct baton_buf *bufs, uint16_t n)
+{
+	struct mbuf_source *d = p->device;
+	struct rte_mbuf *mbufs[BATON_BURST];
+
+	n = RTE_MIN(n, (uint16_t)BATON_BURST);
+	if (d->source.paused || rte_pktmbuf_alloc_bulk(d->pool, mbufs, n))
+		return 0;
+	for (uint16_t i = 0; i < n; i++) {
+		uint32_t len = baton_source_frame(&d->source, rte_pktmbuf_mtod(mbufs[i], uint8_t *));
+
+		mbufs[i]->data_len = (uint16_t)len;
+		mbufs[i]->pkt_len = len;
+		mbuf_view(&bufs[i], mbufs[i]);
+	}
+	return n;
+}
+
+static uint16_t mbuf_tx_burst(struct baton_port *p, struct baton_buf *bufs, uint16_t n)
+{
+	const struct mbuf_source *d = p->device;
+	struct rte_mbuf *mbufs[BATON_TX_STAGE];
+
+	for (uint16_t i = 0; i < n; i++)
+		mbufs[i] = mbuf_ready(&bufs[i]);
+	return rte_eth_tx_burst(d->sink, 0, mbufs, n);
+}
+
+static int mbuf_alloc(struct baton_port *p, struct baton_buf *buf)
+{
+	const struct mbuf_source *d = p->device;
+	struct rte_mbuf *m = rte_pktmbuf_alloc(d->pool);
+
+	if (!m)
+		return -ENOMEM;
+	mbuf_view(buf, m);
+	return 0;
+}
+
+static void mbuf_free(struct baton_port *p, struct baton_buf *bufs, uint16_t n)
+{
+	(void)p;
+	mbuf_free_all(bufs, n);
+}
+
+static void mbuf_close(struct baton_port *p)
+{
+	free(p->device);
+	p->ops = NULL;
+}
+
+static const struct baton_port_ops mbuf_ops = {
+    .rx_burst = mbuf_rx_burst,
+    .tx_burst = mbuf_tx_burst,
+    .alloc = mbuf_alloc,
+    .free = mbuf_free,
+    .close = mbuf_close,
+};
+
+static int sink_start(uint16_t id, struct rte_mempool *pool)
+{
+	const struct rte_eth_conf conf = {0};
+	unsigned int socket = rte_socket_id();
+	int err;
+
+	if ((err = rte_eth_dev_configure(id, 1, 1, &conf)) ||
+	    (err = rte_eth_rx_queue_setup(id, 0, DESCRIPTORS, socket, NULL, pool)) ||
+	    (err = rte_eth_tx_queue_setup(id, 0, DESCRIPTORS, socket, NULL)))
+		return err;
+	return rte_eth_dev_start(id);
+}
+
+int baton_source_dpdk_open(struct baton_forwarder *f, const char *sink)
+{
+	static struct rte_mempool *pool; /* these two stay for the next source */
+	static bool started;
+	struct mbuf_source *d = calloc(1, sizeof(*d));
+	int err;
+
+	if (!d)
+		return -ENOMEM;
+	if (!pool)
+		pool = rte_pktmbuf_pool_create("source", POOL_BUFFERS, POOL_CACHE, 0, RTE_MBUF_DEFAULT_BUF_SIZE,
+					       (int)rte_socket_id());
+	d->pool = pool;
+	err = pool ? rte_eth_dev_get_port_by_name(sink, &d->sink) : -rte_errno;
+	if (!err && !started)
+		err = sink_start(d->sink, pool);
+	if (err) {
+		free(d);
+		return err;
+	}
+	started = true;
+	baton_source_attach(f, &d->source, &mbuf_ops);
+	return 0;
+}
+
+/* ---- the lcore */
+
+struct job {
+	struct baton_forwarder *f;
+	enum baton_measure what;
+	uint64_t packets, done, took;
+};
+
+static int job_main(void *arg)
+{
+	struct job *j = arg;
+
+	j->took = baton_measure(j->f, j->what, j->packets, &j->done);
+	return 0;
+}
+
+/* wait_lcore does not spin as rte_eal_wait_lcore does. */
+static void wait_lcore(unsigned int lcore)
+{
+	while (rte_eal_get_lcore_state(lcore) == RUNNING)
+		usleep(1000);
+	rte_eal_wait_lcore(lcore);
+}
+
+uint64_t baton_measure_lcore(struct baton_forwarder *f, enum baton_measure what, uint64_t packets, uint64_t *done)
+{
+	struct job j = {.f = f, .what = what, .packets = packets};
+	unsigned int lcore = rte_get_next_lcore(-1, 1, 0);
+
+	if (lcore != RTE_MAX_LCORE && rte_eal_remote_launch(job_main, &j, lcore) == 0)
+		wait_lcore(lcore);
+	*done = j.done;
+	return j.took;
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * source_dpdk.h: the measuring rig with DPDK. Compiled only with the build tag dpdk; main lcore only.
+ */
+#ifndef BATON_SOURCE_DPDK_H
+#define BATON_SOURCE_DPDK_H
+
+#include "source.h"
+
+/* baton_measure_lcore is baton_measure on the worker lcore, whose mempool cache makes buffers cheap; *done is 0 when
+ * there is no worker. */
+uint64_t baton_measure_lcore(struct baton_forwarder *f, enum baton_measure what, uint64_t packets, uint64_t *done);
+
+#endif
