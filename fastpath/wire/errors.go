@@ -9,6 +9,7 @@ var (
 	ErrChecksum  = errors.New("checksum is wrong")
 	ErrFragment  = errors.New("packet is a fragment")
 	ErrNotTCP    = errors.New("frame does not carry TCP")
+	ErrNotICMP   = errors.New("frame does not carry an ICMP error")
 	ErrNotARP    = errors.New("frame does not carry ARP for IPv4")
 	ErrNotNDP    = errors.New("frame does not carry a neighbour solicitation or advertisement")
 )
