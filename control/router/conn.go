@@ -158,7 +158,7 @@ func (r *Router) refuse(c *conn, cause inspect.Cause, reply []byte) {
 func (r *Router) close(c *conn) {
 	if c.stage != over {
 		c.stage = closing
-		r.act(c, c.tcp.CloseWrite(r.now))
+		r.act(c, c.tcp.Linger(r.now))
 	}
 }
 

@@ -155,7 +155,7 @@ func (r *Router) frozen(c *conn) {
 		r.step(c, transfer.Cancel{Detail: d.Detail})
 		return
 	}
-	rec, err := c.tcp.Export(h.job, r.cfg.Epoch, r.now)
+	rec, err := c.tcp.ExportPlain(h.job, r.cfg.Epoch)
 	if err != nil {
 		r.step(c, transfer.Cancel{Detail: err.Error()})
 		return

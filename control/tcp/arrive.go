@@ -2,11 +2,13 @@ package tcp
 
 import "baton/fastpath/wire"
 
-// arrives is SEGMENT ARRIVES in the synchronized states (RFC 9293 §3.10.7.4), the checks in the RFC's order. Each check
+// arrives is SEGMENT ARRIVES in all states but CLOSED and LISTEN (RFC 9293 §3.10.7.4), the checks in the RFC's order. Each check
 // says whether to go on. The third (security and precedence) is obsolete, and the sixth (URG) does nothing: urgent data is
 // read in line.
 func (c *Conn) arrives(seg *wire.Segment) {
 	switch {
+	case c.repeatsSYN(seg):
+	case c.reopens(seg):
 	case !c.checkTimestamps(seg): // RFC 7323 §5.3 puts PAWS before everything else
 	case !c.checkSequence(seg): // first, check sequence number
 	case !c.checkReset(seg): // second, check the RST bit
@@ -53,6 +55,9 @@ func (c *Conn) acceptable(seg *wire.Segment) bool {
 // are answered at a limited rate.
 func (c *Conn) ackOutOfOrder(seg *wire.Segment) {
 	if seg.Len() > 0 && !seg.Flags.Has(wire.SYN) {
+		if len(seg.Payload) > 0 && seg.Seq.Before(c.rcv.nxt) {
+			c.rcv.noteDuplicate(seg)
+		}
 		c.ackNow = true
 		return
 	}
@@ -85,22 +90,44 @@ func (c *Conn) checkReset(seg *wire.Segment) bool {
 }
 
 // checkSYN is the fourth check: a SYN is never right here. A client that really restarted answers the challenge ACK with
-// a RST (RFC 5961 §4.2).
+// a RST (RFC 5961 §4.2). SYN-RECEIVED goes back to LISTEN (RFC 9293 §3.10.7.4: ours was a passive OPEN).
 func (c *Conn) checkSYN(seg *wire.Segment) bool {
-	if !seg.Flags.Has(wire.SYN) {
+	switch {
+	case !seg.Flags.Has(wire.SYN):
 		return true
+	case c.state == SynReceived:
+		c.becomeClosed(ErrReset)
+	default:
+		c.challenge()
 	}
-	c.challenge()
 	return false
+}
+
+// reopens is the SYN of a new connection in TIME-WAIT: it is believed if its sequence number, or its timestamp, is later
+// than all of this one (RFC 9293 §3.10.7.4 and RFC 6191 §2). Whatever else comes with it is as wrong as ever.
+func (c *Conn) reopens(seg *wire.Segment) bool {
+	if c.state != TimeWait || seg.Flags&(wire.SYN|wire.ACK|wire.RST) != wire.SYN || c.frozen {
+		return false
+	}
+	o := &seg.Options
+	later := c.cfg.Handshake.Timestamps && o.HasTimestamps && c.recentValid() && beforeTS(c.ts.recent, o.TSVal)
+	if !later && !seg.Seq.After(c.rcv.nxt) {
+		return false
+	}
+	c.becomeClosed(nil)
+	c.reopen = true
+	return true
 }
 
 // checkACK is the fifth check. Acknowledgments that are too old or of what was never sent are answered and dropped whole
 // (RFC 5961 §5.2).
 func (c *Conn) checkACK(seg *wire.Segment) bool {
-	if !seg.Flags.Has(wire.ACK) {
+	switch {
+	case !seg.Flags.Has(wire.ACK):
 		return false
-	}
-	if !seg.Ack.Between(c.snd.una.Add(-int(c.snd.maxWnd)), c.snd.nxt) {
+	case c.state == SynReceived && !c.acknowledgesSYN(seg):
+		return false
+	case !seg.Ack.Between(c.snd.una.Add(-int(c.snd.maxWnd)), c.snd.nxt):
 		c.challenge()
 		return false
 	}
@@ -115,12 +142,13 @@ func (c *Conn) checkACK(seg *wire.Segment) bool {
 // of our FIN.
 func (c *Conn) acknowledged(seg *wire.Segment) {
 	duplicate := c.isDuplicate(seg)
+	news := c.cfg.Handshake.SACK && c.snd.note(&seg.Options, seg.Ack)
 	n := seg.Ack.Sub(c.snd.una)
 	switch {
 	case n > 0:
 		c.advance(seg, n)
-	case duplicate:
-		c.repeatNow = c.snd.duplicate(c.snd.nxt, c.snd.nxt.Sub(c.snd.una), c.mss())
+	case news, duplicate && len(c.snd.held) == 0: // RFC 6675 §2, or RFC 5681 §2 without SACK
+		c.repeatNow = c.snd.duplicate(c.mss())
 	}
 	c.updateWindow(seg, n > 0)
 	if !c.snd.finAcked {
@@ -140,28 +168,38 @@ func (c *Conn) acknowledged(seg *wire.Segment) {
 // text is the seventh and the eighth step: text and FIN go into the receive buffer together, because both can come
 // out of order. Past the client's FIN there is no text.
 func (c *Conn) text(seg *wire.Segment) {
+	r := &c.rcv
 	if !c.state.receives() || len(seg.Payload) == 0 && !seg.Flags.Has(wire.FIN) {
 		return
 	}
-	before := c.rcv.nxt
-	c.rcv.add(seg)
-	if c.rcv.nxt == before || c.rcv.discard { // a gap before it, which wants an ACK at once (RFC 5681 §4.2), or no reader
+	if r.reader == refuses && seg.Seq.Add(len(seg.Payload)).After(r.nxt) && len(seg.Payload) > 0 {
+		c.abort(ErrAborted) // RFC 9293 §3.6.1
+		return
+	}
+	before, gaps := r.nxt, len(r.gaps)
+	r.noteDuplicate(seg)
+	r.add(seg)
+	switch {
+	case r.nxt == before || r.reader == discards: // a gap before it (RFC 5681 §4.2), or no reader
 		c.ackNow = true
-	} else {
+	case c.autoACK && (gaps > 0 || r.finished() || r.waiting > 0):
+		c.ackNow = true // every second segment, and what closes a gap
+	default:
+		r.waiting++
 		c.owe()
 	}
 	c.linger()
-	if c.rcv.discard {
-		c.consume(len(c.rcv.data()))
+	if r.reader == discards {
+		c.consume(len(r.data()))
 	}
-	if c.rcv.finished() {
+	if r.finished() {
 		c.finArrived()
 	}
 }
 
 // linger prolongs FIN-WAIT-2 for a client that is still sending.
 func (c *Conn) linger() {
-	if c.state != FinWait2 {
+	if c.state != FinWait2 || c.rcv.reader != discards {
 		return
 	}
 	c.timers.end = c.now.Add(lingerIdle)

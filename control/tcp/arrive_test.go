@@ -50,12 +50,15 @@ func TestResetOnlyAtExactlyTheNextSequenceNumber(t *testing.T) {
 // RFC 5961 §4.2: a SYN gets a challenge ACK in every synchronized state, whatever its sequence number.
 func TestSYNIsChallenged(t *testing.T) {
 	for state, build := range states {
-		if state == Closed {
+		if state == Closed || state == SynReceived {
 			continue
 		}
 		t.Run(state.String(), func(t *testing.T) {
 			eachBase(t, func(t *testing.T, b base) {
 				for _, offset := range []int{-100, 0, 1, 1 << 20} {
+					if state == TimeWait && offset > 0 {
+						continue // it opens a new connection
+					}
 					r := build(t, b)
 					at := r.c.rcv.nxt.Sub(b.irs) - 1 + offset
 					s := r.seg(at, "", wire.SYN)
@@ -196,7 +199,7 @@ func TestClosedIsSilent(t *testing.T) {
 		r.quiet(r.do(r.c.Tick(r.now.Add(time.Hour))))
 		r.quiet(r.do(r.c.AckNow(r.now)))
 		r.quiet(r.do(r.c.Write([]byte("x"), r.now)))
-		r.quiet(r.do(r.c.CloseWrite(r.now)))
+		r.quiet(r.do(r.c.Linger(r.now)))
 		r.quiet(r.do(r.c.Abort(r.now)))
 		if !r.c.Deadline().IsZero() || !errors.Is(r.c.Err(), ErrAborted) {
 			t.Errorf("deadline %v, Err %v", r.c.Deadline(), r.c.Err())

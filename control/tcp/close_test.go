@@ -20,7 +20,7 @@ func TestHalfClosedClientGetsItsResponse(t *testing.T) {
 		}
 		r.bareACK(r.do(r.c.AckNow(r.now)), 8)
 		r.one(r.do(r.c.Write([]byte("response"), r.now)))
-		s := r.one(r.do(r.c.CloseWrite(r.now)))
+		s := r.one(r.do(r.c.Linger(r.now)))
 		if s.Flags != wire.FIN|wire.ACK || s.Seq != b.iss.Add(9) {
 			t.Fatalf("sent %v at %d", s.Flags, s.Seq.Sub(b.iss))
 		}
@@ -137,7 +137,7 @@ func TestLingeringCloseTakesWhatTheClientStillSends(t *testing.T) {
 		r.send(r.data(0, "POST "))
 		out := r.do(r.c.Write([]byte("413"), r.now))
 		r.one(out)
-		r.one(r.do(r.c.CloseWrite(r.now)))
+		r.one(r.do(r.c.Linger(r.now)))
 		at := 5
 		for range 20 { // far more than W
 			text := strings.Repeat("x", 1000)
@@ -182,7 +182,7 @@ func TestClientThatNeverTakesTheResponseIsAborted(t *testing.T) {
 		r.wnd = 0
 		r.send(r.seg(0, "", wire.ACK))
 		r.do(r.c.Write([]byte("response"), r.now))
-		r.do(r.c.CloseWrite(r.now))
+		r.do(r.c.Linger(r.now))
 		start := r.now
 		for r.c.State() != Closed {
 			for range r.wait(time.Second) { // the client answers each probe
@@ -219,7 +219,7 @@ func TestAbortSendsOneExactRST(t *testing.T) {
 func TestWriteAfterCloseWriteIsIgnored(t *testing.T) {
 	r := finWait1(t, bases[0])
 	r.quiet(r.do(r.c.Write([]byte("late"), r.now)))
-	r.quiet(r.do(r.c.CloseWrite(r.now)))
+	r.quiet(r.do(r.c.Linger(r.now)))
 	if r.c.Queued() != 1 {
 		t.Errorf("%d queued", r.c.Queued())
 	}

@@ -5,15 +5,17 @@ import (
 	"fmt"
 	"time"
 
+	"baton/control/transfer"
 	"baton/fastpath/seq"
 	"baton/fastpath/wire"
 )
 
 // Why a connection ended other than by two FINs.
 var (
-	ErrReset   = errors.New("connection reset by the client")
-	ErrTimeout = errors.New("client does not answer")
-	ErrAborted = errors.New("connection aborted")
+	ErrReset       = errors.New("connection reset by the client")
+	ErrTimeout     = errors.New("client does not answer")
+	ErrAborted     = errors.New("connection aborted")
+	ErrUnreachable = errors.New("client is unreachable") // with ErrTimeout, or alone in SYN-RECEIVED
 )
 
 // How long things take.
@@ -23,10 +25,10 @@ const (
 	delayedACK = 40 * time.Millisecond
 	// challengeInterval is the least time between two challenge ACKs (RFC 5961 §7); Linux: tcp_invalid_ratelimit.
 	challengeInterval = 500 * time.Millisecond
-	// closeTimeout bounds FIN-WAIT-1, CLOSING and LAST-ACK, also for a client that keeps its window shut; Linux:
-	// tcp_fin_timeout.
+	// closeTimeout bounds FIN-WAIT-1, CLOSING and LAST-ACK once the application has left, also for a client that keeps
+	// its window shut, and FIN-WAIT-2 after Close; Linux: tcp_fin_timeout.
 	closeTimeout = 60 * time.Second
-	// lingerIdle and lingerTotal bound FIN-WAIT-2, as nginx's lingering_timeout and lingering_time do.
+	// lingerIdle and lingerTotal bound FIN-WAIT-2 after Linger, as nginx's lingering_timeout and lingering_time do.
 	lingerIdle  = 5 * time.Second
 	lingerTotal = 30 * time.Second
 	// timeWait is long enough to answer a retransmitted FIN. The 2 MSL of RFC 9293 §3.4.2 also keep a port from being
@@ -57,42 +59,60 @@ func (cfg *Config) announced() int {
 type Actions struct {
 	Segments []wire.Segment // to send, in this order
 	Closed   bool           // the connection is in CLOSED; Err says why
+	// Reopen: TIME-WAIT ended because of the SYN that was just given to Segment. It may go to a Listener now, whose initial
+	// sequence number must lie beyond all that this connection has sent (RFC 9293 §3.10.7.4, RFC 6191).
+	Reopen bool
 }
 
 // Conn is one connection. It is not safe for concurrent use.
 type Conn struct {
-	cfg   Config
-	state State
-	err   error
-	hops  uint8 // for the record
+	cfg      Config
+	settings transfer.Settings
+	state    State
+	err      error
+	soft     error // what ICMP said last; nil again when something is acknowledged
+	hops     uint8 // for the record
 
 	snd sender
 	rcv receiver
 	ts  timestamps
 
-	now         time.Time // of the running call
+	now         time.Time // of the running call; while frozen, of the freeze
+	opened      time.Time // when the SYN arrived, for SYN-RECEIVED
 	timers      timers
 	lingerUntil time.Time
 	challenged  time.Time // when the last challenge ACK went out
-	ackNow      bool      // send an ACK in this call
-	repeatNow   bool      // send the first unacknowledged segment again in this call
-	frozen      bool      // send nothing
-	exported    bool      // a record is out: the state must not change any more
-	out         []wire.Segment
+	heard       time.Time // when the client was last heard of
+	probes      uint8     // keepalive probes since then
+	autoACK     bool      // acknowledge as RFC 9293 §3.8.6.3 says, without a caller that inspects first
+
+	synNow    bool // send the SYN-ACK in this call
+	ackNow    bool // send an ACK in this call
+	repeatNow bool // send the first unacknowledged segment again in this call
+	reopen    bool // TIME-WAIT ends for a new SYN in this call
+	frozen    bool // send nothing
+	exported  bool // a record is out: the state must not change any more
+	out       []wire.Segment
 }
 
 // timers are the times at which something is due; zero: never.
 type timers struct {
 	ack        time.Time // the delayed ACK
 	retransmit time.Time // retransmission or window probe
+	keepalive  time.Time // the next keepalive probe
 	end        time.Time // the end of waiting for the other side
 }
 
 // Accept makes the Conn of a connection whose handshake is done. The segment that brought the cookie back is yet to be
 // given to Segment.
 func Accept(cfg Config, now time.Time) *Conn {
+	h := &cfg.Handshake
+	h.SndScale, h.RcvScale = min(h.SndScale, maxScale), min(h.RcvScale, maxScale)
+	if !h.Scaling {
+		h.SndScale, h.RcvScale = 0, 0
+	}
 	first := cfg.Inc.IRS.Add(1)
-	c := &Conn{cfg: cfg, now: now}
+	c := &Conn{cfg: cfg, state: Established, now: now, heard: now}
 	c.snd = newSender(&c.cfg, cfg.Inc.ISS.Add(1))
 	c.snd.wl1 = cfg.Inc.IRS // older than any segment: the first one sets SND.WND
 	c.rcv = receiver{
@@ -108,6 +128,7 @@ func Accept(cfg Config, now time.Time) *Conn {
 func (c *Conn) Segment(seg wire.Segment, now time.Time) Actions {
 	c.begin(now)
 	if c.state != Closed && !c.exported {
+		c.heard, c.probes = c.now, 0
 		c.arrives(&seg)
 	}
 	return c.flush()
@@ -124,6 +145,9 @@ func (c *Conn) Tick(now time.Time) Actions {
 	}
 	if due(c.timers.retransmit, now) {
 		c.retransmit()
+	}
+	if due(c.timers.keepalive, now) {
+		c.keepalive()
 	}
 	if due(c.timers.end, now) {
 		c.endOfWait()
@@ -150,7 +174,7 @@ func (c *Conn) Deadline() time.Time {
 	if c.frozen {
 		return first
 	}
-	for _, t := range [...]time.Time{c.timers.ack, c.timers.retransmit, c.timers.end} {
+	for _, t := range [...]time.Time{c.timers.ack, c.timers.retransmit, c.timers.keepalive, c.timers.end} {
 		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
 			first = t
 		}
@@ -193,23 +217,75 @@ func (c *Conn) Write(p []byte, now time.Time) Actions {
 // Queued returns how many octets of the sequence space (a FIN is one) the client has not acknowledged, sent or not.
 func (c *Conn) Queued() int { return c.snd.queued() }
 
-// CloseWrite sends a FIN after everything queued. What was not consumed is dropped, and what the client still sends is
-// acknowledged and dropped until it closes too or has had its time: the end of a conversation, not a half-close of which
-// the other half is still read.
+// Configure changes what the connection's user may choose. A new connection has the zero Settings.
+func (c *Conn) Configure(s transfer.Settings, now time.Time) Actions {
+	c.begin(now)
+	c.settings = s
+	return c.flush()
+}
+
+// Settings returns what Configure was told, or the record said.
+func (c *Conn) Settings() transfer.Settings { return c.settings }
+
+// AutoACK makes Segment acknowledge data as RFC 9293 §3.8.6.3 and RFC 5681 §4.2 say: every second segment at once, and
+// one that closes a gap or brings a FIN. For owners that read everything in the end; it does not go along with a transfer.
+func (c *Conn) AutoACK(on bool) { c.autoACK = on }
+
+// CloseWrite sends a FIN after everything queued: a half-close. Reading goes on until EOF (RFC 9293 §3.6).
 func (c *Conn) CloseWrite(now time.Time) Actions {
 	c.begin(now)
+	c.closeWrite()
+	return c.flush()
+}
+
+// closeWrite is the CLOSE of RFC 9293 §3.10.4. In SYN-RECEIVED it waits for ESTABLISHED.
+func (c *Conn) closeWrite() {
 	switch c.state {
+	case SynReceived:
+		c.snd.closing = true
 	case Established:
 		c.becomeFinWait1()
 	case CloseWait:
 		c.becomeLastAck()
-	default:
+	default: // it was closed before
+	}
+}
+
+// Linger sends a FIN after everything queued, and ends the conversation in peace: what was not consumed is dropped, and
+// what the client still sends is acknowledged and dropped until it closes too or has had its time, because a RST could
+// overtake the last response and destroy it (RFC 2525 §2.17, RFC 9112 §9.6).
+func (c *Conn) Linger(now time.Time) Actions {
+	c.begin(now)
+	c.leave(discards)
+	return c.flush()
+}
+
+// Close sends a FIN after everything queued, and nobody reads any more. If something was not consumed, or arrives later,
+// the connection is reset, so that the client learns that it was not read (RFC 9293 §3.6.1, RFC 2525 §2.17).
+func (c *Conn) Close(now time.Time) Actions {
+	c.begin(now)
+	if c.state != Closed && len(c.rcv.data()) > 0 {
+		c.abort(ErrAborted)
 		return c.flush()
 	}
-	c.snd.closing = true
-	c.rcv.discard = true
-	c.consume(len(c.rcv.data()))
+	c.leave(refuses)
 	return c.flush()
+}
+
+// leave ends the reading side as how says, and closes the sending side.
+func (c *Conn) leave(how reader) {
+	if c.state == Closed || c.rcv.reader != reads {
+		return
+	}
+	c.rcv.reader = how
+	if c.state.sends() {
+		c.closeWrite()
+	} else if c.state != TimeWait {
+		c.boundWait()
+	}
+	if how == discards {
+		c.consume(len(c.rcv.data()))
+	}
 }
 
 // Abort ends the connection with a RST (RFC 9293 §3.10.5). A frozen one ends silently: it may have another owner already.
@@ -226,7 +302,15 @@ func (c *Conn) abort(err error) {
 	if !c.frozen && c.state != TimeWait { // in TIME-WAIT both sides are done
 		c.emit(c.snd.nxt, wire.RST|wire.ACK, nil)
 	}
-	c.becomeClosed(err)
+	c.becomeClosed(c.failure(err))
+}
+
+// failure adds to a timeout what ICMP said about it (RFC 5927 §4.1: a soft error is reported only in the end).
+func (c *Conn) failure(err error) error {
+	if c.soft != nil && errors.Is(err, ErrTimeout) {
+		return fmt.Errorf("%w: %w", err, c.soft)
+	}
+	return err
 }
 
 // State returns the state.
@@ -235,13 +319,13 @@ func (c *Conn) State() State { return c.state }
 // Err says why the connection is in CLOSED: nil for an orderly end, else ErrReset, ErrTimeout or ErrAborted.
 func (c *Conn) Err() error { return c.err }
 
-// begin starts a call. Time never goes back, whatever the caller says.
+// begin starts a call. Time never goes back, whatever the caller says, and stands still while the connection is frozen.
 func (c *Conn) begin(now time.Time) {
-	if now.After(c.now) {
+	if !c.frozen && now.After(c.now) {
 		c.now = now
 	}
 	c.out = c.out[:0]
-	c.ackNow, c.repeatNow = false, false
+	c.synNow, c.ackNow, c.repeatNow, c.reopen = false, false, false, false
 }
 
 // flush ends a call: it sends what is to be sent and says what happened.
@@ -249,6 +333,8 @@ func (c *Conn) flush() Actions {
 	switch {
 	case c.state == Closed:
 	case c.frozen: // what is missing now is made up for by Thaw and the client's retransmission
+	case c.state == SynReceived:
+		c.flushSYN()
 	default:
 		if c.ackNow {
 			c.emit(c.snd.nxt, wire.ACK, nil)
@@ -258,17 +344,27 @@ func (c *Conn) flush() Actions {
 		}
 		c.output()
 		c.armRetransmit()
+		c.armKeepalive()
 	}
-	return Actions{Segments: c.out, Closed: c.state == Closed}
+	return Actions{Segments: c.out, Closed: c.state == Closed, Reopen: c.reopen}
 }
 
-// emit makes a segment. Everything that leaves passes here, so this is where the promises are kept: nothing from a frozen
-// connection, and every segment carries the newest acknowledgment, window and timestamps.
-func (c *Conn) emit(at seq.Value, flags wire.Flags, payload []byte) {
-	if c.frozen {
-		panic("tcp: a frozen connection sends")
+// flushSYN is flush before our SYN is acknowledged: nothing else is sent yet.
+func (c *Conn) flushSYN() {
+	switch {
+	case c.synNow:
+		c.emitSYN()
+	case c.ackNow:
+		c.emit(c.snd.nxt, wire.ACK, nil)
 	}
-	c.out = append(c.out, wire.Segment{
+	if c.timers.retransmit.IsZero() {
+		c.timers.retransmit = c.now.Add(c.snd.interval())
+	}
+}
+
+// emit makes a segment that carries the newest acknowledgment, window and timestamps.
+func (c *Conn) emit(at seq.Value, flags wire.Flags, payload []byte) {
+	c.put(wire.Segment{
 		Seq:     at,
 		Ack:     c.rcv.nxt,
 		Flags:   flags,
@@ -276,21 +372,37 @@ func (c *Conn) emit(at seq.Value, flags wire.Flags, payload []byte) {
 		Options: c.options(),
 		Payload: payload,
 	})
-	c.ts.last = c.tsval()
-	c.rcv.acked = c.rcv.nxt
+	c.rcv.acknowledged()
 	c.timers.ack = time.Time{}
 }
 
+// put sends a segment. Everything that leaves passes here, so this is where the promise of a freeze is kept.
+func (c *Conn) put(s wire.Segment) {
+	if c.frozen {
+		panic("tcp: a frozen connection sends")
+	}
+	if s.Flags.Has(wire.SYN) {
+		s.Ack = c.rcv.nxt
+	}
+	c.ts.last = c.tsval()
+	c.out = append(c.out, s)
+}
+
 // options are those of every segment after the handshake: timestamps (RFC 7323 §3.2), and SACK blocks as long as there are
-// gaps (RFC 2018 §4).
+// gaps (RFC 2018 §4), a duplicate before them (RFC 2883 §4).
 func (c *Conn) options() wire.Options {
 	var o wire.Options
 	if c.cfg.Handshake.Timestamps {
 		o.HasTimestamps, o.TSVal, o.TSEcr = true, c.tsval(), c.ts.recent
 	}
-	if c.cfg.Handshake.SACK {
-		o.NSACK = copy(o.SACK[:maxBlocks(o.HasTimestamps)], c.rcv.gaps)
+	if !c.cfg.Handshake.SACK {
+		return o
 	}
+	blocks := o.SACK[:maxBlocks(o.HasTimestamps)]
+	if c.rcv.duplicate != (wire.Block{}) {
+		o.NSACK = copy(blocks, []wire.Block{c.rcv.duplicate})
+	}
+	o.NSACK += copy(blocks[o.NSACK:], c.rcv.gaps)
 	return o
 }
 

@@ -1,6 +1,7 @@
 // Package tcp is the server side of TCP (RFC 9293) without I/O: segments, calls and the time go in, segments come out.
-// Its central type is Conn, one connection from the client's side of which the handshake is already done (the forwarder
-// answers SYNs with a cookie and knows what was agreed).
+// Its central type is Conn, one connection. Accept makes one whose handshake is done already (the forwarder answers SYNs
+// with a cookie and knows what was agreed), Listener one in SYN-RECEIVED from a SYN, for services whose server speaks
+// first, and Import one that another owner had before.
 //
 // # Who calls it
 //
@@ -16,7 +17,7 @@
 // In-order data and FIN are never acknowledged by Segment itself: the acknowledgment is owed until the router has read
 // the data and either lets it go (AckNow; after 40 ms it goes anyway) or freezes the connection, because bytes that the
 // client still holds need no care during a transfer. All that data could not decide anything with is answered at
-// once: duplicates, gaps, challenge ACKs.
+// once: duplicates, gaps, challenge ACKs. An owner that reads everything in the end asks for AutoACK instead.
 //
 // # The window
 //
@@ -31,13 +32,16 @@
 //
 // # Transfers
 //
-// Freeze stops all sending, Export gives the state away, Thaw continues as if nothing had happened, Import makes a Conn
-// from a record. From Freeze on, sending is a broken invariant and panics.
+// Freeze stops all sending, and time; Export gives the state away, Thaw continues as if nothing had happened, Import makes
+// a Conn from a record that goes on exactly where the old one stopped, in every state from ESTABLISHED to TIME-WAIT, with
+// whatever is under way. ExportPlain is for kernels, which cannot. From Freeze on, sending is a broken invariant and
+// panics.
 //
-// # What it does not do yet
+// # What it leaves out
 //
-// No SYN-RECEIVED (the forwarder has that), no SACK-based loss recovery for what we send (NewReno instead; received SACK
-// blocks are ignored), no ECN (declined in the SYN-ACK), no ICMP input, no keepalive of its own.
+// ECN (RFC 3168) and TCP Fast Open (RFC 7413) are declined in the SYN-ACK. The urgent pointer is advice: urgent data is read
+// in line (RFC 9293 §3.8.5). A path MTU that ICMP lowered is not raised again (RFC 1191 §6.3 allows to try), and nothing is
+// probed (RFC 4821). Round trips are measured once per acknowledgment, and the RTO is never below the 1 s of RFC 6298.
 //
 // Units: octets, except the window field of a segment, which is scaled. Sources are cited at each function.
 package tcp

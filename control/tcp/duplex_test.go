@@ -2,13 +2,13 @@ package tcp
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
 
+	"baton/control/transfer"
 	"baton/fastpath/seq"
 	"baton/fastpath/wire"
 )
@@ -43,7 +43,7 @@ type duplex struct {
 	loss           int // percent; the other faults are as frequent
 	client, server *endpoint
 	queue          []flight
-	moves, refused int
+	moves, thaws   int
 }
 
 // newDuplex is a fresh connection whose ends have n octets for each other.
@@ -140,7 +140,7 @@ func (d *duplex) step() {
 	case d.chance(30):
 		d.carry(e, e.c.AckNow(d.now))
 	case d.chance(10):
-		d.move()
+		d.move(e)
 	default:
 		d.next()
 	}
@@ -188,23 +188,35 @@ func (d *duplex) next() {
 	d.carry(f.to, f.to.c.Segment(f.seg, d.now))
 }
 
-// move gives the server's side to a new owner, or finds that it cannot be given away now and thaws it.
-func (d *duplex) move() {
-	old := d.server.c
+// move gives one of the ends to a new owner, whatever it is doing, or thaws it after a while.
+func (d *duplex) move(e *endpoint) {
+	old := e.c
 	old.Freeze()
-	rec, err := old.Export("next", 1, d.now)
+	if d.chance(20) {
+		d.thaws++
+		d.now = d.now.Add(time.Duration(d.r.IntN(100)) * time.Millisecond)
+		d.carry(e, old.Thaw(d.now))
+		return
+	}
+	rec, err := old.Export("next", 1)
 	if err != nil {
-		if !errors.Is(err, ErrDataQueued) && !errors.Is(err, ErrNotOpen) {
+		if old.State() != Closed {
 			d.t.Fatal(err)
 		}
-		d.refused++
-		d.carry(d.server, old.Thaw(d.now))
 		return
 	}
 	d.moves++
-	if d.server.c, err = Import(rec, testWindow, d.now); err != nil {
+	octets, err := rec.Encode()
+	if err != nil {
 		d.t.Fatal(err)
 	}
+	if rec, err = transfer.Decode(octets); err != nil {
+		d.t.Fatal(err)
+	}
+	if e.c, err = Import(rec, testWindow, d.now); err != nil {
+		d.t.Fatal(err)
+	}
+	e.c.AutoACK(d.chance(50))
 	if a := old.Tick(d.now.Add(time.Hour)); len(a.Segments) > 0 || !old.Deadline().IsZero() {
 		d.t.Fatal("the old owner still sends")
 	}
@@ -228,16 +240,20 @@ func (d *duplex) run() {
 	if d.chance(50) {
 		first, second = second, first
 	}
-	d.carry(first, first.c.CloseWrite(d.now))
+	d.carry(first, first.c.Linger(d.now))
 	if d.chance(50) {
 		for i := 0; !second.c.EOF() && i < 10_000; i++ {
 			d.next()
 		}
 	}
-	d.carry(second, second.c.CloseWrite(d.now))
+	d.carry(second, second.c.Linger(d.now))
 	for i := 0; d.client.c.State() != Closed || d.server.c.State() != Closed; i++ {
 		if i > 10_000 {
 			d.t.Fatalf("not closed: %v and %v", d.client.c.State(), d.server.c.State())
+		}
+		if d.chance(5) {
+			d.move(d.server)
+			d.move(d.client)
 		}
 		d.next()
 	}
@@ -257,18 +273,18 @@ func TestStreamsSurviveABadLinkAndMoves(t *testing.T) {
 		{"10 %, MSS 88", 10, []option{mss(88)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			moves, refused := 0, 0
+			moves, thaws := 0, 0
 			for i, b := range bases {
 				for seed := range uint64(8) {
 					t.Run(fmt.Sprintf("base %d seed %d", i, seed), func(t *testing.T) {
 						d := newDuplex(t, b, seed, c.loss, 20_000, c.options...)
 						d.run()
-						moves, refused = moves+d.moves, refused+d.refused
+						moves, thaws = moves+d.moves, thaws+d.thaws
 					})
 				}
 			}
-			if moves == 0 || refused == 0 {
-				t.Errorf("%d moves, %d refused: the test does not test what it should", moves, refused)
+			if moves < 200 || thaws < 50 {
+				t.Errorf("%d moves, %d thaws: the test does not test what it should", moves, thaws)
 			}
 		})
 	}

@@ -27,7 +27,7 @@ func Example() {
 	fmt.Printf("%d segments to send, holding %q\n", len(actions.Segments), conn.Peek())
 
 	conn.Freeze()
-	rec, err := conn.Export("web", 1, now)
+	rec, err := conn.ExportPlain("web", 1)
 	if err != nil {
 		fmt.Println(err)
 		return

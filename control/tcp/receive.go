@@ -24,11 +24,27 @@ type receiver struct {
 	edge  seq.Value // the highest right edge announced; RCV.WND = edge - nxt
 	limit seq.Value // the highest edge that may be announced
 
-	buf     []byte
-	gaps    []wire.Block // ranges after nxt, disjoint, the newest first (the order of RFC 2018 §4)
-	fin     bool         // the client's FIN is known
-	finAt   seq.Value    // its sequence number
-	discard bool         // nobody will read any more
+	buf       []byte
+	gaps      []wire.Block // ranges after nxt, disjoint, the newest first (the order of RFC 2018 §4)
+	fin       bool         // the client's FIN is known
+	finAt     seq.Value    // its sequence number
+	duplicate wire.Block   // what arrived twice, to be told once; zero: nothing
+	waiting   uint8        // segments with data since the last acknowledgment sent
+	reader    reader
+}
+
+// reader says what happens to data that arrives.
+type reader uint8
+
+const (
+	reads    reader = iota // it is kept until it is consumed
+	discards               // it is acknowledged and dropped (Linger)
+	refuses                // it resets the connection (Close)
+)
+
+// acknowledged notes that everything up to nxt was acknowledged just now.
+func (r *receiver) acknowledged() {
+	r.acked, r.waiting, r.duplicate = r.nxt, 0, wire.Block{}
 }
 
 // window is RCV.WND.
@@ -68,6 +84,21 @@ func (r *receiver) add(seg *wire.Segment) {
 		r.fin, r.finAt = true, end
 	}
 	r.join()
+}
+
+// noteDuplicate remembers the first octets of a segment that had arrived before, for the next acknowledgment (RFC 2883 §4).
+func (r *receiver) noteDuplicate(seg *wire.Segment) {
+	left, right := seg.Seq, seg.Seq.Add(len(seg.Payload))
+	if left.Before(r.nxt) {
+		r.duplicate = wire.Block{Left: left, Right: seq.Min(right, r.nxt)}
+		return
+	}
+	for _, g := range r.gaps {
+		if both := (wire.Block{Left: seq.Max(left, g.Left), Right: seq.Min(right, g.Right)}); both.Left.Before(both.Right) {
+			r.duplicate = both
+			return
+		}
+	}
 }
 
 // nothingAfter reports whether no data after at is held: a FIN before data that was already received is a lie.
@@ -196,10 +227,5 @@ func (c *Conn) announce() uint16 {
 // maxScale is the largest shift (RFC 7323 §2.3).
 const maxScale = 14
 
-// rcvScale is the shift of the windows that we send.
-func (c *Conn) rcvScale() uint8 {
-	if !c.cfg.Handshake.Scaling {
-		return 0
-	}
-	return min(c.cfg.Handshake.RcvScale, maxScale)
-}
+// rcvScale is the shift of the windows that we send; 0 without scaling.
+func (c *Conn) rcvScale() uint8 { return c.cfg.Handshake.RcvScale }

@@ -155,7 +155,8 @@ func TestSACKBlocksNewestFirst(t *testing.T) {
 			for _, at := range []int{10, 50, 30, 20, 40} {
 				r.send(r.data(at, "12345"))
 			}
-			s := r.one(r.send(r.data(30, "12345"))) // again: it becomes the newest
+			r.send(r.data(30, "12345")) // again: it becomes the newest
+			s := r.one(r.do(r.c.Announce(r.now)))
 			want := []wire.Block{block(b, 30, 35), block(b, 40, 45), block(b, 20, 25), block(b, 50, 55)}
 			if s.Options.NSACK != c.n {
 				t.Fatalf("%s: %d blocks", c.name, s.Options.NSACK)
@@ -240,12 +241,12 @@ func TestEdgeMovesWithReceive(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := established(t, b)
 		r.fill(1000)
-		r.c.Receive(1000) // less than a segment: not worth moving (silly window)
+		r.receive(1000) // less than a segment: not worth moving (silly window)
 		if r.c.rcv.limit != b.irs.Add(1+testWindow) {
 			t.Error("the limit moved by less than a segment")
 		}
 		r.fill(2000)
-		r.c.Receive(1000)
+		r.receive(1000)
 		r.fill(2001)
 		if got := r.edge.Sub(b.irs) - 1; got < 2000+testFirst || got > 2000+testWindow {
 			t.Errorf("edge %d octets from the start, want %d to %d", got, 2000+testFirst, 2000+testWindow)
@@ -257,7 +258,7 @@ func TestWindowReopensWithAnACK(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := established(t, b)
 		r.fill(testWindow)
-		r.c.Receive(testWindow)
+		r.receive(testWindow)
 		r.now = r.now.Add(time.Millisecond)
 		if s := r.bareACK(r.wait(0), testWindow); int(s.Window)<<testScale != testFirst {
 			t.Errorf("window %d", s.Window)
@@ -371,5 +372,5 @@ func TestReceivingMoreThanThereIsPanics(t *testing.T) {
 			t.Error("no panic")
 		}
 	}()
-	r.c.Receive(1)
+	r.receive(1)
 }

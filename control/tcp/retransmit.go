@@ -52,6 +52,15 @@ func (r *rto) startTiming(end seq.Value, now time.Time) {
 // stopTiming is Karn's algorithm: nothing is measured across a retransmission (RFC 6298 §3).
 func (r *rto) stopTiming() { r.timing = false }
 
+// handshakeDone takes the round trip of the handshake, or, if the SYN-ACK was repeated, starts at 3 s (RFC 6298 §5.7).
+func (r *rto) handshakeDone(rtt time.Duration) {
+	if r.backoff > 0 {
+		r.base, r.backoff = lostSYNRTO, 0
+		return
+	}
+	r.sample(rtt)
+}
+
 // sample takes a measured round trip, (2.2) and (2.3).
 func (r *rto) sample(rtt time.Duration) {
 	if r.srtt == 0 {
@@ -73,12 +82,13 @@ func (r *rto) progress() {
 // retransmission from the original, RFC 7323 §4.1), else by the segment being timed.
 func (c *Conn) measure(seg *wire.Segment) {
 	r := &c.snd.rto
+	timed := r.timing && !seg.Ack.Before(r.timedEnd)
+	if timed {
+		r.timing = false
+	}
 	if rtt, ok := c.echoedRTT(seg); ok {
 		r.sample(rtt)
-		return
-	}
-	if r.timing && !seg.Ack.Before(r.timedEnd) {
-		r.timing = false
+	} else if timed {
 		r.sample(c.now.Sub(r.timedAt))
 	}
 }
@@ -101,12 +111,16 @@ func (c *Conn) armRetransmit() {
 // client's window forbids everything, a probe of one octet (RFC 9293 §3.8.6.1).
 func (c *Conn) retransmit() {
 	s := &c.snd
-	if c.now.Sub(s.since) >= timeoutR2 {
+	switch {
+	case c.state == SynReceived:
+		c.repeatSYN()
+		return
+	case c.now.Sub(s.since) >= c.patience():
 		c.abort(ErrTimeout)
 		return
 	}
 	if s.wnd > 0 && s.nxt != s.una {
-		s.collapse(s.nxt, s.nxt.Sub(s.una), c.mss())
+		s.collapse(c.mss())
 	}
 	s.backoff++
 	s.rtx = s.una
@@ -114,11 +128,16 @@ func (c *Conn) retransmit() {
 	c.sendNext(true)
 }
 
+// patience is R2, or the user timeout (RFC 9293 §3.8.3).
+func (c *Conn) patience() time.Duration {
+	if c.settings.UserTimeout > 0 {
+		return c.settings.UserTimeout
+	}
+	return timeoutR2
+}
+
 // repeatFirst sends the first unacknowledged segment again, and goes on where sending was.
 func (c *Conn) repeatFirst() {
-	s := &c.snd
-	at := s.rtx
-	s.rtx = s.una
-	c.sendNext(true)
-	s.rtx = seq.Max(at, s.rtx)
+	_, end := c.snd.hole(0)
+	c.resend(c.snd.una, seq.Min(end, c.snd.una.Add(max(1, int(c.snd.wnd)))))
 }

@@ -1,6 +1,8 @@
 package tcp
 
 import (
+	"time"
+
 	"baton/fastpath/seq"
 	"baton/fastpath/wire"
 )
@@ -19,8 +21,11 @@ type sender struct {
 	buf      []byte    // octets from una on
 	closing  bool      // a FIN follows buf
 	finAcked bool      // and was acknowledged
+	pathMSS  uint16    // what ICMP said about the path; 0: nothing
+	sentAt   time.Time // when data was last sent
 
 	congestion
+	scoreboard
 	rto
 }
 
@@ -63,14 +68,28 @@ func segmentSize(cfg *Config) int {
 	return mss
 }
 
+// segmentSize is the same, with what is known of the path.
+func (c *Conn) segmentSize() int {
+	n := segmentSize(&c.cfg)
+	if c.snd.pathMSS != 0 {
+		n = min(n, int(c.snd.pathMSS))
+	}
+	return n
+}
+
 // mss is the most payload of the next segment: options are paid for out of the MSS (RFC 6691).
 func (c *Conn) mss() int {
 	o := c.options()
-	return max(segmentSize(&c.cfg)-o.Len(), minPayload)
+	return max(c.segmentSize()-o.Len(), minPayload)
 }
 
 // output sends what the client's window and the congestion window allow.
 func (c *Conn) output() {
+	c.restart()
+	if c.snd.phase == sackRecovery {
+		c.outputRecovery()
+		return
+	}
 	for c.sendNext(false) {
 	}
 }
@@ -78,52 +97,60 @@ func (c *Conn) output() {
 // sendNext sends the segment at rtx, if there is one to send now; probe overrides the windows.
 func (c *Conn) sendNext(probe bool) bool {
 	s := &c.snd
+	clear := s.skipHeld()
 	offset := s.rtx.Sub(s.una)
 	left := len(s.buf) - offset // of text; negative after the FIN
 	if left < 0 || left == 0 && !s.finQueued() {
 		return false
 	}
 	window := int(s.wnd) - offset
-	room := min(window, s.cwnd-offset)
+	room := min(window, s.allowance(c.mss())-offset)
 	if probe {
 		window, room = max(window, 1), max(window, 1)
 	}
-	n := max(0, min(left, room, c.mss()))
+	n := max(0, min(left, room, clear, c.mss()))
 	fin := s.finQueued() && n == left && window > n
-	if n == 0 && !fin || !probe && c.silly(n, left) {
+	if n == 0 && !fin || !probe && n < clear && c.silly(n, left) {
 		return false
 	}
-	c.transmit(n, fin)
+	at := s.rtx
+	s.rtx = c.transmit(at, n, fin)
 	return true
 }
 
-// silly reports whether a segment of n octets, with left ones waiting, is too small to be sent now (RFC 9293 §3.8.6.2.1).
-// Nagle's rule is left out: what the router writes are whole messages.
+// silly reports whether a segment of n octets, with left ones waiting, is too small to be sent now: by the sender's side
+// of silly window avoidance (RFC 9293 §3.8.6.2.1), and by Nagle's rule (§3.7.4) for users who want it.
 func (c *Conn) silly(n, left int) bool {
-	return n < left && n < c.mss() && n < int(c.snd.maxWnd)/2
+	s := &c.snd
+	if n < left {
+		return n < c.mss() && n < int(s.maxWnd)/2
+	}
+	return c.settings.Nagle && n < c.mss() && s.rtx == s.nxt && s.nxt != s.una && !s.closing
 }
 
-// transmit sends n octets from rtx on, and the FIN after them if asked.
-func (c *Conn) transmit(n int, fin bool) {
+// transmit sends n octets from at on, and the FIN after them if asked. It returns where they end.
+func (c *Conn) transmit(at seq.Value, n int, fin bool) (end seq.Value) {
 	s := &c.snd
-	offset := s.rtx.Sub(s.una)
+	offset := at.Sub(s.una)
 	flags := wire.ACK
 	if n > 0 && offset+n == len(s.buf) {
 		flags |= wire.PSH
 	}
-	end := s.rtx.Add(n)
+	end = at.Add(n)
 	if fin {
 		flags |= wire.FIN
 		end = end.Add(1)
 	}
-	if s.rtx == s.nxt {
+	if at == s.nxt {
 		s.startTiming(end, c.now)
 	} else {
 		s.stopTiming() // Karn: what was sent twice cannot be timed
+		s.high = seq.Max(s.high, end)
 	}
-	c.emit(s.rtx, flags, s.buf[offset:offset+n])
-	s.rtx = end
+	c.emit(at, flags, s.buf[offset:offset+n])
+	s.sentAt = c.now
 	s.nxt = seq.Max(s.nxt, end)
+	return end
 }
 
 // advance takes an acknowledgment of n > 0 new octets.
@@ -135,9 +162,11 @@ func (c *Conn) advance(seg *wire.Segment, n int) {
 	s.finAcked = n > text
 	s.una = seg.Ack
 	s.rtx = seq.Max(s.rtx, s.una)
+	s.drop(s.una)
 	s.progress()
+	c.soft = nil
 	c.timers.retransmit = never // RFC 6298 (5.2) and (5.3): armRetransmit starts it anew if anything is left
-	c.repeatNow = s.grow(n, s.una, c.mss())
+	c.repeatNow = s.grow(n, c.mss())
 }
 
 // updateWindow is the window update rule of RFC 9293 §3.10.7.4: a reordered older segment must not bring back its window.
@@ -163,10 +192,5 @@ func (c *Conn) updateWindow(seg *wire.Segment, advanced bool) {
 	}
 }
 
-// sndScale is the shift of the windows that the client sends.
-func (c *Conn) sndScale() uint8 {
-	if !c.cfg.Handshake.Scaling {
-		return 0
-	}
-	return min(c.cfg.Handshake.SndScale, maxScale)
-}
+// sndScale is the shift of the windows that the client sends; 0 without scaling.
+func (c *Conn) sndScale() uint8 { return c.cfg.Handshake.SndScale }

@@ -98,10 +98,10 @@ func TestSlowStart(t *testing.T) {
 
 // RFC 5681 §3.1, equation 3: above ssthresh the window grows by a segment in a round trip.
 func TestCongestionAvoidance(t *testing.T) {
-	g := newCongestion(1000)
+	g := sender{congestion: newCongestion(1000)}
 	g.ssthresh = 10000
 	for range 10 {
-		g.grow(1000, 0, 1000)
+		g.grow(1000, 1000)
 	}
 	if g.cwnd < 10900 || g.cwnd > 11000 {
 		t.Errorf("cwnd is %d after a window of ACKs", g.cwnd)
@@ -337,7 +337,7 @@ func TestFINOnlyIsProbedToo(t *testing.T) {
 		r := established(t, b)
 		r.wnd = 0
 		r.send(r.seg(0, "", wire.ACK))
-		r.quiet(r.do(r.c.CloseWrite(r.now)))
+		r.quiet(r.do(r.c.Linger(r.now)))
 		if s := r.one(r.wait(time.Hour)); !s.Flags.Has(wire.FIN) || s.Len() != 1 {
 			t.Fatalf("probe is %v", s)
 		}
@@ -383,7 +383,7 @@ func TestFINTravelsWithTheLastData(t *testing.T) {
 		r.wnd = 0
 		r.send(r.seg(0, "", wire.ACK))
 		r.do(r.c.Write([]byte("bye"), r.now))
-		r.do(r.c.CloseWrite(r.now))
+		r.do(r.c.Linger(r.now))
 		r.wnd = 3
 		if s := r.one(r.ack(0)); s.Flags.Has(wire.FIN) || string(s.Payload) != "bye" { // no window for it
 			t.Fatalf("sent %v %q", s.Flags, s.Payload)
@@ -397,7 +397,7 @@ func TestFINTravelsWithTheLastData(t *testing.T) {
 		r.wnd = 0
 		r.send(r.seg(0, "", wire.ACK))
 		r.do(r.c.Write([]byte("bye"), r.now))
-		r.do(r.c.CloseWrite(r.now))
+		r.do(r.c.Linger(r.now))
 		r.wnd = 100
 		if s := r.one(r.ack(0)); s.Flags != wire.ACK|wire.PSH|wire.FIN || string(s.Payload) != "bye" {
 			t.Fatalf("sent %v %q", s.Flags, s.Payload)

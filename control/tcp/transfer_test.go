@@ -15,7 +15,7 @@ func TestFreezeCancelsTheOwedACK(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := established(t, b)
 		r.send(r.data(0, "GET /"))
-		r.c.Freeze()
+		r.freeze()
 		if !r.c.Deadline().IsZero() {
 			t.Error("a deadline is left")
 		}
@@ -32,7 +32,7 @@ func TestFrozenConnectionIsSilent(t *testing.T) {
 				for _, s := range []wire.Flags{wire.ACK, wire.ACK | wire.FIN, wire.SYN, wire.RST, wire.ACK | wire.PSH} {
 					for _, at := range []int{-5, 0, 1, 5, testFirst, 1 << 30} {
 						r := build(t, b)
-						r.c.Freeze()
+						r.freeze()
 						for range 4 { // enough for a fast retransmission
 							r.quiet(r.send(r.seg(at, "text", s)))
 							r.quiet(r.send(r.seg(at, "", s)))
@@ -40,7 +40,7 @@ func TestFrozenConnectionIsSilent(t *testing.T) {
 						r.quiet(r.do(r.c.Write([]byte("x"), r.now)))
 						r.now = r.now.Add(time.Hour)
 						r.quiet(r.do(r.c.Tick(r.now)))
-						r.quiet(r.do(r.c.CloseWrite(r.now)))
+						r.quiet(r.do(r.c.Linger(r.now)))
 						r.quiet(r.do(r.c.Abort(r.now)))
 						r.in(Closed)
 					}
@@ -52,7 +52,7 @@ func TestFrozenConnectionIsSilent(t *testing.T) {
 
 func TestSendingFromAFrozenConnectionPanics(t *testing.T) {
 	r := established(t, bases[0])
-	r.c.Freeze()
+	r.freeze()
 	defer func() {
 		if recover() == nil {
 			t.Error("no panic")
@@ -65,9 +65,9 @@ func TestSegmentsBeforeTheExportStillCount(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := established(t, b)
 		r.send(r.data(0, "GET "))
-		r.c.Freeze()
+		r.freeze()
 		r.quiet(r.send(r.data(4, "/"))) // punted before the forwarder froze the flow
-		rec, err := r.c.Export("web", 1, r.now)
+		rec, err := r.c.ExportPlain("web", 1)
 		if err != nil || string(rec.Data) != "GET /" {
 			t.Fatalf("exported %q, %v", rec.Data, err)
 		}
@@ -80,8 +80,8 @@ func TestThawGoesOnAsIfNothingHadHappened(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := established(t, b)
 		r.send(r.data(0, "GET /"))
-		r.c.Freeze()
-		if _, err := r.c.Export("web", 1, r.now); err != nil {
+		r.freeze()
+		if _, err := r.c.ExportPlain("web", 1); err != nil {
 			t.Fatal(err)
 		}
 		r.now = r.now.Add(time.Second)
@@ -100,7 +100,7 @@ func TestThawSendsWhatWasWrittenMeanwhile(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := established(t, b)
 		r.do(r.c.Write([]byte("one"), r.now))
-		r.c.Freeze()
+		r.freeze()
 		r.quiet(r.do(r.c.Write([]byte("two"), r.now)))
 		r.now = r.now.Add(time.Hour) // a freeze does not count as the client's silence
 		if s := r.one(r.do(r.c.Thaw(r.now))); string(s.Payload) != "two" {
@@ -116,26 +116,26 @@ func TestExportRefusals(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		for state, build := range states {
 			r := build(t, b)
-			if _, err := r.c.Export("web", 1, r.now); !errors.Is(err, ErrNotFrozen) {
+			if _, err := r.c.ExportPlain("web", 1); !errors.Is(err, ErrNotFrozen) {
 				t.Errorf("%v, not frozen: %v", state, err)
 			}
-			r.c.Freeze()
+			r.freeze()
 			want := ErrNotOpen
 			if state == Established || state == CloseWait {
 				want = nil
 			}
-			if _, err := r.c.Export("web", 1, r.now); !errors.Is(err, want) {
+			if _, err := r.c.ExportPlain("web", 1); !errors.Is(err, want) {
 				t.Errorf("%v: %v, want %v", state, err, want)
 			}
 		}
 		r := established(t, b)
 		r.do(r.c.Write([]byte("100 Continue"), r.now))
-		r.c.Freeze()
-		if _, err := r.c.Export("web", 1, r.now); !errors.Is(err, ErrDataQueued) {
+		r.freeze()
+		if _, err := r.c.ExportPlain("web", 1); !errors.Is(err, ErrDataQueued) {
 			t.Errorf("unacknowledged data: %v", err)
 		}
 		r.quiet(r.ack(12))
-		if _, err := r.c.Export("web", 1, r.now); err != nil {
+		if _, err := r.c.ExportPlain("web", 1); err != nil {
 			t.Errorf("acknowledged data: %v", err)
 		}
 	})
@@ -145,7 +145,7 @@ func TestExportRefusals(t *testing.T) {
 func conversation(t testing.TB, b base, fin bool) *rig {
 	r := established(t, b)
 	r.send(r.data(0, "HELLO "))
-	r.c.Receive(6)
+	r.receive(6)
 	r.do(r.c.Write([]byte("hi"), r.now))
 	r.ack(2)
 	r.now = r.now.Add(10 * time.Millisecond)
@@ -166,8 +166,8 @@ func TestRecordIsExact(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		for _, fin := range []bool{false, true} {
 			r := conversation(t, b, fin)
-			r.c.Freeze()
-			got, err := r.c.Export("web", 7, r.now)
+			r.freeze()
+			got, err := r.c.ExportPlain("web", 7)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -176,10 +176,13 @@ func TestRecordIsExact(t *testing.T) {
 				Epoch: 7, Inc: cfg.Inc, Handshake: cfg.Handshake, Job: "web",
 				ReadFrom: b.irs.Add(7), RcvNxt: b.irs.Add(12), RcvAcked: b.irs.Add(12), RcvEdge: r.edge, Data: []byte("GET /"),
 				SndUna: b.iss.Add(3), SndNxt: b.iss.Add(3), SndWnd: 40000, SndWL1: r.c.snd.wl1, SndWL2: b.iss.Add(3),
-				TSOffset: tsOffset, TSLast: r.tsLast, TSRecent: r.ts,
+				Unopened: 6, SndMaxWnd: 40000, TSOffset: tsOffset, TSLast: r.tsLast, TSRecent: r.ts,
+				Recovery: transfer.Recovery{Cwnd: 10002, Ssthresh: 1<<31 - 1, RTO: time.Second, TimedEnd: b.iss.Add(3)},
+				Clock:    transfer.Clock{Timed: 10*time.Millisecond + 1, Sent: 10*time.Millisecond + 1, Recent: 1, Heard: 1},
 			}
 			if fin {
 				want.FIN, want.RcvNxt, want.RcvAcked = true, b.irs.Add(13), b.irs.Add(11)
+				want.Waiting, want.Clock.ACK = 2, 40*time.Millisecond+1
 			}
 			if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b wire.Incarnation) bool { return a == b })); diff != "" {
 				t.Errorf("FIN %v: %s", fin, diff)
@@ -193,7 +196,7 @@ func (r *rig) moved() {
 	r.t.Helper()
 	old := r.c
 	old.Freeze()
-	rec, err := old.Export("next", 1, r.now)
+	rec, err := old.ExportPlain("next", 1)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -203,7 +206,7 @@ func (r *rig) moved() {
 	}
 }
 
-func TestImportStartsWithAnACKThatTakesNothingBack(t *testing.T) {
+func TestAnnounceTakesNothingBack(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		for _, fin := range []bool{false, true} {
 			r := conversation(t, b, fin)
@@ -214,7 +217,7 @@ func TestImportStartsWithAnACKThatTakesNothingBack(t *testing.T) {
 			if fin {
 				octets = 12
 			}
-			r.bareACK(r.wait(0), octets) // the rig compares it with all that was sent before
+			r.bareACK(r.do(r.c.Announce(r.now)), octets) // the rig compares it with all that was sent before
 			if r.one(r.do(r.c.Write([]byte("OK"), r.now))).Seq != b.iss.Add(3) {
 				t.Error("the stream does not go on where it was")
 			}
@@ -225,8 +228,8 @@ func TestImportStartsWithAnACKThatTakesNothingBack(t *testing.T) {
 func TestExportOfAnImportIsTheSameRecord(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := conversation(t, b, true)
-		r.c.Freeze()
-		first, err := r.c.Export("web", 7, r.now)
+		r.freeze()
+		first, err := r.c.ExportPlain("web", 7)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -235,7 +238,7 @@ func TestExportOfAnImportIsTheSameRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Freeze()
-		second, err := c.Export("web", 7, r.now)
+		second, err := c.ExportPlain("web", 7)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -249,8 +252,8 @@ func TestExportOfAnImportIsTheSameRecord(t *testing.T) {
 func TestImportRepeatsUnacknowledgedData(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := established(t, b)
-		r.c.Freeze()
-		rec, err := r.c.Export("web", 1, r.now)
+		r.freeze()
+		rec, err := r.c.ExportPlain("web", 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -259,7 +262,7 @@ func TestImportRepeatsUnacknowledgedData(t *testing.T) {
 		if r.c, err = Import(rec, testWindow, r.now); err != nil {
 			t.Fatal(err)
 		}
-		out := r.wait(0)
+		out := r.do(r.c.Announce(r.now))
 		if len(out) != 2 || string(out[1].Payload) != "queued" {
 			t.Fatalf("sent %v", out)
 		}
@@ -286,8 +289,8 @@ func TestImportRefusesBadRecords(t *testing.T) {
 			{"window just enough", func(r *transfer.Record) { r.RcvEdge = r.ReadFrom.Add(testWindow) }, nil},
 		} {
 			r := conversation(t, b, false)
-			r.c.Freeze()
-			rec, err := r.c.Export("web", 1, r.now)
+			r.freeze()
+			rec, err := r.c.ExportPlain("web", 1)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -304,8 +307,8 @@ func TestTransferOfARequestThatCameInOneSegmentNeedsNoACK(t *testing.T) {
 		r := newRig(t, b)
 		request := "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 		r.send(r.data(0, request))
-		r.c.Freeze()
-		rec, err := r.c.Export("web", 1, r.now)
+		r.freeze()
+		rec, err := r.c.ExportPlain("web", 1)
 		if err != nil {
 			t.Fatal(err)
 		}

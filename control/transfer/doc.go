@@ -149,15 +149,44 @@
 //	+---------------------------------------------------------------+
 //	|                           TS.Recent                           |  76
 //	+---------------------------------------------------------------+
-//	|                 length of data (at most 64 KiB - 1)           |  80
+//	|                 length of data (at most 256 KiB)              |  80
 //	+---------------------------------------------------------------+
 //	|                 length of send data (at most 256 KiB)         |  84
 //	+---------------------------------------------------------------+
 //	|                 length of application state (at most 1 MiB)   |  88
 //	+---------------------------------------------------------------+
-//	|  client address, service address, job, data, send data,       |  92
-//	|  application state, without gaps                              |
+//	| ranges early  | SACKed ranges |0 0 N T 1 A S E|     phase     |  92
+//	+---------------+---------------+---------------+---------------+
+//	|                  place of the early FIN (E)                   |  96
 //	+---------------------------------------------------------------+
+//	|                  octets consumed, not opened                  | 100
+//	+---------------------------------------------------------------+
+//	|                    duplicate: left, right                     | 104
+//	+---------------------------------------------------------------+
+//	|                  octets to repeat before SND.NXT              | 112
+//	+---------------------------------------------------------------+
+//	|                         MAX.SND.WND                           | 116
+//	+-------------------------------+---------------+---------------+
+//	|           path MSS            |duplicate ACKs |    backoff    | 120
+//	+-------------------------------+---------------+---------------+
+//	|                 cwnd, ssthresh, recover, HighRxt              | 124
+//	+---------------------------------------------------------------+
+//	|                 end of the segment being timed (T)            | 140
+//	+---------------+---------------+---------------+---------------+
+//	| unanswered    | keepalive     | segments not  | 0 read, 1 dis-| 144
+//	| keepalives    | probes        | acknowledged  | card, 2 refuse|
+//	+---------------+---------------+---------------+---------------+
+//	|  16 times of 8 octets, ns: Clock, SRTT, RTTVAR, RTO, user     | 148
+//	|  timeout, keepalive idle and interval                         |
+//	+---------------------------------------------------------------+
+//	|  client address, service address, job, data, send data,       | 276
+//	|  application state; SACKed ranges: left, right (4 each); early|
+//	|  ranges: place, length (4 each), data. Without gaps           |
+//	+---------------------------------------------------------------+
+//
+// E is a FIN out of order; S our FIN, A acknowledged, 1 first (see SndFINFirst); T a segment is being timed; N Nagle. What
+// begins at 92 matters to a userspace target only: it continues the connection to the segment and the nanosecond. A kernel
+// takes the part before, of connections without anything under way.
 //
 // Units: lengths in octets, sequence numbers as in RFC 9293 §3.4, epochs count up. Called by control/router (Giver) and
 // control/target (Taker); control/tcp fills in and reads the Record; control/xcf carries the messages.

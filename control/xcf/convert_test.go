@@ -97,7 +97,7 @@ func TestUnpackRefusesNonsense(t *testing.T) {
 	}
 	for _, e := range []*Envelope{
 		{Message: &Envelope_Offer{Offer: &Offer{Incarnation: NewIncarnation(inc4), Mss: 1 << 16}}},
-		{Message: &Envelope_Offer{Offer: &Offer{Incarnation: NewIncarnation(inc4), Bytes: 1 << 16}}},
+		{Message: &Envelope_Offer{Offer: &Offer{Incarnation: NewIncarnation(inc4), Bytes: 1<<18 + 1}}},
 		{Message: &Envelope_QueryReply{QueryReply: &QueryReply{Incarnation: NewIncarnation(inc4), State: 77}}},
 	} {
 		if _, err := Unpack(e); !errors.Is(err, ErrMalformed) {
