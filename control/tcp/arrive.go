@@ -180,7 +180,7 @@ func (c *Conn) text(seg *wire.Segment) {
 	r.noteDuplicate(seg)
 	r.add(seg)
 	switch {
-	case r.nxt == before || r.reader == discards: // a gap before it (RFC 5681 §4.2), or no reader
+	case r.nxt == before || r.reader != reads: // a gap before it (RFC 5681 §4.2), or no reader
 		c.ackNow = true
 	case c.autoACK && (gaps > 0 || r.finished() || r.waiting > 0):
 		c.ackNow = true // every second segment, and what closes a gap

@@ -117,6 +117,16 @@ func (s *sender) skipHeld() (room int) {
 	return len(s.buf) + 1
 }
 
+// heldBefore is how much of what lies before at does not burden the network any more while sending goes back.
+func (s *sender) heldBefore(at seq.Value) (n int) {
+	for _, b := range s.held {
+		if s.phase == timedOut && b.Left.Before(at) {
+			n += b.Right.Sub(b.Left)
+		}
+	}
+	return n
+}
+
 // outputRecovery is RFC 6675 §5 (C): as long as a segment fits into the network, send lost ones again (rule 1), then new
 // ones (rule 2), then doubtful ones (rule 3).
 func (c *Conn) outputRecovery() {

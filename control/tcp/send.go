@@ -97,20 +97,20 @@ func (c *Conn) output() {
 // sendNext sends the segment at rtx, if there is one to send now; probe overrides the windows.
 func (c *Conn) sendNext(probe bool) bool {
 	s := &c.snd
-	clear := s.skipHeld()
+	wanted := s.skipHeld()
 	offset := s.rtx.Sub(s.una)
 	left := len(s.buf) - offset // of text; negative after the FIN
 	if left < 0 || left == 0 && !s.finQueued() {
 		return false
 	}
 	window := int(s.wnd) - offset
-	room := min(window, s.allowance(c.mss())-offset)
+	room := min(window, s.allowance(c.mss())-offset+s.heldBefore(s.rtx))
 	if probe {
 		window, room = max(window, 1), max(window, 1)
 	}
-	n := max(0, min(left, room, clear, c.mss()))
+	n := max(0, min(left, room, wanted, c.mss()))
 	fin := s.finQueued() && n == left && window > n
-	if n == 0 && !fin || !probe && n < clear && c.silly(n, left) {
+	if n == 0 && !fin || !probe && n < wanted && c.silly(n, left) {
 		return false
 	}
 	at := s.rtx

@@ -133,7 +133,7 @@ func kind6(typ, code uint8) (ICMPKind, bool) {
 // quote reads the addresses, ports and sequence number of the quoted packet. Its lengths cannot be checked, because it is
 // cut, and its checksum need not be: a router has changed the TTL.
 func (e *ICMPError) quote(b []byte, v4 bool) error {
-	headerLen, src, dst := ip6Len, netip.Addr{}, netip.Addr{}
+	headerLen := ip6Len
 	if v4 {
 		if len(b) < ip4MinLen {
 			return ErrTruncated
@@ -143,6 +143,7 @@ func (e *ICMPError) quote(b []byte, v4 bool) error {
 	if len(b) < headerLen+icmpQuoteTCP {
 		return ErrTruncated
 	}
+	var src, dst netip.Addr
 	version, protocol := uint8(6), b[ip6NextHeader]
 	if v4 {
 		version, protocol = 4, b[ip4Protocol]
