@@ -86,15 +86,15 @@ static uint8_t *write_ip(const struct packet *p, uint8_t proto, uint16_t payload
 		store_ip6(ip + 24, p->src);
 		return ip + IP6_LEN;
 	}
-	store16(ip, 0x4500);
-	store16(ip + 2, (uint16_t)(IP4_LEN + payload_len));
+	uint32_t src = (uint32_t)p->dst.lo, dst = (uint32_t)p->src.lo;
+	uint16_t total = (uint16_t)(IP4_LEN + payload_len), ttl_proto = (uint16_t)(HOP_LIMIT << 8 | proto);
+
+	store32(ip, 0x45000000u | total);
 	store32(ip + 4, 0x4000); /* identification 0, don't fragment (RFC 6864 4.1) */
-	ip[8] = HOP_LIMIT;
-	ip[9] = proto;
-	store16(ip + 10, 0);
-	store32(ip + 12, (uint32_t)p->dst.lo);
-	store32(ip + 16, (uint32_t)p->src.lo);
-	store_checksum(ip + 10, sum_add(0, ip, IP4_LEN));
+	store32(ip + 8,
+		(uint32_t)ttl_proto << 16 | (uint16_t)~sum_fold(0x4500ull + total + 0x4000 + ttl_proto + src + dst));
+	store32(ip + 12, src);
+	store32(ip + 16, dst);
 	return ip + IP4_LEN;
 }
 
@@ -104,28 +104,41 @@ struct reply {
 	uint32_t seq, ack;
 	uint16_t window;
 	uint8_t flags;
-	uint8_t options_len;
-	uint8_t options[40];
+	uint8_t option_words;
+	uint32_t options[10]; /* RFC 9293 3.1: whole words */
 };
 
-static void add_option(struct reply *r, const void *bytes, uint8_t len)
+/* Options as the first words of a list: kind and length, what they share their word with, their value. */
+enum {
+	OPTION_MSS = 2 << 24 | 4 << 16,
+	OPTION_SCALE = 1 << 24 | 3 << 16 | 3 << 8,
+	OPTION_SACK = 4 << 24 | 2 << 16 | 1 << 8 | 1,
+	OPTION_TIMESTAMPS = 1 << 24 | 1 << 16 | 8 << 8 | 10,
+	OPTION_SACK_TIMESTAMPS = 4 << 24 | 2 << 16 | 8 << 8 | 10,
+};
+
+static inline void add_word(struct reply *r, uint32_t word)
 {
-	memcpy(r->options + r->options_len, bytes, len);
-	r->options_len += len;
+	r->options[r->option_words++] = word;
 }
 
-static void add_timestamps(struct reply *r, uint32_t val, uint32_t ecr)
+/* sum_tcp is the sum of the reply's segment, without its checksum. It does not read what was just written: wide loads
+ * would have to wait until the narrow stores before them are done. */
+static inline uint64_t sum_tcp(const struct packet *p, const struct reply *r, uint16_t tcp_len)
 {
-	uint8_t o[10] = {8, 10};
+	/* Sums of words in host order, turned in the end: RFC 1071 2 (B). */
+	uint64_t sum = ((uint32_t)p->dport << 16 | p->sport) + (uint64_t)r->seq + r->ack +
+		       ((uint32_t)(tcp_len / 4) << 28 | (uint32_t)r->flags << 16 | r->window);
 
-	store32(o + 2, val);
-	store32(o + 6, ecr);
-	add_option(r, o, sizeof(o));
+	for (uint8_t i = 0; i < r->option_words; i++)
+		sum += r->options[i];
+	return (uint64_t)sum_fold(sum_pseudo(p->dst, p->src, PROTO_TCP, tcp_len)) + __builtin_bswap16(sum_fold(sum));
 }
 
-static void send_tcp(struct baton_forwarder *f, struct packet *p, const struct reply *r, enum baton_counter counter)
+static inline void send_tcp(struct baton_forwarder *f, struct packet *p, const struct reply *r,
+			    enum baton_counter counter)
 {
-	uint16_t tcp_len = (uint16_t)(TCP_LEN + r->options_len);
+	uint16_t tcp_len = (uint16_t)(TCP_LEN + 4 * r->option_words);
 	uint32_t len = ETH_LEN + (p->ip6 ? IP6_LEN : IP4_LEN) + tcp_len;
 	uint8_t peer[BATON_MAC_LEN];
 
@@ -144,27 +157,26 @@ static void send_tcp(struct baton_forwarder *f, struct packet *p, const struct r
 	store16(tcp + 12, (uint16_t)((tcp_len / 4) << 12 | r->flags));
 	store16(tcp + 14, r->window);
 	store32(tcp + 16, 0); /* checksum, urgent pointer */
-	memcpy(tcp + TCP_LEN, r->options, r->options_len);
-	store_checksum(tcp + 16, sum_add(sum_pseudo(p->dst, p->src, PROTO_TCP, tcp_len), tcp, tcp_len));
+	for (uint8_t i = 0; i < r->option_words; i++)
+		store32(tcp + TCP_LEN + 4 * i, r->options[i]);
+	store_checksum(tcp + 16, sum_tcp(p, r, tcp_len));
 	send(f, p, len, counter);
 }
 
 /* synack_options writes them in the order and with the padding that Linux uses. */
-static void synack_options(struct baton_forwarder *f, const struct packet *p, const struct tcp_options *offered,
-			   const struct baton_tuple *t, struct reply *r)
+static inline void synack_options(const struct baton_service *s, const struct tcp_options *offered, uint32_t ts_val,
+				  struct reply *r)
 {
-	static const uint8_t nops[] = {1, 1}, sack[] = {4, 2};
-	const struct baton_service *s = &f->services[p->service];
-
-	add_option(r, (uint8_t[]){2, 4, (uint8_t)(s->own_mss >> 8), (uint8_t)s->own_mss}, 4);
-	if (offered->sack || offered->timestamps)
-		add_option(r, offered->sack ? sack : nops, 2);
-	if (offered->timestamps)
-		add_timestamps(r, (uint32_t)f->now_ms + baton_cookie_ts_offset(&f->cookies, t), offered->ts_val);
-	else if (offered->sack)
-		add_option(r, nops, 2);
+	add_word(r, OPTION_MSS | s->own_mss);
+	if (offered->timestamps) {
+		add_word(r, offered->sack ? OPTION_SACK_TIMESTAMPS : OPTION_TIMESTAMPS);
+		add_word(r, ts_val);
+		add_word(r, offered->ts_val);
+	} else if (offered->sack) {
+		add_word(r, OPTION_SACK);
+	}
 	if (offered->scale != BATON_COOKIE_NO_SCALE)
-		add_option(r, (uint8_t[]){1, 3, 3, s->scale}, 4);
+		add_word(r, OPTION_SCALE | s->scale);
 }
 
 static uint16_t default_mss(const struct packet *p)
@@ -176,17 +188,17 @@ void answer_synack(struct baton_forwarder *f, struct packet *p)
 {
 	const struct baton_service *s = &f->services[p->service];
 	const struct tcp_options offered = parse_tcp_options(p);
-	const struct baton_tuple t = packet_tuple(p);
 	const struct baton_options o = {offered.mss ? offered.mss : default_mss(p), offered.scale, offered.sack};
 	/* A window in a SYN-ACK is never scaled (RFC 7323 2.2). Data in the SYN is not acknowledged: it comes again. */
-	struct reply r = {
-	    .seq = baton_cookie_make(&f->cookies, &t, p->seq, &o),
-	    .ack = p->seq + 1,
-	    .window = (uint16_t)(s->window < 65535 ? s->window : 65535),
-	    .flags = TCP_SYN | TCP_ACK,
-	};
+	struct reply r;
+	uint32_t ts_offset;
 
-	synack_options(f, p, &offered, &t, &r);
+	r.seq = baton_cookie_make(&f->cookies, &p->tuple, p->seq, &o, &ts_offset);
+	r.ack = p->seq + 1;
+	r.window = (uint16_t)(s->window < 65535 ? s->window : 65535);
+	r.flags = TCP_SYN | TCP_ACK;
+	r.option_words = 0;
+	synack_options(s, &offered, (uint32_t)f->now_ms + ts_offset, &r);
 	send_tcp(f, p, &r, BATON_SYNACK);
 }
 
@@ -202,8 +214,9 @@ void answer_probe(struct baton_forwarder *f, struct packet *p, const struct flow
 	};
 
 	if ((w->handshake.has & BATON_HAS_TIMESTAMPS) && o.timestamps) {
-		add_option(&r, (uint8_t[]){1, 1}, 2);
-		add_timestamps(&r, (uint32_t)f->now_ms + w->ts_offset, o.ts_val);
+		add_word(&r, OPTION_TIMESTAMPS);
+		add_word(&r, (uint32_t)f->now_ms + w->ts_offset);
+		add_word(&r, o.ts_val);
 	}
 	send_tcp(f, p, &r, BATON_PROBE_REPLY);
 }

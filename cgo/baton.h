@@ -162,9 +162,10 @@ void baton_cookies_init(struct baton_cookies *c, const uint8_t secret[32], uint6
 /* baton_cookies_advance derives the keys of now_ms's tick. A clock that goes back changes nothing. */
 void baton_cookies_advance(struct baton_cookies *c, uint64_t now_ms);
 
-/* baton_cookie_make returns our initial sequence number for a SYN. options->mss is rounded down first. */
+/* baton_cookie_make returns our initial sequence number for a SYN, and the tuple's timestamp offset, which costs little
+ * more. options->mss is rounded down first. */
 uint32_t baton_cookie_make(const struct baton_cookies *c, const struct baton_tuple *t, uint32_t irs,
-			   const struct baton_options *o);
+			   const struct baton_options *o, uint32_t *ts_offset);
 
 /* baton_cookie_check says whether iss is a cookie of the current or the previous tick, and what was offered. */
 bool baton_cookie_check(const struct baton_cookies *c, const struct baton_tuple *t, uint32_t irs, uint32_t iss,
@@ -277,15 +278,17 @@ uint64_t baton_crt_hash(const struct baton_crt *t, const struct baton_key *k);
 /* baton_crt_find returns the value of k, or NULL. Valid until the next insert or remove. */
 baton_word *baton_crt_find(const struct baton_crt *t, const struct baton_key *k, uint64_t hash);
 
-/* baton_lookup is a key to find, and what baton_crt_find_bulk made of it. */
+/* baton_lookup is a key to find, and what a baton_find_bulk made of it. */
 struct baton_lookup {
 	struct baton_key key;
 	uint64_t hash;
 	baton_word *entry; /* the value's place, or NULL; valid until the next insert or remove */
 };
 
-/* baton_crt_find_bulk finds up to BATON_BURST keys, and waits for memory twice at most. */
-void baton_crt_find_bulk(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n);
+/* baton_find_bulk finds up to BATON_BURST keys, and waits for memory twice at most. Only the writer may call it. */
+typedef void baton_find_bulk(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n);
+/* baton_crt_finder returns the fastest one for tables of so many key words; without simd, the plain one. */
+baton_find_bulk *baton_crt_finder(uint32_t key_words, bool simd);
 
 /* baton_crt_insert adds k, which must not be there, and returns its value's place, or NULL when the table is full. */
 baton_word *baton_crt_insert(struct baton_crt *t, const struct baton_key *k, uint64_t hash, uint64_t value);

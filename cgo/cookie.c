@@ -4,12 +4,14 @@
  *
  *    31                              8 7             0
  *   +---------------------------------+---------------+
- *   | MAC: SipHash of tuple, irs, opt | opt XOR pad   |     opt = | MSS index 3 | window scale 4 | SACK 1 |
+ *   | MAC of tuple, irs, opt          | opt XOR pad   |     opt = | MSS index 3 | window scale 4 | SACK 1 |
  *   +---------------------------------+---------------+
  *
- * under a key that changes every tick of 64 s, so that clients without timestamps keep all their options. The pad hides
- * the options, which would make initial sequence numbers of one client predictable in part; it is the SipHash of the
- * same message without opt. A forged number is accepted with probability 2 * 2^-24.
+ * Both come from H, the SipHash of tuple and irs under a key that changes every tick of 64 s, so that clients without
+ * timestamps keep all their options. The pad, 8 bits of H, hides the options, which would make initial sequence numbers
+ * of one client predictable in part. The MAC mixes H with opt. Who does not know H, which is everybody but the tuple's
+ * own client, guesses a number with probability 2 * 2^-24. That client knows 32 bits about H and could choose other
+ * options for itself, as it could in its SYN; that numbers near a good one are refused needs no secret.
  */
 #include "baton.h"
 
@@ -83,22 +85,54 @@ uint64_t baton_siphash(const uint64_t key[2], const uint8_t *data, size_t len)
 	return sip_final(s, load_le(data + i, len - i) | (uint64_t)len << 56);
 }
 
-/* sip_tuple absorbs a tuple and a 32-bit number: 16 octets for IPv4, 40 for IPv6. Returns the length. */
-static inline uint64_t sip_tuple(struct sip *s, const struct baton_tuple *t, uint32_t number)
+/* Two SipHashes under way at once fill each other's waiting times. */
+struct sip_pair {
+	struct sip a, b;
+};
+
+static inline void pair_round(struct sip_pair *p)
 {
-	uint64_t rest = (uint64_t)t->client_port << 48 | (uint64_t)t->service_port << 32 | number;
+	sip_round(&p->a);
+	sip_round(&p->b);
+}
+
+static inline void pair_word(struct sip_pair *p, uint64_t m, uint64_t n)
+{
+	p->a.v3 ^= m;
+	p->b.v3 ^= n;
+	pair_round(p);
+	pair_round(p);
+	p->a.v0 ^= m;
+	p->b.v0 ^= n;
+}
+
+/* tuple_hashes hashes a tuple and a number under two keys: 16 octets for IPv4, 40 for IPv6. */
+static inline void tuple_hashes(const struct baton_tuple *t, const uint64_t key_a[2], uint32_t number_a,
+				const uint64_t key_b[2], uint32_t number_b, uint64_t *hash_a, uint64_t *hash_b)
+{
+	struct sip_pair p = {sip_init(key_a), sip_init(key_b)};
+	uint64_t ports = (uint64_t)t->client_port << 48 | (uint64_t)t->service_port << 32;
+	uint64_t len = 16;
 
 	if (baton_ip_is4(t->client)) {
-		sip_word(s, t->client.lo << 32 | (uint32_t)t->service.lo);
-		sip_word(s, rest);
-		return 16;
+		uint64_t addresses = t->client.lo << 32 | (uint32_t)t->service.lo;
+
+		pair_word(&p, addresses, addresses);
+	} else {
+		pair_word(&p, t->client.hi, t->client.hi);
+		pair_word(&p, t->client.lo, t->client.lo);
+		pair_word(&p, t->service.hi, t->service.hi);
+		pair_word(&p, t->service.lo, t->service.lo);
+		len = 40;
 	}
-	sip_word(s, t->client.hi);
-	sip_word(s, t->client.lo);
-	sip_word(s, t->service.hi);
-	sip_word(s, t->service.lo);
-	sip_word(s, rest);
-	return 40;
+	pair_word(&p, ports | number_a, ports | number_b);
+	pair_word(&p, len << 56, len << 56);
+	p.a.v2 ^= 0xff;
+	p.b.v2 ^= 0xff;
+	for (int i = 0; i < 4; i++)
+		pair_round(&p);
+	*hash_a = p.a.v0 ^ p.a.v1 ^ p.a.v2 ^ p.a.v3;
+	*hash_b = p.b.v0 ^ p.b.v1 ^ p.b.v2 ^ p.b.v3;
 }
 
 /* derive makes a key for one purpose: label's lower bits tell the two words apart. */
@@ -151,60 +185,46 @@ static void options_unpack(uint8_t packed, struct baton_options *o)
 	o->sack = packed & 1;
 }
 
-/* cookie_state absorbs what both the MAC and the pad depend on. */
-static inline struct sip cookie_state(const uint64_t key[2], const struct baton_tuple *t, uint32_t irs, uint64_t *len)
+/* cookie_number makes the number from H. */
+static inline uint32_t cookie_number(uint64_t hash, uint8_t packed)
 {
-	struct sip s = sip_init(key);
+	uint64_t mac = (hash ^ (uint64_t)packed << 32) * 0xff51afd7ed558ccdull;
 
-	*len = sip_tuple(&s, t, irs);
-	return s;
-}
-
-static inline uint8_t cookie_pad(struct sip s, uint64_t len)
-{
-	return (uint8_t)sip_final(s, len << 56);
-}
-
-static inline uint32_t cookie_mac(struct sip s, uint64_t len, uint8_t packed)
-{
-	return (uint32_t)(sip_final(s, (len + 1) << 56 | packed) >> 40);
+	mac = (mac ^ mac >> 33) * 0xc4ceb9fe1a85ec53ull;
+	return (uint32_t)(mac >> 40) << 8 | (packed ^ (uint8_t)hash);
 }
 
 uint32_t baton_cookie_make(const struct baton_cookies *c, const struct baton_tuple *t, uint32_t irs,
-			   const struct baton_options *o)
+			   const struct baton_options *o, uint32_t *ts_offset)
 {
-	uint64_t len;
-	struct sip s = cookie_state(c->key, t, irs, &len);
-	uint8_t packed = options_pack(o);
+	uint64_t hash, offset;
 
-	return cookie_mac(s, len, packed) << 8 | (packed ^ cookie_pad(s, len));
-}
-
-static bool cookie_matches(const uint64_t key[2], const struct baton_tuple *t, uint32_t irs, uint32_t iss,
-			   uint8_t *packed)
-{
-	uint64_t len;
-	struct sip s = cookie_state(key, t, irs, &len);
-
-	*packed = (uint8_t)iss ^ cookie_pad(s, len);
-	return cookie_mac(s, len, *packed) == iss >> 8;
+	tuple_hashes(t, c->key, irs, c->ts_key, 0, &hash, &offset);
+	*ts_offset = (uint32_t)offset;
+	return cookie_number(hash, options_pack(o));
 }
 
 bool baton_cookie_check(const struct baton_cookies *c, const struct baton_tuple *t, uint32_t irs, uint32_t iss,
 			struct baton_options *o)
 {
-	uint8_t packed;
+	uint64_t hash, previous;
 
-	if (!cookie_matches(c->key, t, irs, iss, &packed) && !cookie_matches(c->previous_key, t, irs, iss, &packed))
-		return false;
+	tuple_hashes(t, c->key, irs, c->previous_key, irs, &hash, &previous);
+	uint8_t packed = (uint8_t)(iss ^ hash);
+
+	if (cookie_number(hash, packed) != iss) {
+		packed = (uint8_t)(iss ^ previous);
+		if (cookie_number(previous, packed) != iss)
+			return false;
+	}
 	options_unpack(packed, o);
 	return true;
 }
 
 uint32_t baton_cookie_ts_offset(const struct baton_cookies *c, const struct baton_tuple *t)
 {
-	struct sip s = sip_init(c->ts_key);
-	uint64_t len = sip_tuple(&s, t, 0);
+	uint64_t offset, unused;
 
-	return (uint32_t)sip_final(s, len << 56);
+	tuple_hashes(t, c->ts_key, 0, c->ts_key, 0, &offset, &unused);
+	return (uint32_t)offset;
 }

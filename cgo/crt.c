@@ -58,12 +58,13 @@ void baton_crt_free(struct baton_crt *t)
 	t->buckets = NULL;
 }
 
-/* mix is the finalizer of MurmurHash3; the seed keeps clients from choosing colliding ports. */
+/* mix: every bit of the key reaches the upper bits of both halves, which choose the buckets. The seed keeps clients from
+ * choosing colliding ports. */
 INLINE uint64_t mix(uint64_t h)
 {
-	h = (h ^ h >> 33) * 0xff51afd7ed558ccdull;
-	h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53ull;
-	return h ^ h >> 33;
+	h *= 0xff51afd7ed558ccdull;
+	h = (h ^ h >> 32) * 0xc4ceb9fe1a85ec53ull;
+	return h ^ h >> 32;
 }
 
 INLINE uint64_t hash_words(const struct baton_crt *t, const uint64_t *w, const uint32_t key_words)
@@ -142,34 +143,74 @@ baton_word *baton_crt_find(const struct baton_crt *t, const struct baton_key *k,
 }
 
 /* find_bulk waits for memory twice at most: all first buckets are under way together, then the second ones of those keys
- * that are not in their first. */
-INLINE void find_bulk(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n, const uint32_t key_words)
+ * that are not in their first. look: bucket_find, or one like it. */
+INLINE void find_bulk(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n, const uint32_t key_words,
+		      baton_word *(*const look)(const struct baton_crt *, uint32_t, const struct baton_key *, uint32_t))
 {
 	struct baton_lookup *second[BATON_BURST];
 	uint32_t seconds = 0;
 
+	assert(n <= BATON_BURST);
 	for (uint32_t i = 0; i < n; i++) {
 		l[i]->hash = hash_words(t, l[i]->key.w, key_words);
 		__builtin_prefetch(&t->buckets[bucket_a(t, l[i]->hash)]);
 	}
 	for (uint32_t i = 0; i < n; i++) {
-		l[i]->entry = bucket_find(t, bucket_a(t, l[i]->hash), &l[i]->key, key_words);
+		baton_word *entry = look(t, bucket_a(t, l[i]->hash), &l[i]->key, key_words);
+
+		l[i]->entry = entry;
 		second[seconds] = l[i];
-		seconds += l[i]->entry == NULL;
+		seconds += entry == NULL;
 	}
 	for (uint32_t i = 0; i < seconds; i++)
 		__builtin_prefetch(&t->buckets[bucket_b(t, second[i]->hash)]);
 	for (uint32_t i = 0; i < seconds; i++)
-		second[i]->entry = bucket_find(t, bucket_b(t, second[i]->hash), &second[i]->key, key_words);
+		second[i]->entry = look(t, bucket_b(t, second[i]->hash), &second[i]->key, key_words);
 }
 
-void baton_crt_find_bulk(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n)
+static void find_bulk1(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n)
 {
-	assert(n <= BATON_BURST);
-	if (t->key_words == 1)
-		find_bulk(t, l, n, 1);
-	else
-		find_bulk(t, l, n, 3);
+	find_bulk(t, l, n, 1, bucket_find);
+}
+
+static void find_bulk3(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n)
+{
+	find_bulk(t, l, n, 3, bucket_find);
+}
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+/* With AVX2 all four keys of an IPv4 bucket are compared at once. The writer is the only caller, so that loads need not
+ * be atomic. */
+__attribute__((target("avx2"))) INLINE baton_word *bucket_find_avx2(const struct baton_crt *t, uint32_t b,
+								    const struct baton_key *k, uint32_t key_words)
+{
+	const __m256i *half = (const __m256i *)&t->buckets[b];
+	const __m256i key = _mm256_set1_epi64x((long long)k->w[0]);
+	unsigned int low = (unsigned int)_mm256_movemask_pd((__m256d)_mm256_cmpeq_epi64(half[0], key));
+	unsigned int high = (unsigned int)_mm256_movemask_pd((__m256d)_mm256_cmpeq_epi64(half[1], key));
+	unsigned int found = (low | high << 4) & 0x55; /* keys are the even words */
+
+	(void)key_words;
+	return found ? &t->buckets[b].w[__builtin_ctz(found) + 1] : NULL;
+}
+
+__attribute__((target("avx2"))) static void find_bulk1_avx2(const struct baton_crt *t, struct baton_lookup *const *l,
+							    uint32_t n)
+{
+	find_bulk(t, l, n, 1, bucket_find_avx2);
+}
+#endif
+
+baton_find_bulk *baton_crt_finder(uint32_t key_words, bool simd)
+{
+#if defined(__x86_64__)
+	if (simd && key_words == 1 && __builtin_cpu_supports("avx2"))
+		return find_bulk1_avx2;
+#endif
+	(void)simd;
+	return key_words == 1 ? find_bulk1 : find_bulk3;
 }
 
 /* Writers bracket a change of a bucket's keys; baton_crt_read retries while the version is odd or has changed. */

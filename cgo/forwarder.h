@@ -92,6 +92,7 @@ struct service_place {
 	struct baton_ip addr;
 	uint16_t port;
 	uint16_t index; /* + 1; 0: free */
+	uint16_t id;
 };
 
 /* What does not matter for forwarding alone: an entry that agrees with forwarder.calm in all of this is owned by a target,
@@ -101,8 +102,7 @@ struct service_place {
 struct baton_forwarder {
 	/* Read for each frame. */
 	struct baton_crt crt4, crt6;
-	void (*find_bulk)(const struct baton_crt *t, struct baton_lookup *const *l,
-			  uint32_t n); /* but for measuring: one */
+	baton_find_bulk *find4, *find6;
 	uint64_t calm;
 	struct service_place *services_by_addr;
 	uint32_t services_mask;

@@ -54,11 +54,16 @@ struct packet {
 	uint16_t service; /* index, CLASS_TCP */
 	bool plain;       /* not filled yet */
 
-	struct baton_ip src, dst;
+	union {
+		struct {
+			struct baton_ip src, dst;
+			uint16_t sport, dport;
+		};
+		struct baton_tuple tuple;
+	};
 	uint32_t end;     /* offset behind the IP packet: the frame without Ethernet padding */
 	uint16_t l4;      /* offset of the TCP or ICMP header */
 	uint16_t payload; /* offset of the TCP payload */
-	uint16_t sport, dport;
 	uint32_t seq, ack;
 };
 
@@ -149,13 +154,15 @@ static inline uint64_t sum_add(uint64_t sum, const uint8_t *p, uint32_t len)
 	return sum;
 }
 
+/* sum_fold adds the halves, twice: a number and itself with swapped halves have the sum of the halves, end-around carry
+ * included, in their sum's upper half. */
 static inline uint16_t sum_fold(uint64_t sum)
 {
-	sum = (sum >> 32) + (sum & 0xffffffff);
-	sum = (sum >> 32) + (sum & 0xffffffff);
-	sum = (sum >> 16) + (sum & 0xffff);
-	sum = (sum >> 16) + (sum & 0xffff);
-	return (uint16_t)sum;
+	sum += sum << 32 | sum >> 32;
+	uint32_t half = (uint32_t)(sum >> 32);
+
+	half += half << 16 | half >> 16;
+	return (uint16_t)(half >> 16);
 }
 
 static inline void store_checksum(uint8_t *p, uint64_t sum)
@@ -381,11 +388,6 @@ static inline struct tcp_options parse_tcp_options(const struct packet *p)
 static inline uint32_t packet_payload_len(const struct packet *p)
 {
 	return p->end - p->payload;
-}
-
-static inline struct baton_tuple packet_tuple(const struct packet *p)
-{
-	return (struct baton_tuple){p->src, p->dst, p->sport, p->dport, 0};
 }
 
 #endif

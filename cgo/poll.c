@@ -132,7 +132,7 @@ int services_index(struct baton_forwarder *f, const struct baton_service *servic
 
 		if (place->index)
 			return -EEXIST;
-		*place = (struct service_place){services[i].addr, services[i].port, (uint16_t)(i + 1)};
+		*place = (struct service_place){services[i].addr, services[i].port, (uint16_t)(i + 1), services[i].id};
 		f->services[i] = services[i];
 		if (!local_find(f, services[i].addr, ANY_PORT))
 			f->locals[f->local_count++] = (struct local){services[i].addr, ANY_PORT};
@@ -235,15 +235,15 @@ static inline bool classify_plain(const struct baton_forwarder *f, struct packet
 
 	if (!plain_valid(&p->buf, f->ports[p->port].mac))
 		return false;
-	int s = service_find(f, baton_ip_from4(load32(ip + 16)), load16(tcp + 2));
+	const struct service_place *s = service_place(f, baton_ip_from4(load32(ip + 16)), load16(tcp + 2));
 
-	if (s < 0)
+	if (s->index == 0)
 		return false;
-	key_make(&p->lookup.key, baton_ip_from4(load32(ip + 12)), load16(tcp), f->services[s].id, false);
+	key_make(&p->lookup.key, baton_ip_from4(load32(ip + 12)), load16(tcp), s->id, false);
 	p->flags = tcp[13];
 	p->class = CLASS_TCP;
 	p->ip6 = false;
-	p->service = (uint16_t)s;
+	p->service = s->index - 1;
 	p->plain = true;
 	return true;
 }
@@ -269,12 +269,26 @@ static inline void classify_check(struct baton_forwarder *f, const struct packet
 }
 #endif
 
-static inline void classify(struct baton_forwarder *f, struct packet *p)
+/* lookups are the keys of a burst, by family. */
+struct lookups {
+	uint32_t fours, sixes;
+	struct baton_lookup *four[BATON_BURST], *six[BATON_BURST];
+};
+
+static inline void classify(struct baton_forwarder *f, struct packet *p, struct lookups *l)
 {
-	if (likely(classify_plain(f, p)))
+	if (likely(classify_plain(f, p))) {
 		classify_check(f, p);
+		l->four[l->fours++] = &p->lookup;
+		return;
+	}
+	classify_any(f, p);
+	if (p->class != CLASS_TCP)
+		return;
+	if (p->ip6)
+		l->six[l->sixes++] = &p->lookup;
 	else
-		classify_any(f, p);
+		l->four[l->fours++] = &p->lookup;
 }
 
 /* ---- act: segments of flows that the router owns */
@@ -347,14 +361,14 @@ void flow_segment(struct baton_forwarder *f, struct packet *p, struct flow *w)
 static bool cookie_valid(struct baton_forwarder *f, const struct packet *p, struct baton_options *o,
 			 struct tcp_options *tcp, uint32_t *ts_offset)
 {
-	const struct baton_tuple t = packet_tuple(p);
 
-	if (!baton_cookie_check(&f->cookies, &t, p->seq - 1, p->ack - 1, o))
+	if (!baton_cookie_check(&f->cookies, &p->tuple, p->seq - 1, p->ack - 1, o))
 		return false;
 	*tcp = parse_tcp_options(p);
-	*ts_offset = baton_cookie_ts_offset(&f->cookies, &t);
+	*ts_offset = 0;
 	if (!tcp->timestamps)
 		return true;
+	*ts_offset = baton_cookie_ts_offset(&f->cookies, &p->tuple);
 	/* What it echoes was sent at most two ticks ago, and not in the future. */
 	return (uint32_t)f->now_ms - (tcp->ts_ecr - *ts_offset) <= 2 * BATON_COOKIE_TICK_MS;
 }
@@ -390,7 +404,7 @@ static void entry_vacate(struct baton_forwarder *f, uint64_t value)
 
 static void flow_fill(const struct packet *p, struct flow *w)
 {
-	w->tuple = packet_tuple(p);
+	w->tuple = p->tuple;
 	w->key = p->lookup.key;
 	w->irs = p->seq - 1;
 	w->iss = p->ack - 1;
@@ -450,7 +464,7 @@ static void orphan_report(struct baton_forwarder *f, const struct packet *p)
 
 	if (!punt)
 		return;
-	punt->tuple = packet_tuple(p);
+	punt->tuple = p->tuple;
 	punt->port = p->port;
 	punt_end(f, punt);
 }
@@ -514,7 +528,7 @@ static void end_report(struct baton_forwarder *f, const struct packet *p, baton_
 
 	if (!punt)
 		return;
-	punt->tuple = packet_tuple(p);
+	punt->tuple = p->tuple;
 	punt->owner = (uint16_t)(value_load(v) & BATON_VALUE_INDEX);
 	punt->port = p->port;
 	punt_end(f, punt);
@@ -624,24 +638,6 @@ static inline void forward(struct baton_forwarder *f, struct packet *p, uint32_t
 
 /* ---- look up */
 
-static inline void lookup(struct baton_forwarder *f, struct packet *packets, uint16_t n)
-{
-	struct baton_lookup *four[BATON_BURST], *six[BATON_BURST];
-	uint32_t fours = 0, sixes = 0;
-
-	for (uint16_t i = 0; i < n; i++) {
-		struct packet *p = &packets[i];
-
-		four[fours] = six[sixes] = &p->lookup;
-		fours += p->class == CLASS_TCP && !p->ip6;
-		sixes += p->class == CLASS_TCP && p->ip6;
-	}
-	if (fours)
-		f->find_bulk(&f->crt4, four, fours);
-	if (sixes)
-		f->find_bulk(&f->crt6, six, sixes);
-}
-
 /* lookup_again follows the entry of a packet that was looked up before the table changed. */
 static void lookup_again(struct baton_forwarder *f, struct packet *p)
 {
@@ -674,11 +670,14 @@ static inline int burst(struct baton_forwarder *f, struct baton_port *port)
 {
 	uint16_t n = fetch(f, port);
 
+	struct lookups l = {.fours = 0, .sixes = 0};
+
 	if (n == 0)
 		return 0;
 	for (uint16_t i = 0; i < n; i++)
-		classify(f, &f->burst[i]);
-	lookup(f, f->burst, n);
+		classify(f, &f->burst[i], &l);
+	f->find4(&f->crt4, l.four, l.fours);
+	f->find6(&f->crt6, l.six, l.sixes);
 	uint64_t changes = f->crt4.changes + f->crt6.changes;
 	uint32_t forwarded = 0;
 

@@ -72,8 +72,10 @@ uint32_t baton_source_frame(struct baton_source *s, uint8_t *data)
 	if (s->kind == BATON_SOURCE_INSERT) {
 		const struct baton_tuple t = client_tuple(&f->services[s->service], c);
 		const struct baton_options o = {1460, 7, true};
+		uint32_t ts_offset;
 
-		store32(data + ACK_AT, baton_cookie_make(&f->cookies, &t, load32(data + SEQ_AT) - 1, &o) + 1);
+		store32(data + ACK_AT,
+			baton_cookie_make(&f->cookies, &t, load32(data + SEQ_AT) - 1, &o, &ts_offset) + 1);
 		sum = sum_add(0, data + ACK_AT, 4);
 	}
 	store_checksum(data + ETH_LEN + 10, s->ip_sum + sum_add(0, data + SRC_AT, 4));
