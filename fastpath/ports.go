@@ -205,3 +205,11 @@ func (f *Forwarder) Collect(i uint16, dst []byte) (frame []byte, ok bool) {
 	n := f.c.Collect(i, dst[at:])
 	return dst[:at+n], n > 0
 }
+
+// BuffersInUse is how many frames of in-memory port i are held or wait to be sent. For the caller of Poll.
+func (f *Forwarder) BuffersInUse(i uint16) int {
+	if f.closed {
+		return 0
+	}
+	return f.c.BuffersInUse(i)
+}

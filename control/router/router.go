@@ -165,7 +165,7 @@ func (r *Router) Run(ctx context.Context) error {
 	defer stop()
 	for ctx.Err() == nil {
 		if now := r.cfg.Clock(); !r.Turn(now) {
-			if d := r.idle(r.cfg.Clock()); d > 0 {
+			if d := r.Idle(r.cfg.Clock()); d > 0 {
 				r.dp.Wait(d)
 			}
 		}
@@ -187,8 +187,9 @@ func (r *Router) Turn(now time.Time) bool {
 	return n > 0
 }
 
-// idle is how long the loop may sleep.
-func (r *Router) idle(now time.Time) time.Duration {
+// Idle is how long nothing has to be done after a turn that found nothing, unless something comes in. For the caller of
+// Turn.
+func (r *Router) Idle(now time.Time) time.Duration {
 	d := maxSleep
 	if len(r.commands) > 0 {
 		d = commandRetry
