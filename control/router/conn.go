@@ -67,6 +67,10 @@ func (r *Router) opened(p *flow.Punt) {
 		r.count.UnknownServices++
 		r.forget(p.Flow)
 		return
+	case r.given.has(p.Inc):
+		r.count.Repeated++
+		r.forget(p.Flow)
+		return
 	case len(r.conns) >= r.cfg.MaxConns:
 		r.count.TableFull++
 		r.forget(p.Flow)

@@ -330,7 +330,6 @@ func (r *Router) endReported(t *target, m transfer.EndReport) {
 }
 
 func (r *Router) remove(inc wire.Incarnation) {
-	r.given.drop(inc)
 	r.command(func() error { return r.dp.Remove(inc) })
 }
 
@@ -355,6 +354,9 @@ func (r *Router) abandon(c *conn, why string) {
 	}
 	if !c.handover.giver.State().Final() {
 		r.ended(c, c.handover, "abandoned", why)
+	}
+	if !c.handover.giver.State().Owns() {
+		r.given.put(c.inc)
 	}
 	r.unlist(c)
 }

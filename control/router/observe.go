@@ -16,6 +16,7 @@ type Counts struct {
 	Reset           uint64 // of which ended by a RST or because the client fell silent
 	Vanished        uint64 // of which the forwarder gave up (idle, or a new incarnation)
 	TableFull       uint64 // not taken: as many connections as configured
+	Repeated        uint64 // not taken: a target has, had or may have the connection
 	UnknownServices uint64 // punts for a service that is not configured
 	UnknownFlows    uint64 // segments of flows that the router does not have: its First was lost
 	BadFrames       uint64 // punted frames that do not parse
@@ -42,7 +43,7 @@ type Total struct {
 func (c Counts) Totals() []Total {
 	return []Total{
 		{"opened", c.Opened}, {"refused", c.Refused}, {"transferred", c.Transferred}, {"reset", c.Reset},
-		{"vanished", c.Vanished}, {"table_full", c.TableFull}, {"unknown_services", c.UnknownServices},
+		{"vanished", c.Vanished}, {"table_full", c.TableFull}, {"repeated", c.Repeated}, {"unknown_services", c.UnknownServices},
 		{"unknown_flows", c.UnknownFlows}, {"bad_frames", c.BadFrames}, {"frames_lost", c.FramesLost},
 		{"commands_delayed", c.CommandsDelayed}, {"end_hints", c.EndHints}, {"end_reports", c.EndReports},
 		{"orphans", c.Orphans}, {"orphans_asked", c.OrphansAsked}, {"orphans_live", c.OrphansLive},

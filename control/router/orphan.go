@@ -92,8 +92,10 @@ func (o *orphans) forget(now time.Time) {
 	o.order = o.order[n:]
 }
 
-// memory holds the newest incarnations that were given to targets, one for each tuple. When it is full, the oldest is
-// forgotten: an entry whose target lost it then lives until its tuple is used again.
+// memory holds the newest incarnations that were given to targets, or that a target may have; one for each tuple. It
+// tells which one a hint is about, and keeps the router from taking one as new: the SYN cookie is still good when the
+// client repeats its first segment. When it is full, the oldest is forgotten: an entry whose target lost it then lives
+// until its tuple is used again.
 type memory struct {
 	incs map[wire.Tuple]wire.Incarnation
 	ring []wire.Incarnation // in the order of put
@@ -105,6 +107,9 @@ func newMemory(size int) memory {
 }
 
 func (m *memory) put(inc wire.Incarnation) {
+	if m.incs[inc.Tuple] == inc {
+		return
+	}
 	m.drop(m.ring[m.next])
 	m.ring[m.next] = inc
 	m.next = (m.next + 1) % len(m.ring)
@@ -115,6 +120,9 @@ func (m *memory) get(t wire.Tuple) (wire.Incarnation, bool) {
 	inc, ok := m.incs[t]
 	return inc, ok
 }
+
+// has reports whether inc is remembered.
+func (m *memory) has(inc wire.Incarnation) bool { return m.incs[inc.Tuple] == inc }
 
 // drop forgets inc, unless its tuple has another incarnation by now.
 func (m *memory) drop(inc wire.Incarnation) {

@@ -344,6 +344,37 @@ func TestNobodyToAskEndsInSilence(t *testing.T) {
 	w.wantEmpty()
 }
 
+func TestConnectionThatATargetMayHaveIsNotTakenAgain(t *testing.T) {
+	given := func(m transfer.Message) transfer.Message { return willing(m) }
+	silent := func(m transfer.Message) transfer.Message {
+		if _, ok := m.(transfer.Offer); ok {
+			return willing(m)
+		}
+		return nil
+	}
+	for name, reply := range map[string]func(transfer.Message) transfer.Message{
+		"aborted, nobody could be asked": silent,
+		"ended at its target":            given,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.cluster.reply["t1"], w.cluster.reply["t2"] = reply, willing
+			c := w.ask("a.example")
+			w.advance(time.Minute)
+			w.router.HostSays("t1", transfer.EndReport{Inc: c.inc})
+			w.run()
+			sent := len(w.cluster.sent)
+			again := w.connect(4000) // the first segment once more; its cookie is still valid
+			again.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+			if again.frames != 0 || !again.closed || len(w.cluster.sent) != sent || w.router.count.Repeated != 1 {
+				t.Errorf("%d segments, closed %t, %d messages, %d repeated; want silence", again.frames, again.closed,
+					len(w.cluster.sent)-sent, w.router.count.Repeated)
+			}
+			w.wantEmpty()
+		})
+	}
+}
+
 func TestClientResetsInEachPhase(t *testing.T) {
 	silentAfter := func(offers bool) func(transfer.Message) transfer.Message {
 		return func(m transfer.Message) transfer.Message {
