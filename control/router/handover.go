@@ -1,6 +1,8 @@
 package router
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"baton/control/inspect"
@@ -265,6 +267,7 @@ func (r *Router) peer(t *target, up bool) {
 			theirs = append(theirs, c)
 		}
 	}
+	slices.SortFunc(theirs, func(a, b *conn) int { return cmp.Compare(a.handover.first, b.handover.first) })
 	for _, c := range theirs {
 		r.step(c, e)
 	}
