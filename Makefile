@@ -1,7 +1,7 @@
 # What a newcomer needs is `make test`; everything else is a part of it, or a tool for the work on Baton.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan test-migrate judge-selftest e2e bench-transfer fmt clean
+.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan test-migrate mutants peers judge-selftest e2e bench-transfer sim fmt clean
 
 # Hugepages (2 MiB) that the demo and the scenarios reserve, and give back; 0 runs them without.
 HUGEPAGES ?= 160
@@ -46,6 +46,12 @@ asan: ## the C of the data path under AddressSanitizer and UndefinedBehaviorSani
 test-migrate: ## the suite of the TCP core with a transfer after every event: export, octets, import
 	go test -count=1 ./control/tcp -migrate
 
+mutants: ## plant bugs in the TCP core and the record; the unit tests have to find all of them
+	go run ./control/mutants
+
+peers: ## the TCP core against gVisor's and the kernel's TCP, over bad links
+	cd control/peers && go test -count=1 ./...
+
 judge-selftest: ## one built capture per rule that must fail under its name
 	go test -run Selftest -v ./bench/judge
 
@@ -57,6 +63,9 @@ e2e: build ## scenarios in network namespaces, judged; ONLY=regex picks some
 bench-transfer: build ## what a hand-over costs; results and machine into bench/results/transfer.json
 	go build -o bin/baton-bench-transfer ./bench/transfer
 	bin/baton-bench-transfer -hugepages $(HUGEPAGES)
+
+sim: ## random schedules in virtual time: SEEDS=20000 of them, or SEED=n with its transcript
+	go run ./control/sim/run $(if $(SEED),-seed $(SEED),-seeds $(or $(SEEDS),2000))
 
 fmt:
 	gofmt -w $$(git ls-files '*.go')

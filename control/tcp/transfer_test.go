@@ -318,3 +318,134 @@ func TestTransferOfARequestThatCameInOneSegmentNeedsNoACK(t *testing.T) {
 		}
 	})
 }
+
+// Every state from ESTABLISHED on can be given away; the others say why not.
+func TestEveryStateIsExported(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		for state, build := range states {
+			r := build(t, b)
+			if _, err := r.c.Export("next", 1); !errors.Is(err, ErrNotFrozen) {
+				t.Errorf("%v, not frozen: %v", state, err)
+			}
+			r.freeze()
+			rec, err := r.c.Export("next", 1)
+			if want := map[State]error{SynReceived: ErrHandshake, Closed: ErrClosed}[state]; want != nil {
+				if !errors.Is(err, want) {
+					t.Errorf("%v: %v, want %v", state, err, want)
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatalf("%v: %v", state, err)
+			}
+			next, err := Import(rec, testWindow, r.now)
+			if err != nil || next.State() != state || next.Queued() != r.c.Queued() || next.EOF() != r.c.EOF() {
+				t.Errorf("%v became %v, %v", state, next.State(), err)
+			}
+		}
+	})
+}
+
+func TestMoreThanARecordHoldsIsNotExported(t *testing.T) {
+	r := established(t, bases[0])
+	r.do(r.c.Write(make([]byte, transfer.MaxSendData), r.now))
+	r.freeze()
+	if _, err := r.c.Export("next", 1); err != nil {
+		t.Errorf("as much as it holds: %v", err)
+	}
+	r.do(r.c.Thaw(r.now))
+	r.c.Write([]byte("x"), r.now)
+	r.c.Freeze()
+	if _, err := r.c.Export("next", 1); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("an octet more: %v", err)
+	}
+}
+
+// Time stands still from the freeze to the import, and to a thaw: all timers have left what they had.
+func TestTimersHaveLeftWhatTheyHad(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		for _, thaw := range []bool{true, false} {
+			r := established(t, b)
+			r.do(r.c.Write([]byte("hello"), r.now))
+			r.one(r.wait(time.Minute)) // one timeout: the next after 2 s
+			r.now = r.now.Add(500 * time.Millisecond)
+			r.send(r.data(0, "abc")) // the ACK is due in 40 ms
+			r.c.Freeze()
+			r.now = r.now.Add(10 * time.Second)
+			if thaw {
+				r.quiet(r.do(r.c.Thaw(r.now)))
+			} else {
+				rec, err := r.c.Export("next", 1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r.c, err = Import(rec, testWindow, r.now); err != nil {
+					t.Fatal(err)
+				}
+			}
+			start := r.now
+			r.bareACK(r.wait(time.Minute), 3)
+			if d := r.now.Sub(start); d != delayedACK {
+				t.Errorf("thaw %v: ACK after %v", thaw, d)
+			}
+			s := r.one(r.wait(time.Minute))
+			if d := r.now.Sub(start); d != 1500*time.Millisecond || string(s.Payload) != "hello" {
+				t.Errorf("thaw %v: %q after %v", thaw, s.Payload, d)
+			}
+			r.one(r.wait(time.Minute))
+			if d := r.now.Sub(start); d != 5500*time.Millisecond {
+				t.Errorf("thaw %v: then after %v", thaw, d)
+			}
+		}
+	})
+}
+
+// A record of a kernel, or of anything else that does not know what is under way, starts as a new connection would.
+func TestPlainRecordIsEnough(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := conversation(t, b, false)
+		r.freeze()
+		full, err := r.c.ExportPlain("web", 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		full.Recovery, full.Clock, full.Waiting, full.Unopened, full.SndMaxWnd = transfer.Recovery{}, transfer.Clock{}, 0, 0, 0
+		full.RcvAcked = full.RcvAcked.Add(-1) // an ACK is owed
+		if r.c, err = Import(full, testWindow, r.now); err != nil {
+			t.Fatal(err)
+		}
+		r.in(Established).holds("GET /")
+		r.bareACK(r.wait(delayedACK), 11)
+		if n := len(r.do(r.c.Write(text(20000), r.now))); n != 10 {
+			t.Errorf("%d segments at first", n)
+		}
+		full.Recovery.Phase = 9
+		if _, err := Import(full, testWindow, r.now); !errors.Is(err, ErrRecord) {
+			t.Errorf("unknown phase: %v", err)
+		}
+	})
+}
+
+// What came out of order goes along, and is not sent again by the client.
+func TestRangesOutOfOrderGoAlong(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		r.send(r.data(10, "klm"))
+		r.send(r.data(4, "ef"))
+		r.send(r.seg(13, "", wire.ACK|wire.FIN))
+		r.freeze()
+		rec, err := r.c.Export("next", 1)
+		if err != nil || len(rec.Early) != 2 || string(rec.Early[0].Data) != "ef" || !rec.EarlyFIN {
+			t.Fatalf("%+v, %v", rec.Early, err)
+		}
+		if _, err := Import(rec, 8, r.now); !errors.Is(err, ErrWindow) {
+			t.Errorf("a small window: %v", err)
+		}
+		if r.c, err = Import(rec, testWindow, r.now); err != nil {
+			t.Fatal(err)
+		}
+		r.send(r.data(0, "abcd"))
+		r.send(r.data(6, "ghij"))
+		r.in(CloseWait).holds("abcdefghijklm")
+	})
+}
