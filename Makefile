@@ -37,7 +37,7 @@ unit: ## without DPDK: the same data path on an in-memory port
 	go test -race ./...
 
 unit-dpdk: ## with DPDK ports
-	go test -race -tags dpdk ./cgo ./fastpath ./cmd/baton
+	go test -race -tags dpdk ./cgo ./fastpath ./cmd/baton ./bench/pktgen
 
 asan: ## the C of the data path under AddressSanitizer and UndefinedBehaviorSanitizer
 	CGO_CFLAGS="-O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined" CGO_LDFLAGS=-fsanitize=undefined \
@@ -55,7 +55,10 @@ peers: ## the TCP core against gVisor's and the kernel's TCP, over bad links
 judge-selftest: ## one built capture per rule that must fail under its name
 	go test -run Selftest -v ./bench/judge
 
-e2e: build ## scenarios in network namespaces, judged; ONLY=regex picks some
+pktgen: ## packet generator and sink, for floods, throughput and latency over any DPDK port
+	go build -tags dpdk -o bin/pktgen ./bench/pktgen
+
+e2e: build pktgen ## scenarios in network namespaces, judged; ONLY=regex picks some
 	go build -o bin/baton-demo ./bench/demo
 	go build -o bin/baton-e2e ./bench/e2e
 	timeout --signal=INT 1200 bin/baton-e2e -hugepages $(HUGEPAGES) -only '$(ONLY)'
