@@ -79,6 +79,8 @@
 //	           Query                        Refused    QueryReply unknown
 //	Reserved   Offer                        Reserved   OfferReply accepted
 //	           Commit                       Importing  Import
+//	           Commit, while another        Importing  StopImport of that one; Import once it has a result,
+//	           incarnation is imported                 or Confirm not imported if that takes too long
 //	           Commit, unacceptable         Refused    Confirm not imported
 //	           Release                      (none)
 //	           Timeout                      (none)

@@ -91,6 +91,7 @@ type entry struct {
 	reason   Reason        // refused
 	detail   string        // refused
 	reported bool          // ended: a stream took the report
+	waits    *Record       // importing: to be imported once the import of an older incarnation has a result
 }
 
 func (e *entry) key() key { return key{e.flow.Host, e.flow.Transfer} }
@@ -331,8 +332,53 @@ func (t *Taker) begin(e *entry, m Commit, now time.Time) {
 		t.refuse(e, reason, detail, now)
 		return
 	}
+	older := t.superseded(e, now)
 	t.become(e, takerImporting, now.Add(t.limits.Import))
+	if older != nil {
+		e.waits = &record
+		t.stop(older)
+		return
+	}
 	t.do(Import{Host: e.flow.Host, Transfer: e.flow.Transfer, Record: record})
+}
+
+// superseded returns the import under way of another incarnation of the tuple, whose client has begun anew. It must have
+// its result before the next one begins: a host has one connection per tuple, and the newest is to stay. One that has
+// not begun never will.
+func (t *Taker) superseded(e *entry, now time.Time) (running *entry) {
+	for _, other := range slices.Clone(t.byTuple[e.flow.Inc.Tuple]) {
+		switch {
+		case other == e || other.state != takerImporting:
+		case other.waits == nil:
+			running = other
+		default:
+			t.giveUp(other, now)
+		}
+	}
+	return running
+}
+
+// giveUp refuses a transfer whose import never began.
+func (t *Taker) giveUp(e *entry, now time.Time) {
+	e.waits = nil
+	t.refuse(e, ReasonImport, "another incarnation of the tuple is being imported", now)
+	t.confirm(e)
+}
+
+// resume begins the import that has waited for the one before it.
+func (t *Taker) resume(tuple wire.Tuple, now time.Time) {
+	for _, e := range t.byTuple[tuple] {
+		if e.state == takerImporting && e.waits != nil {
+			t.do(Import{Host: e.flow.Host, Transfer: e.flow.Transfer, Record: *e.waits})
+			e.waits = nil
+			e.deadline = now.Add(t.limits.Import)
+			heap.Fix(&t.waiting, e.place)
+		}
+	}
+}
+
+func (t *Taker) stop(e *entry) {
+	t.do(StopImport{Host: e.flow.Host, Transfer: e.flow.Transfer, Inc: e.flow.Inc})
 }
 
 // imported: importing -> live. Older incarnations of the tuple are over: a host has one connection per tuple.
@@ -346,6 +392,7 @@ func (t *Taker) imported(ev Imported, now time.Time) {
 	e.flow.RcvNxt, e.took = ev.RcvNxt, ev.Took
 	t.become(e, takerLive, time.Time{})
 	t.confirm(e)
+	t.resume(e.flow.Inc.Tuple, now)
 }
 
 // notImported: importing -> refused.
@@ -353,13 +400,14 @@ func (t *Taker) notImported(ev NotImported, now time.Time) {
 	e := t.importing(ev.Host, ev.Transfer)
 	t.refuse(e, ev.Reason, ev.Detail, now)
 	t.confirm(e)
+	t.resume(e.flow.Inc.Tuple, now)
 }
 
 // importing returns the entry that an import's result belongs to. There is exactly one result for each Import: another
 // would mean that a connection was made twice.
 func (t *Taker) importing(host string, id ID) *entry {
 	e := t.byKey[key{host, id}]
-	if e == nil || e.state != takerImporting {
+	if e == nil || e.state != takerImporting || e.waits != nil {
 		panic(fmt.Sprintf("transfer: import result for transfer %d of %s, which is not being imported", id, host))
 	}
 	return e
@@ -477,10 +525,15 @@ func (t *Taker) overdue(e *entry, now time.Time) {
 		t.reject(e, ReasonHost, fmt.Sprintf("checks took longer than %s", t.limits.Check))
 	case takerReserved:
 		t.become(e, takerGone, time.Time{})
-	case takerImporting: // only the importer knows what exists
+	case takerImporting:
+		if e.waits != nil {
+			t.giveUp(e, now)
+			return
+		}
+		// only the importer knows what exists
 		e.deadline = now.Add(t.limits.Import)
 		heap.Fix(&t.waiting, e.place)
-		t.do(StopImport{Host: e.flow.Host, Transfer: e.flow.Transfer, Inc: e.flow.Inc})
+		t.stop(e)
 	case takerLive, takerEnded, takerRefused, takerGone:
 		panic("transfer: " + e.state.String() + " waits")
 	}

@@ -375,6 +375,59 @@ func TestNewLifeOfATupleEndsTheOlder(t *testing.T) {
 	checkTaker(t, taker)
 }
 
+func TestNewerLifeIsImportedAfterTheResultOfTheOlder(t *testing.T) {
+	newer := incA
+	newer.IRS++
+	offer, rec := offer7, record7()
+	offer.Transfer, offer.Inc, rec.Inc = 8, newer, newer
+	commit := Received{"rh", Commit{8, encoded(rec)}}
+	results := map[string]struct {
+		first Event
+		end   bool
+	}{"made": {made, true}, "not made": {notMade, false}}
+	for name, r := range results {
+		t.Run(name, func(t *testing.T) {
+			taker, now := takerAfter(offered, well, committed, Received{"rh", offer}, Checked{Host: "rh", Transfer: 8})
+			actions := taker.Step(commit, now)
+			if want := []Action{StopImport{"rh", 7, incA}}; !slices.Equal(actions, want) {
+				t.Fatalf("a newer commit makes %v, want %v", actions, want)
+			}
+			actions = taker.Step(r.first, now)
+			if last, ok := actions[len(actions)-1].(Import); !ok || last.Transfer != 8 {
+				t.Fatalf("the older result makes %v, want the newer import last", actions)
+			}
+			actions = taker.Step(Imported{Host: "rh", Transfer: 8, RcvNxt: rec.RcvNxt}, now)
+			report := slices.Contains(actions, Action(Send{"rh", EndReport{Inc: incA, Epoch: 3, Job: "web-a"}}))
+			if _, _, live, _ := taker.Counts(); live != 1 || report != r.end {
+				t.Errorf("%d live, the older one's end reported %t, want 1 and %t", live, report, r.end)
+			}
+		})
+	}
+}
+
+func TestNewerLifeIsRefusedWhenTheOlderHasNoResult(t *testing.T) {
+	newer := incA
+	newer.IRS++
+	offer, rec := offer7, record7()
+	offer.Transfer, offer.Inc, rec.Inc = 8, newer, newer
+	taker, now := takerAfter(offered, well, committed, Received{"rh", offer}, Checked{Host: "rh", Transfer: 8})
+	taker.Step(Received{"rh", Commit{8, encoded(rec)}}, now)
+	refusals := 0
+	for _, a := range taker.Step(Timeout{}, now.Add(DefaultLimits().Import)) {
+		if c, ok := a.(Send); ok && c.Message.(Confirm).Transfer == 8 && !c.Message.(Confirm).Imported {
+			refusals++
+		}
+	}
+	if refusals != 1 {
+		t.Errorf("%d refusals of the newer, want 1", refusals)
+	}
+	for _, a := range taker.Step(notMade, now.Add(DefaultLimits().Import)) {
+		if _, ok := a.(Import); ok {
+			t.Error("a refused transfer is imported")
+		}
+	}
+}
+
 func TestEndIsReportedWhenItsRoutingHostComesBack(t *testing.T) {
 	taker, now := takerAfter(reachTaker[takerLive]...)
 	taker.Step(PeerLost{"rh"}, now)
