@@ -116,6 +116,8 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(DROP_NO_NEXTHOP, "drops", "no_nexthop", "Owner without a known MAC address.")                                \
 	X(DROP_TX_FULL, "drops", "tx_full", "The port took no more frames.")                                           \
 	X(DROP_RING_FULL, "drops", "ring_full", "The control plane did not keep up with punts.")                       \
+	X(DROP_PUNT_LIMITED, "drops", "punt_limited",                                                                  \
+	  "The client's address, or all together, asked too much of the router.")                                      \
 	X(DROP_FLOWS_FULL, "drops", "flow_table_full", "As many flows in the router's hands as configured.")           \
 	X(DROP_CRT_FULL, "drops", "crt_full", "Connection routing table is full.")                                     \
 	X(DROP_NO_BUFFER, "drops", "no_buffer", "No free packet buffer.")                                              \
@@ -477,8 +479,12 @@ struct baton_config {
 	uint32_t idle_spin_us, idle_sleep_us; /* idle_sleep_us 0: never sleep */
 	uint32_t service_count, port_count;
 	uint64_t seed; /* of the tables' hash */
+	/* What one client address may have of the control plane; 0: no limit (limit.h). */
+	uint32_t source_flows;        /* at a time */
+	uint32_t source_punts, punts; /* in a second; punts: of all addresses */
+	uint32_t pad;
 };
-static_assert(sizeof(struct baton_config) == 88, "shared with Go");
+static_assert(sizeof(struct baton_config) == 104, "shared with Go");
 
 /* baton_open makes a forwarder with port_count ports, which are to be opened one by one before the first poll.
  * services is copied. Returns NULL and sets *err to -errno on failure. */

@@ -65,6 +65,9 @@ type Config struct {
 	IdleSpinUS, IdleSleepUS  uint32
 	ServiceCount, PortCount  uint32
 	Seed                     uint64
+	SourceFlows              uint32
+	SourcePunts, Punts       uint32
+	_                        uint32
 }
 
 // The kinds of Command: enum baton_command_kind.
@@ -159,6 +162,7 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(Service{}.Window)-unsafe.Offsetof(C.struct_baton_service{}.window)]
 	_ = [1]struct{}{}[unsafe.Sizeof(Config{})-C.sizeof_struct_baton_config]
 	_ = [1]struct{}{}[unsafe.Offsetof(Config{}.PortCount)-unsafe.Offsetof(C.struct_baton_config{}.port_count)]
+	_ = [1]struct{}{}[unsafe.Offsetof(Config{}.Punts)-unsafe.Offsetof(C.struct_baton_config{}.punts)]
 	_ = [1]struct{}{}[unsafe.Sizeof(Command{})-C.sizeof_struct_baton_command]
 	_ = [1]struct{}{}[unsafe.Offsetof(Command{}.MAC)-unsafe.Offsetof(C.struct_baton_command{}.mac)]
 	_ = [1]struct{}{}[unsafe.Offsetof(Command{}.IRS)-unsafe.Offsetof(C.struct_baton_command{}.irs)]

@@ -16,6 +16,7 @@ int flows_init(struct baton_forwarder *f, const struct baton_config *c)
 	f->held_packets = c->held_packets;
 	f->router_idle_ms = c->router_idle_ms;
 	f->linger_ms = c->linger_ms;
+	limit_init(&f->limit, c->source_punts, c->punts, c->source_flows, c->seed);
 	f->flows = calloc(f->flow_count, sizeof(*f->flows));
 	f->held = calloc(HELD_TOTAL, sizeof(*f->held));
 	f->lingering = calloc(LINGER_PLACES, sizeof(*f->lingering));
@@ -97,6 +98,8 @@ void flow_release(struct baton_forwarder *f, struct flow *w)
 		frame_drop(f, w->port, &h->buf, BATON_DROP_HOLD_ENDED);
 		flow_held_pop(f, w);
 	}
+	if (w->counted)
+		limit_flow_end(&f->limit, w->tuple.client);
 	list_remove(f, w);
 	w->state = FLOW_FREE;
 	w->newer = f->flow_free;

@@ -7,6 +7,7 @@
 #define BATON_FORWARDER_H
 
 #include "baton.h"
+#include "limit.h"
 #include "parse.h"
 
 #include <pthread.h>
@@ -54,6 +55,7 @@ struct flow {
 	uint8_t state;    /* enum flow_state */
 	bool known;       /* First was punted: the control plane has the ID */
 	bool ip6;
+	bool counted; /* as one of its client's, in limit */
 };
 
 struct held {
@@ -120,6 +122,7 @@ struct baton_forwarder {
 	uint32_t local_count;
 
 	struct baton_cookies cookies;
+	struct limit limit;
 	struct token_bucket orphans, ends, neighbours;
 	struct token_bucket orphan_sources[SOURCE_PLACES];
 

@@ -297,6 +297,10 @@ static inline void classify(struct baton_forwarder *f, struct packet *p, struct 
 static void flow_punt(struct baton_forwarder *f, struct packet *p, struct flow *w)
 {
 	w->port = p->port;
+	if (w->known && !limit_punt(&f->limit, w->tuple.client, f->now_ms)) { /* the first one was paid by its flow */
+		drop(f, p, BATON_DROP_PUNT_LIMITED);
+		return;
+	}
 	if (!punt_flow(f, w, w->known ? BATON_SEGMENT : BATON_FIRST, p->buf.data, p->end)) {
 		drop(f, p, BATON_DROP_RING_FULL);
 		return;
@@ -420,6 +424,10 @@ static void flow_start(struct baton_forwarder *f, struct packet *p, baton_word *
 {
 	struct baton_crt *crt = crt_of(f, p->ip6);
 
+	if (!limit_flow(&f->limit, p->tuple.client, f->now_ms)) {
+		drop(f, p, BATON_DROP_PUNT_LIMITED);
+		return;
+	}
 	if (!punt_room(f, p->end, 2)) {
 		drop(f, p, BATON_DROP_RING_FULL);
 		return;
@@ -443,6 +451,8 @@ static void flow_start(struct baton_forwarder *f, struct packet *p, baton_word *
 		return;
 	}
 	flow_fill(p, w);
+	limit_flow_begin(&f->limit, w->tuple.client);
+	w->counted = true;
 	w->handshake = hs;
 	w->ts_offset = ts_offset;
 	count(f, BATON_ACCEPTED);

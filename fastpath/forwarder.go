@@ -26,6 +26,11 @@ type Config struct {
 	RouterFlows int // flows that the router may own at once; default 65536, at most 1048576
 	HeldPackets int // frames held for one frozen flow; default 256
 
+	// What one client address (IPv6: its /64) may have of the router: flows at a time, default 16384, and handshakes and
+	// punted segments a second, default 20000; Punts bounds those of all addresses, default 200000. What exceeds them is
+	// dropped and counted as punt_limited.
+	SourceFlows, SourcePunts, Punts int
+
 	RouterIdle time.Duration // a flow that the router owns ends after this without a segment; default 60 s
 	Linger     time.Duration // a removed entry is forgotten after this; default 2 s
 	IdleSpin   time.Duration // poll this long without a frame before sleeping; default 50 us
@@ -93,6 +98,9 @@ func (c Config) withDefaults() Config {
 	setInt(&c.IPv6Entries, 1<<16)
 	setInt(&c.RouterFlows, 1<<16)
 	setInt(&c.HeldPackets, 256)
+	setInt(&c.SourceFlows, 16384)
+	setInt(&c.SourcePunts, 20_000)
+	setInt(&c.Punts, 200_000)
 	setInt(&c.MemoryMB, 256)
 	setDuration(&c.RouterIdle, 60*time.Second)
 	setDuration(&c.Linger, 2*time.Second)
@@ -141,6 +149,9 @@ func (c Config) check() error {
 	if c.IPv4Entries < 1 || c.IPv6Entries < 1 || c.HeldPackets < 1 {
 		return errors.New("table sizes must be positive")
 	}
+	if c.SourceFlows < 1 || c.SourcePunts < 1 || c.Punts < 1 {
+		return errors.New("limits of sources must be positive")
+	}
 	return checkServices(c.Services)
 }
 
@@ -178,6 +189,9 @@ func (c Config) layout() *cgo.Config {
 		IdleSleepUS:  microseconds(c.IdleSleep),
 		PortCount:    uint32(len(c.Ports)),
 		Seed:         binary.NativeEndian.Uint64(seed[:]),
+		SourceFlows:  uint32(c.SourceFlows),
+		SourcePunts:  uint32(c.SourcePunts),
+		Punts:        uint32(c.Punts),
 	}
 }
 

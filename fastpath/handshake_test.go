@@ -283,3 +283,50 @@ func TestIdleFlowExpires(t *testing.T) {
 		t.Error("the flow is still there")
 	}
 }
+
+func TestOneClientAddressCannotTakeAllFlows(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.SourceFlows = 3 })
+	begin := func(addr netip.Addr, port uint16) {
+		r.peer(netip.AddrPortFrom(addr, port), 1).connect().send(0, wire.ACK|wire.PSH, "GET ")
+	}
+	for port := range uint16(5) {
+		begin(client4.Addr(), 40000+port)
+	}
+	first := r.wantKinds(flow.First, flow.First, flow.First)
+	r.wantCount("drops", "punt_limited", 2)
+	begin(client4.Addr().Next(), 40000)
+	r.wantKinds(flow.First)
+	r.must(r.CloseFlow(first[0].Flow))
+	r.Poll()
+	begin(client4.Addr(), 41000)
+	r.wantKinds(flow.First)
+	r.wantCount("drops", "punt_limited", 2)
+}
+
+func TestOneClientAddressCannotTakeAllPunts(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.SourcePunts = 100 }) // half of them at once
+	p, other := r.peer(client4, 1), r.peer(netip.AddrPortFrom(client4.Addr().Next(), 1024), 1)
+	p.open()
+	for i := range 100 {
+		p.send(4+i, wire.ACK|wire.PSH, "x")
+	}
+	if n := len(r.punts()); n != 49 {
+		t.Errorf("%d segments were punted, want 49: the handshake was the first of 50", n)
+	}
+	r.wantCount("drops", "punt_limited", 51)
+	other.open()
+	r.advance(10 * time.Millisecond)
+	p.send(104, wire.ACK|wire.PSH, "x")
+	r.wantKinds(flow.Segment)
+}
+
+func TestAllClientsCannotTakeMorePuntsThanConfigured(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Punts = 100 })
+	for i := range byte(100) {
+		r.peer(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, 0, i}), 1024), 1).connect().send(0, wire.ACK|wire.PSH, "GET ")
+	}
+	if n := len(r.punts()); n != 50 {
+		t.Errorf("%d connections were punted, want 50", n)
+	}
+	r.wantCount("drops", "punt_limited", 50)
+}

@@ -45,7 +45,10 @@ type CRT struct {
 	IPv4Entries int      `yaml:"ipv4_entries" default:"1048576" range:"64..268435456"`
 	IPv6Entries int      `yaml:"ipv6_entries" default:"65536" range:"64..268435456"`
 	RouterFlows int      `yaml:"router_flows" default:"65536" range:"16..1048576"`
-	HeldPackets int      `yaml:"held_packets" default:"256" range:"1..65535"` // per flow
+	HeldPackets int      `yaml:"held_packets" default:"256" range:"1..65535"`        // per flow
+	SourceFlows int      `yaml:"source_flows" default:"16384" range:"1..1048576"`    // of one address in the router's hands
+	SourcePunts int      `yaml:"source_punts" default:"20000" range:"1..1000000000"` // a second, of one address
+	Punts       int      `yaml:"punts" default:"200000" range:"1..1000000000"`       // a second, of all addresses
 	RouterIdle  Duration `yaml:"router_idle" default:"60s" range:"1s..24h"`
 	Linger      Duration `yaml:"linger" default:"2s" range:"0s..1h"`
 }
