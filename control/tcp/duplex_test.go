@@ -32,6 +32,7 @@ type endpoint struct {
 	ack     seq.Value
 	edge    seq.Value
 	tsval   uint32
+	sent    seq.Value // the end of everything sent
 	seen    bool
 }
 
@@ -115,12 +116,34 @@ func (e *endpoint) check(t *testing.T, s wire.Segment) {
 	if end := s.Seq.Add(s.Len()); s.Len() > 1 && end.After(e.peer.c.rcv.edge) {
 		t.Fatalf("sends up to %d beyond the announced edge", end.Sub(e.peer.c.rcv.edge))
 	}
+	e.checkLoad(t, s)
 	if !e.seen || edge.After(e.edge) {
 		e.edge = edge
 	}
 	e.seen, e.ack, e.tsval = true, s.Ack, s.Options.TSVal
 	if len(s.Payload)+s.Options.Len() > int(e.c.cfg.Handshake.MSS) {
 		t.Fatalf("segment of %d octets", len(s.Payload))
+	}
+}
+
+// checkLoad is what RFC 5681 and RFC 6675 ask of a segment with data: no more new data than the congestion window lets into
+// the network, and nothing again that the client holds.
+func (e *endpoint) checkLoad(t *testing.T, s wire.Segment) {
+	snd, mss := &e.c.snd, e.c.mss()
+	end, load := s.Seq.Add(s.Len()), snd.nxt.Sub(snd.una)-snd.heldBefore(snd.nxt)
+	if snd.phase == sackRecovery {
+		load = snd.pipe(mss)
+	}
+	if e.seen && end.After(e.sent) && s.Len() > 1 && load > snd.cwnd+2*mss {
+		t.Fatalf("sends new data with %d octets in the network and a window of %d", load, snd.cwnd)
+	}
+	for _, h := range snd.held {
+		if s.Len() > 0 && s.Seq.Before(h.Right) && h.Left.Before(end) {
+			t.Fatalf("sends %d octets again that the client holds", s.Len())
+		}
+	}
+	if !e.seen || end.After(e.sent) {
+		e.sent = end
 	}
 }
 

@@ -128,12 +128,13 @@ func (c *Conn) retransmit() {
 	c.sendNext(true)
 }
 
-// patience is R2, or the user timeout (RFC 9293 §3.8.3).
+// patience is R2, or the user timeout (RFC 9293 §3.8.3). Where timeouts are long it has room for three of them: a single
+// lost probe of a window that has been shut for long must not end the connection.
 func (c *Conn) patience() time.Duration {
 	if c.settings.UserTimeout > 0 {
 		return c.settings.UserTimeout
 	}
-	return timeoutR2
+	return max(timeoutR2, 3*c.snd.interval())
 }
 
 // repeatFirst sends the first unacknowledged segment again, and goes on where sending was.

@@ -164,14 +164,14 @@ func TestRetransmissionInstants(t *testing.T) {
 		r := established(t, b)
 		r.do(r.c.Write([]byte("hello"), r.now))
 		start := r.now
-		for _, at := range []int{1, 3, 7, 15, 31, 63} {
+		for _, at := range []int{1, 3, 7, 15, 31, 63, 123} {
 			s := r.one(r.wait(time.Hour))
 			if d := r.now.Sub(start); d != time.Duration(at)*time.Second || string(s.Payload) != "hello" {
 				t.Fatalf("%q after %v, want %d s", s.Payload, d, at)
 			}
 		}
 		s := r.one(r.wait(time.Hour))
-		if d := r.now.Sub(start); d != 123*time.Second || !s.Flags.Has(wire.RST) || !errors.Is(r.c.Err(), ErrTimeout) {
+		if d := r.now.Sub(start); d != 183*time.Second || !s.Flags.Has(wire.RST) || !errors.Is(r.c.Err(), ErrTimeout) {
 			t.Errorf("%v after %v, Err %v", s.Flags, d, r.c.Err())
 		}
 	})
@@ -327,9 +327,26 @@ func TestUnansweredProbesEndTheConnection(t *testing.T) {
 	for r.c.State() != Closed {
 		r.wait(time.Hour)
 	}
-	if d := r.now.Sub(start); d < timeoutR2 || d > timeoutR2+maxRTO || !errors.Is(r.c.Err(), ErrTimeout) {
+	if d := r.now.Sub(start); d < timeoutR2 || d > 3*maxRTO+maxRTO || !errors.Is(r.c.Err(), ErrTimeout) {
 		t.Errorf("after %v, Err %v", d, r.c.Err())
 	}
+}
+
+// A probe in a minute is enough while the client answers every second one.
+func TestLostProbeDoesNotEndTheConnection(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		r.wnd = 0
+		r.send(r.seg(0, "", wire.ACK))
+		r.do(r.c.Write([]byte("hello"), r.now))
+		for i := range 30 {
+			r.one(r.wait(time.Hour))
+			if r.ts++; i%2 == 1 {
+				r.quiet(r.send(r.seg(0, "", wire.ACK)))
+			}
+		}
+		r.in(Established)
+	})
 }
 
 func TestFINOnlyIsProbedToo(t *testing.T) {
@@ -535,4 +552,22 @@ func BenchmarkRequest(b *testing.B) {
 		r.c.AckNow(r.now)
 		s.Seq = s.Seq.Add(200)
 	}
+}
+
+// RFC 7323 §4.1: an echo in a segment that acknowledges nothing new may be old, and is no measurement.
+func TestRoundTripsOnlyFromACKsThatAdvance(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		r.do(r.c.Write(text(100), r.now))
+		r.now = r.now.Add(300 * time.Millisecond)
+		r.ts += 300
+		r.send(r.data(0, "abc"))
+		if r.c.snd.srtt != 0 {
+			t.Errorf("SRTT %v without an acknowledgment", r.c.snd.srtt)
+		}
+		r.ack(100)
+		if r.c.snd.srtt != 300*time.Millisecond {
+			t.Errorf("SRTT %v", r.c.snd.srtt)
+		}
+	})
 }
