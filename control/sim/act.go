@@ -47,6 +47,8 @@ func (w *world) act(a Act) {
 		c.blindSYN()
 	case ProbeClient:
 		c.probe()
+	case RestartClient:
+		c.restart()
 	case actKinds:
 	}
 }

@@ -95,6 +95,7 @@ type client struct {
 	finKnown bool
 	ackAt    time.Time
 	reading  bool // the application reads later
+	hurry    bool // the next connection comes soon
 
 	timer uint64
 	clock uint32 // offset of our TSval
@@ -192,6 +193,9 @@ func (c *client) emit(at seq.Value, flags wire.Flags, payload []byte) {
 		s.Options.NSACK = copy(s.Options.SACK[:3], c.early)
 	}
 	c.ackAt = time.Time{}
+	if s.Len() > 0 && at.Before(c.max) {
+		c.w.tally.Retransmitted++
+	}
 	if end := at.Add(s.Len()); end.After(c.max) {
 		c.max = end
 		if c.life != nil {
@@ -287,6 +291,7 @@ func (c *client) segmentArrives(s *wire.Segment) {
 		return
 	case s.Flags.Has(wire.RST):
 		if s.Seq == c.rcv {
+			c.life.resetBy()
 			c.end(resetByServer)
 		}
 		return
@@ -656,7 +661,11 @@ func (c *client) end(outcome string) {
 	c.lives++
 	c.timer++
 	if c.plan.Again && c.lives == 1 {
-		c.w.in(c.w.between(0, 2*time.Second), c.connect)
+		pause := 2 * time.Second
+		if c.plan.ResetSoon || c.hurry { // a client in a hurry: its transfer may still be under way
+			pause = 100 * time.Millisecond
+		}
+		c.w.in(c.w.between(0, pause), c.connect)
 	}
 }
 
@@ -677,6 +686,14 @@ func (c *client) reset() {
 		c.emit(c.nxt, wire.RST, nil)
 		c.end(resetByClient)
 	case waiting, over:
+	}
+}
+
+// restart forgets the connection without a word; the next one comes soon.
+func (c *client) restart() {
+	if c.state == open && c.plan.Again {
+		c.hurry = true
+		c.end(resetByClient)
 	}
 }
 

@@ -89,7 +89,7 @@ func newHost(w *world) *host {
 	}
 	h.mac, _ = h.fwd.Port(0)
 	h.fwd.SetClock(w.now)
-	if h.router, err = router.New(rc, &plane{h.fwd, h}, &cluster{h}); err != nil {
+	if h.router, err = router.New(rc, &plane{Forwarder: h.fwd, h: h}, &cluster{h}); err != nil {
 		panic(err)
 	}
 	h.planTurn(0)
@@ -190,6 +190,7 @@ func (h *host) sent(frame []byte) {
 	}
 	dst := wire.MAC(frame[:6])
 	if dst == clientMAC {
+		frame = w.spoil(frame)
 		w.judge.towardsClient(frame, nil)
 		w.toClient(frame)
 		return
@@ -276,7 +277,8 @@ func (h *host) Refused(cause string) { h.w.logf("router", "refuses the client: %
 // plane is the forwarder as the router sees it, with the judge and full rings in between.
 type plane struct {
 	*fastpath.Forwarder
-	h *host
+	h    *host
+	last []byte // the last frame
 }
 
 // full says that the command ring has no room now.
@@ -315,6 +317,7 @@ func (p *plane) Wake() {
 // Transmit implements router.Dataplane.
 func (p *plane) Transmit(port uint16, frame []byte) error {
 	p.h.w.judge.routerSends(frame)
+	p.last = append(p.last[:0], frame...)
 	if p.full() {
 		return errNoRoom
 	}
@@ -330,6 +333,9 @@ func (p *plane) Freeze(id flow.ID, mode flow.HoldMode) error {
 	if l != nil {
 		l.froze()
 		p.h.w.reach(AtFreeze, l.client, nil)
+	}
+	if p.h.w.has(sendsFrozen) && len(p.last) > 0 {
+		p.h.w.judge.routerSends(p.last)
 	}
 	return p.Forwarder.Freeze(id, mode)
 }
@@ -354,6 +360,9 @@ func (p *plane) Switch(id flow.ID, owner flow.OwnerID) error {
 	if p.full() {
 		return errNoRoom
 	}
+	if n := len(p.h.w.targets); p.h.w.has(wrongSwitch) && n > 1 {
+		owner = owner%flow.OwnerID(n) + 1
+	}
 	return p.Forwarder.Switch(id, owner)
 }
 
@@ -364,6 +373,9 @@ func (p *plane) CloseFlow(id flow.ID) error {
 	}
 	if p.full() {
 		return errNoRoom
+	}
+	if p.h.w.has(flowLeak) {
+		return nil
 	}
 	return p.Forwarder.CloseFlow(id)
 }

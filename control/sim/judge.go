@@ -45,6 +45,7 @@ type life struct {
 	given       *target // the last that had one
 	committedTo map[*target]bool
 	lostHost    bool // its target crashed
+	mustThaw    bool // the router has sent while it was frozen
 	unsure      bool // its target's agent crashed during the import, and says that it ended
 	abandoned   bool // the router gave it up after the commit
 
@@ -53,9 +54,10 @@ type life struct {
 	refusal  int // octets of the refusal at its end; 0: none
 	answered int // octets that the target's application wrote
 	cause    inspect.Cause
-	cut      int // the client's application stops here; -1: not
-	heard    int // octets of the client's stream that the router was shown
-	got      int // octets of expected that the client has
+	cut      int  // the client's application stops here; -1: not
+	heard    int  // octets of the client's stream that the router was shown
+	idle     bool // the target's application lost patience
+	got      int  // octets of expected that the client has
 
 	// The wire towards the client.
 	ack, edge seq.Value
@@ -63,8 +65,8 @@ type life struct {
 	sent      seq.Value // end of what was sent
 	finAt     seq.Value
 	fin       bool
-	scale     uint8
-	ts, sack  bool
+	scale     uint8 // of the windows there
+	hs        wire.Handshake
 
 	// What the client has said.
 	clientEnd  seq.Value // of what it sent
@@ -77,7 +79,9 @@ func (j *judge) begin(c *client, s *wire.Segment) *life {
 	inc := wire.Incarnation{Tuple: wire.Tuple{Client: c.addr, Service: c.to}, IRS: c.isn, ISS: c.iss}
 	l := &life{w: j.w, client: c, inc: inc, cut: -1, committedTo: map[*target]bool{},
 		ack: s.Ack, edge: s.Ack.Add(int(s.Window)), tsval: s.Options.TSVal, sent: c.iss.Add(1),
-		scale: c.scaleIn, ts: c.ts, sack: c.sack,
+		scale: c.scaleIn,
+		hs: wire.Handshake{MSS: c.plan.MSS, Scaling: c.scaling, SACK: c.sack, Timestamps: c.ts, SndScale: c.scaleOut,
+			RcvScale: c.scaleIn},
 		clientEnd: c.isn.Add(1), clientEdge: c.promised}
 	j.lives[inc] = l
 	j.order = append(j.order, l)
@@ -124,9 +128,9 @@ func (l *life) opened() {
 
 // checkHandshake compares what the cookie remembers with what was agreed.
 func (l *life) checkHandshake(h *wire.Handshake) {
-	c := l.client
-	if h.MSS > c.plan.MSS || h.Scaling != c.scaling || h.SACK != l.sack || h.Timestamps != l.ts ||
-		h.Scaling && (h.SndScale != c.scaleOut || h.RcvScale != c.scaleIn) {
+	want := l.hs
+	want.MSS, want.OwnMSS = h.MSS, h.OwnMSS // the cookie rounds it down
+	if h.MSS > l.hs.MSS || *h != want {
 		l.fail("the handshake came out as %+v", *h)
 	}
 }
@@ -173,7 +177,7 @@ func (l *life) thawed() {
 	case l.given != nil:
 		l.fail("the router goes on with a connection that %s had", l.given.name)
 	}
-	l.frozen = false
+	l.frozen, l.mustThaw = false, false
 }
 
 // switchedTo sees the router give the flow's packets to a target.
@@ -202,6 +206,8 @@ func (l *life) imported(t *target, rec *transfer.Record) {
 		l.fail("%s imports a connection that %s had", t.name, l.given.name)
 	case !l.frozen && !l.routerGone:
 		l.fail("two owners: %s imports, and the router has not frozen the connection", t.name)
+	case l.mustThaw && !l.routerGone:
+		l.fail("two owners: %s imports, and the router has sent since the freeze", t.name)
 	case !l.committedTo[t]:
 		l.fail("%s imports without a commit", t.name)
 	case rec.SndNxt.Sub(rec.Inc.ISS)-1 != len(l.expected):
@@ -305,7 +311,7 @@ func (l *life) outcome() string {
 	case l.complete():
 		return served
 	}
-	if l.cut < 0 && l.client.released == len(l.client.plan.Request) && len(l.client.plan.Request) > 0 && l.given != nil {
+	if l.cut < 0 && !l.idle && l.client.released == len(l.client.plan.Request) && len(l.client.plan.Request) > 0 && l.given != nil {
 		l.fail("the connection ended without an answer")
 	}
 	return cutShort
@@ -316,6 +322,13 @@ func (l *life) lostBy(c *client) {
 	if !l.lostHost && !l.unsure && !l.abandoned {
 		l.fail("the client gave up: nothing came any more (una %d of %d, received %d of %d, owner %s)",
 			c.una.Sub(c.isn)-1, c.released, l.got, len(l.expected), l.ownerName())
+	}
+}
+
+// resetBy sees the server's side reset a connection. There must have been a reason.
+func (l *life) resetBy() {
+	if !l.lostHost && !l.unsure && !l.abandoned {
+		l.fail("reset by the server's side, owner %s", l.ownerName())
 	}
 }
 
@@ -344,11 +357,12 @@ func (j *judge) routerSends(frame []byte) {
 	switch {
 	case l == nil:
 		j.w.fail("the router sends to a client that it does not have: %+v", f)
-	case l.frozen && !l.routerGone:
+	case l.frozen && !l.routerGone && j.w.tally.Faults[RingFull] == 0:
 		l.fail("the router sends while the connection is frozen")
 	case l.holder != nil:
 		l.fail("the router sends, and %s owns the connection", l.holder.name)
 	default:
+		l.mustThaw = l.frozen                                        // by a command that waits for room in the ring
 		l.sent = seq.Max(l.sent, f.Segment.Seq.Add(f.Segment.Len())) // whether the ring has room or not
 	}
 }
@@ -431,11 +445,11 @@ func (l *life) onWire(s *wire.Segment, frame int) {
 		l.fail("an ACK of %d octets that were not sent", s.Ack.Sub(l.clientEnd))
 	case l.edge.Sub(edge) >= 1<<l.scale:
 		l.fail("the right edge goes back by %d", l.edge.Sub(edge))
-	case o.HasTimestamps != l.ts:
+	case o.HasTimestamps != l.hs.Timestamps:
 		l.fail("timestamps are %v on a segment", o.HasTimestamps)
-	case l.ts && seq.Value(o.TSVal).Before(seq.Value(l.tsval)):
+	case l.hs.Timestamps && seq.Value(o.TSVal).Before(seq.Value(l.tsval)):
 		l.fail("TSval goes back by %d", l.tsval-o.TSVal)
-	case o.MSS != 0, o.HasScale, o.SACKPermitted, o.NSACK > 0 && !l.sack:
+	case o.MSS != 0, o.HasScale, o.SACKPermitted, o.NSACK > 0 && !l.hs.SACK:
 		l.fail("options of a SYN, or SACK that was not agreed to: %+v", *o)
 	case len(s.Payload)+o.Len() > int(c.plan.MSS):
 		l.fail("%d octets and %d of options exceed the MSS of %d", len(s.Payload), o.Len(), c.plan.MSS)

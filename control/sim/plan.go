@@ -35,6 +35,8 @@ type Plan struct {
 	AutoACK  bool          // of the targets' sockets
 	Announce bool          // an imported connection begins with an ACK
 	Skew     time.Duration // of the targets' clocks, at most, either way
+
+	bug bug
 }
 
 // ClientPlan is one client and what it wants; and what the application that serves it will do.
@@ -81,26 +83,27 @@ type ActKind uint8
 
 // The disturbances.
 const (
-	BreakStream  ActKind = iota // the stream to a target ends; both sides notice soon
-	CutStream                   // nothing passes on the stream; both sides notice late
-	CutClient                   // a client's network is gone for a while
-	CutTarget                   // a target's data network is gone for a while
-	ShrinkPath                  // large frames do not pass for a while
-	PauseHost                   // the routing host stands still
-	StallRouter                 // its router does, the forwarder goes on
-	PauseTarget                 // a target host stands still
-	CrashAgent                  // a target's agent restarts; its kernel goes on
-	CrashTarget                 // a target host restarts
-	ResetClient                 // a client sends RST
-	FinishClient                // a client sends FIN
-	SynClient                   // a blind SYN for a client's tuple
-	ProbeClient                 // a client's keep-alive probe
+	BreakStream   ActKind = iota // the stream to a target ends; both sides notice soon
+	CutStream                    // nothing passes on the stream; both sides notice late
+	CutClient                    // a client's network is gone for a while
+	CutTarget                    // a target's data network is gone for a while
+	ShrinkPath                   // large frames do not pass for a while
+	PauseHost                    // the routing host stands still
+	StallRouter                  // its router does, the forwarder goes on
+	PauseTarget                  // a target host stands still
+	CrashAgent                   // a target's agent restarts; its kernel goes on
+	CrashTarget                  // a target host restarts
+	ResetClient                  // a client sends RST
+	FinishClient                 // a client sends FIN
+	SynClient                    // a blind SYN for a client's tuple
+	ProbeClient                  // a client's keep-alive probe
+	RestartClient                // a client forgets its connection and begins anew, if its plan has another
 	actKinds
 )
 
 var actNames = [actKinds]string{"break stream", "cut stream", "cut client", "cut target", "shrink path", "pause host",
 	"stall router", "pause target", "crash agent", "crash target", "reset client", "finish client", "blind SYN",
-	"keep-alive probe"}
+	"keep-alive probe", "restart client"}
 
 // Subject stands for the client or the target that a trigger is about.
 const Subject = -1
@@ -238,7 +241,7 @@ func (g planner) client(i int, p *Plan) ClientPlan {
 		Start: g.between(0, 2*time.Second), ISN: seq.Value(g.r.Uint32()),
 		Path: []int{1500, 1500, 1400, 1280}[g.r.IntN(4)], Timestamps: !g.one(4), SACK: !g.one(4),
 		Scale: g.r.IntN(10) - 1, Buffer: 4096 << g.r.IntN(5), DelayedACK: g.one(2), ReadChunk: 1 << 20,
-		HalfClose: g.one(5), HangUp: g.one(4), Again: g.one(5),
+		HalfClose: g.one(5), HangUp: g.one(4), Again: g.one(3),
 		Response: g.r.IntN(40 << 10), Early: g.one(6), AppChunk: 200 + g.r.IntN(8000), AppCloses: !g.one(3), AppHalf: g.one(3),
 	}
 	if g.one(4) {
@@ -260,7 +263,9 @@ func (g planner) client(i int, p *Plan) ClientPlan {
 	if g.one(12) {
 		c.ResetAt = g.between(time.Millisecond, time.Second)
 	}
-	c.ResetSoon = g.one(10)
+	if g.one(10) {
+		c.ResetSoon, c.Again = true, c.Again || g.one(2)
+	}
 	g.request(&c, p)
 	return c
 }

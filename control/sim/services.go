@@ -146,5 +146,8 @@ var allOutcomes = []string{
 	"transfer " + transfer.CauseRejected.String(), "transfer " + transfer.CauseNoAnswer.String(),
 	"transfer " + transfer.CausePeerLost.String(), "transfer " + transfer.CauseNotImported.String(),
 	"transfer " + transfer.CauseFenced.String(), "transfer abandoned",
-	"connection " + served, "connection " + refused, "connection " + resetByClient, "connection " + lost,
+	"connection " + served, "connection " + resetByClient,
+	"connection " + refused + " " + inspect.Unavailable.String(), "connection " + refused + " " + inspect.NoMatch.String(),
+	"connection " + refused + " " + inspect.Timeout.String(), "connection " + refused + " " + inspect.Malformed.String(),
+	"connection " + lost,
 }

@@ -40,6 +40,8 @@ type Tally struct {
 	Faults    [faults]int
 	Transfers map[string]int // by outcome of the attempt
 	Conns     map[string]int // by outcome of the connection
+
+	Retransmitted int // segments that clients sent again
 }
 
 func (t *Tally) fault(f Fault) { t.Faults[f]++ }

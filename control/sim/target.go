@@ -209,7 +209,9 @@ func (t *target) perform(a transfer.Action) {
 	case transfer.StopImport:
 		t.stopImport(a)
 	case transfer.Forget:
-		delete(t.pins, a.Inc)
+		if !t.w.has(pinLeak) {
+			delete(t.pins, a.Inc)
+		}
 	case transfer.Fault:
 		t.w.fail("%s: the routing host contradicts itself: %s", t.name, a.Detail)
 	}
@@ -294,6 +296,7 @@ func (t *target) imports(key attempt) {
 		read: record.ReadFrom.Sub(record.Inc.IRS) - 1}
 	t.conns[record.Inc.Tuple] = s
 	l.imported(t, &record)
+	t.importElsewhere(s, &record)
 	t.step(transfer.Imported{Host: key.host, Transfer: key.id, RcvNxt: record.RcvNxt})
 	s.starts()
 	s.run()
@@ -332,6 +335,9 @@ func (t *target) frame(frame []byte) {
 		return
 	}
 	s := t.conns[wire.Tuple{Client: f.Src, Service: f.Dst}]
+	if t.w.has(deafTarget) && f.Src.Port()%2 == 0 {
+		return
+	}
 	if s == nil { // the guard lets nothing else pass
 		t.w.logf(t.name, "drops a segment of no connection")
 		return
@@ -369,6 +375,7 @@ func (s *socket) act(a tcp.Actions) {
 		}
 		l := wire.Link{Dst: clientMAC, Src: s.t.mac}
 		frame := wire.AppendTCP(nil, l, s.life.inc.Service, s.life.inc.Client, a.Segments[i])
+		frame = s.t.w.spoil(frame)
 		s.t.w.judge.towardsClient(frame, s)
 		s.t.w.toClient(frame)
 	}
@@ -385,6 +392,9 @@ func (s *socket) over() {
 	delete(s.t.conns, s.life.inc.Tuple)
 	s.life.ended(s.t)
 	inc, t, agent := s.life.inc, s.t, s.t.agent
+	if t.w.has(endLeak) {
+		return
+	}
 	t.w.in(10*time.Microsecond, func() {
 		if t.agent == agent {
 			t.step(transfer.Ended{Inc: inc})
@@ -427,6 +437,7 @@ func (s *socket) tick() {
 	s.act(s.conn.Tick(s.clock()))
 	if !s.gone && !s.left && s.t.w.now.Sub(s.active) >= appIdle {
 		s.t.w.logf(s.t.name, "%s: idle, closes", s.life.client.name)
+		s.life.idle = true
 		s.closes(true)
 	}
 	s.run()
@@ -465,6 +476,9 @@ func (s *socket) reads() {
 	}
 	s.life.targetReads(s.read, p)
 	s.read += len(p)
+	if s.t.w.has(lateOctet) {
+		s.read--
+	}
 	s.conn.Receive(len(p))
 }
 

@@ -1,0 +1,235 @@
+package sim
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"baton/fastpath/flow"
+	"baton/fastpath/seq"
+)
+
+var update = flag.Bool("update", false, "write the transcripts of the scenarios anew")
+
+// scenario is a schedule with a name, whose transcript is kept for people to read.
+type scenario struct {
+	name string
+	why  string // what it shows, the first line of the transcript
+	plan func(p *Plan, c *ClientPlan)
+	want string   // outcome of the client's connection
+	has  []string // lines that the transcript must have, in this order
+	not  []string // what no line may have
+}
+
+// calm is a plan in which nothing goes wrong: one client, one request, one response.
+func calm() *Plan {
+	c := ClientPlan{Port: 40000, Start: 100 * time.Millisecond, ISN: 1000, MSS: 1460, Path: 1500, Timestamps: true, SACK: true,
+		Scale: 7, Buffer: 65536, ReadChunk: 1 << 20, Response: 12_000, AppChunk: 4000, AppCloses: true}
+	c.asks("GET / HTTP/1.1\r\nHost: web.example\r\n\r\n")
+	return &Plan{Seed: 1, NetRTT: 10 * time.Millisecond, Heal: 30 * time.Second, Window: 16384, Targets: 2, AutoACK: true,
+		Check: 100 * time.Microsecond, Import: 100 * time.Microsecond, Clients: []ClientPlan{c}}
+}
+
+// asks sets what the client writes, at once.
+func (c *ClientPlan) asks(request string) {
+	c.Request, c.Pieces = request, []Piece{{Size: len(request)}}
+}
+
+// uploads makes the request a POST whose body comes in two parts, the second after d.
+func (c *ClientPlan) uploads(n int, d time.Duration) {
+	head := fmt.Sprintf("POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: %d\r\n\r\n", n)
+	c.Request = head + upload(n)
+	c.Pieces = []Piece{{Size: len(head)}, {Size: n, After: d}}
+}
+
+// at does something to the subject when a transfer comes to a point.
+func (p *Plan) at(point Point, after time.Duration, kind ActKind, d time.Duration) {
+	p.Triggers = append(p.Triggers, Trigger{Point: point, After: after,
+		Act: Act{Kind: kind, For: d, Client: Subject, Target: Subject}})
+}
+
+// slowly makes transfers take some milliseconds, so that much can happen meanwhile.
+func (p *Plan) slowly() { p.Check, p.Import = 40*time.Millisecond, 40*time.Millisecond }
+
+var scenarios = []scenario{
+	{
+		name: "lossy", why: "one frame in ten is lost, both ways; everything arrives in the end", want: served,
+		plan: func(p *Plan, _ *ClientPlan) { p.Net.Loss = 0.1 },
+		has:  []string{"lost", "switches to t1", "through: served"},
+	},
+	{
+		name: "reorder", why: "one frame in five is overtaken by others; no octet is out of place", want: served,
+		plan: func(p *Plan, c *ClientPlan) { p.Net.Reorder = 0.2; c.uploads(6000, 0) },
+		has:  []string{"others overtake", "through: served"},
+	},
+	{
+		name: "duplicate", why: "one frame in three arrives twice; nothing is delivered twice", want: served,
+		plan: func(p *Plan, c *ClientPlan) { p.Net.Duplicate = 0.3; c.uploads(6000, 0) },
+		has:  []string{"duplicated", "through: served"},
+	},
+	{
+		name: "corrupt", why: "one frame in ten has a wrong bit; checksums find it, and it is sent again", want: served,
+		plan: func(p *Plan, c *ClientPlan) { p.Net.Corrupt = 0.1; c.uploads(6000, 0) },
+		has:  []string{"corrupted", "through: served"},
+	},
+	{
+		name: "freeze-discard", why: "what the client sends during the freeze is dropped; it repeats it", want: served,
+		plan: func(p *Plan, c *ClientPlan) {
+			p.Hold = flow.HoldDiscard
+			p.slowly()
+			c.uploads(3000, 2*time.Millisecond)
+		},
+		has: []string{"freezes", "switches to t1", "through: served"},
+	},
+	{
+		name: "freeze-buffer", why: "what the client sends during the freeze is held, and follows to the target: nobody repeats",
+		want: served,
+		plan: func(p *Plan, c *ClientPlan) {
+			p.slowly()
+			c.uploads(3000, 2*time.Millisecond)
+		},
+		has: []string{"freezes", "switches to t1", "through: served"},
+	},
+	{
+		name: "client-rst-during-freeze", why: "the held RST reaches the target, which ends the connection", want: resetByClient,
+		plan: func(p *Plan, _ *ClientPlan) { p.slowly(); p.at(AtFreeze, time.Millisecond, ResetClient, 0) },
+		has:  []string{"freezes", "[R.]", "switches to t1", "end report", "removes the entry"},
+	},
+	{
+		name: "client-fin-during-freeze", why: "the held FIN reaches the target; the response still comes", want: served,
+		plan: func(p *Plan, _ *ClientPlan) { p.slowly(); p.at(AtFreeze, time.Millisecond, FinishClient, 0) },
+		has:  []string{"freezes", "[F.]", "switches to t1", "through: served"},
+	},
+	{
+		name: "confirm-lost", why: "the stream breaks with the confirmation on it; the router asks, and learns who is the owner",
+		want: served,
+		plan: func(p *Plan, _ *ClientPlan) { p.at(AtConfirm, 0, BreakStream, 0) },
+		has:  []string{"imports", "stream is lost", "confirmed is lost", "query", "query answered: live", "switches to t1"},
+		not:  []string{"thaws"},
+	},
+	{
+		name: "target-pauses-after-commit", want: served,
+		why:  "the target stands still with the commit in hand: the router keeps asking, and never takes the connection back",
+		plan: func(p *Plan, _ *ClientPlan) { p.at(AtCommit, 0, PauseTarget, 3*time.Second) },
+		has:  []string{"commit", "query", "imports", "switches to t1", "through: served"},
+		not:  []string{"thaws", "imports 37 octets at 2"},
+	},
+	{
+		name: "seq-wrap", why: "the client's sequence numbers wrap within the request", want: served,
+		plan: func(_ *Plan, c *ClientPlan) {
+			c.ISN = seq.Value(0).Add(-40)
+			c.uploads(3000, 20*time.Millisecond)
+		},
+		has: []string{"switches to t1", "through: served"},
+	},
+	{
+		name: "zero-window-client", why: "the client stops reading for a while: the target probes its window", want: served,
+		plan: func(_ *Plan, c *ClientPlan) {
+			c.Scale, c.Buffer, c.ReadEvery, c.ReadChunk = -1, 4344, 3*time.Second, 4344
+		},
+		has: []string{"switches to t1", "win 0", "through: served"},
+	},
+	{
+		name: "half-close-upload", why: "the client closes its side after the upload; the whole response comes", want: served,
+		plan: func(_ *Plan, c *ClientPlan) {
+			c.HalfClose = true
+			c.uploads(9000, 0)
+		},
+		has: []string{"[FP.]", "imports", "through: served"},
+	},
+}
+
+func TestScenarios(t *testing.T) {
+	for _, s := range scenarios {
+		t.Run(s.name, func(t *testing.T) {
+			p := calm()
+			s.plan(p, &p.Clients[0])
+			var out bytes.Buffer
+			fmt.Fprintf(&out, "# %s: %s.\n# Milliseconds, who, what; c1 is what the client sends, >c1 what is sent to it.\n\n",
+				s.name, s.why)
+			r := Run(p, &out)
+			if r.Violation != nil {
+				t.Fatalf("%v\n%s", r.Violation, out.Bytes())
+			}
+			if r.Tally.Conns[s.want] != 1 {
+				t.Errorf("outcomes %v, want %s", r.Tally.Conns, s.want)
+			}
+			s.check(t, out.String())
+			golden(t, s.name, out.Bytes())
+		})
+	}
+}
+
+// check looks for what the scenario is about.
+func (s *scenario) check(t *testing.T, transcript string) {
+	t.Helper()
+	rest := transcript[strings.Index(transcript, "\n\n"):]
+	for _, not := range s.not {
+		if strings.Contains(rest, not) {
+			t.Errorf("transcript has %q", not)
+		}
+	}
+	for _, has := range s.has {
+		_, after, ok := strings.Cut(rest, has)
+		if !ok {
+			t.Errorf("transcript lacks %q in its place", has)
+			return
+		}
+		rest = after
+	}
+}
+
+// golden compares a transcript with the one that is kept.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	file := filepath.Join("testdata", name+".txt")
+	if *update {
+		if err := os.WriteFile(file, got, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("the transcript differs from %s; if it should, run: go test ./control/sim -run Scenarios -update\n%s",
+			file, firstDifference(got, want))
+	}
+}
+
+// firstDifference shows the first lines that differ.
+func firstDifference(got, want []byte) string {
+	g, w := strings.Split(string(got), "\n"), strings.Split(string(want), "\n")
+	for i := range min(len(g), len(w)) {
+		if g[i] != w[i] {
+			return fmt.Sprintf("line %d\ngot  %s\nwant %s", i+1, g[i], w[i])
+		}
+	}
+	return fmt.Sprintf("%d lines, want %d", len(g), len(w))
+}
+
+func TestBufferedFreezeCostsTheClientNoRetransmission(t *testing.T) {
+	for _, mode := range []struct {
+		hold flow.HoldMode
+		want bool
+	}{{flow.HoldBuffer, false}, {flow.HoldDiscard, true}} {
+		p := calm()
+		p.Hold = mode.hold
+		p.slowly()
+		p.Clients[0].uploads(3000, 2*time.Millisecond)
+		r := Run(p, nil)
+		if r.Violation != nil {
+			t.Fatal(r.Violation)
+		}
+		if (r.Tally.Retransmitted > 0) != mode.want {
+			t.Errorf("hold mode %d: %d retransmissions of the client, want some: %v", mode.hold, r.Tally.Retransmitted, mode.want)
+		}
+	}
+}
