@@ -46,8 +46,9 @@ asan: ## the C of the data path under AddressSanitizer and UndefinedBehaviorSani
 test-migrate: ## the suite of the TCP core with a transfer after every event: export, octets, import
 	go test -count=1 ./control/tcp -migrate
 
-mutants: ## plant bugs in the TCP core and the record; the unit tests have to find all of them
+mutants: ## plant bugs in the TCP core and the record: the unit tests have to find all, the simulation alone at least 8
 	go run ./control/mutants
+	go run ./control/mutants -tests ./control/sim -run TestSchedules -args "-seeds=300" -min 8
 
 peers: ## the TCP core against gVisor's and the kernel's TCP, over bad links
 	cd control/peers && go test -count=1 ./...

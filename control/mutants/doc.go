@@ -4,8 +4,8 @@
 // Its central type is mutant: a name and some replacements of source text. The source is not touched: each bug is an overlay
 // of the build (go build -overlay). Which tests caught it is printed.
 //
-//	mutants [-tests PACKAGES] [-run REGEX] [-only REGEX] [-keep N]
+//	mutants [-tests PACKAGES] [-run REGEX] [-args ARGUMENTS] [-only REGEX] [-min N]
 //
-// With -tests ./control/sim/... it shows which bugs the simulation finds without the unit tests' help; -min is how many of
-// them have to be found then. Called by make mutants.
+// With -tests ./control/sim -run TestSchedules it shows which bugs the simulation finds without the unit tests' help; -min
+// is how many have to be found then. Called by make mutants.
 package main

@@ -21,6 +21,7 @@ import (
 type options struct {
 	tests   []string
 	run     string
+	args    []string
 	only    *regexp.Regexp
 	min     int
 	timeout time.Duration
@@ -29,11 +30,13 @@ type options struct {
 func main() {
 	tests := flag.String("tests", "./control/tcp ./control/transfer", "packages whose tests have to find the bugs")
 	run := flag.String("run", "", "only these of their tests, as in go test")
+	args := flag.String("args", "", "arguments of their test programs")
 	only := flag.String("only", "", "only bugs whose names match")
 	least := flag.Int("min", -1, "how many have to be found; -1: all")
 	timeout := flag.Duration("timeout", 2*time.Minute, "for the tests of one bug; running longer finds it")
 	flag.Parse()
-	o := options{tests: strings.Fields(*tests), run: *run, only: regexp.MustCompile(*only), min: *least, timeout: *timeout}
+	o := options{tests: strings.Fields(*tests), run: *run, args: strings.Fields(*args),
+		only: regexp.MustCompile(*only), min: *least, timeout: *timeout}
 	if err := check(o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -146,7 +149,8 @@ func goTest(o options, overlay string) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), o.timeout+5*time.Minute) // compiling included
 	defer cancel()
-	return exec.CommandContext(ctx, "go", append(args, o.tests...)...).CombinedOutput()
+	args = append(append(args, o.tests...), o.args...)
+	return exec.CommandContext(ctx, "go", args...).CombinedOutput()
 }
 
 // plant writes the changed files and the overlay that puts them in place, and returns the overlay's name.
