@@ -511,6 +511,17 @@ static bool syn_fresh(struct baton_forwarder *f, baton_word *v)
 	return false;
 }
 
+/* may_reincarnate says whether a cookie may come back that is not the entry's: a SYN was answered lately; or the entry may
+ * have been made after it, by a late bare ACK of an older incarnation. */
+static bool may_reincarnate(struct baton_forwarder *f, baton_word *v)
+{
+	uint64_t value = value_load(v);
+
+	if (value & BATON_VALUE_SYN)
+		return syn_fresh(f, v);
+	return baton_value_state(value) == BATON_ROUTER && !f->flows[value & BATON_VALUE_INDEX].known;
+}
+
 /* reincarnates starts a new incarnation if p, a segment of a known tuple whose SYN was answered meanwhile, begins one.
  * False: p belongs to the entry. */
 static bool reincarnates(struct baton_forwarder *f, struct packet *p, baton_word *v)
@@ -575,7 +586,8 @@ static void known(struct baton_forwarder *f, struct packet *p, baton_word *v)
 {
 	uint64_t value = value_load(v);
 
-	if (unlikely(value & BATON_VALUE_SYN) && syn_fresh(f, v) && reincarnates(f, p, v))
+	if (unlikely(value & BATON_VALUE_SYN || baton_value_state(value) < BATON_TARGET) && may_reincarnate(f, v) &&
+	    reincarnates(f, p, v))
 		return;
 	entry_touch(f, v);
 	if (likely(baton_value_state(value) >= BATON_TARGET))

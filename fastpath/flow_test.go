@@ -279,6 +279,17 @@ func TestFirstSegmentOfOtherIncarnationNeedsASYN(t *testing.T) {
 	p.punted(flow.Segment)
 }
 
+func TestEntryOfALateBareACKGivesWayToTheNewerIncarnation(t *testing.T) {
+	old := newRig(t).peer(client4, 5).connect()
+	young := old.peer(client4, 6).connect()
+	old.send(0, wire.ACK, "") // late: the client has begun anew, and its SYN came before this entry
+	young.send(0, wire.ACK, "GET ")
+	if p := young.punted(flow.First); p.Inc != young.inc() {
+		t.Errorf("incarnation %+v, want %+v", p.Inc, young.inc())
+	}
+	young.wantCount("handshakes", "reincarnated", 1)
+}
+
 func TestRemoveLingersAndMatchesTheIncarnation(t *testing.T) {
 	p := newRig(t, func(c *Config) { c.Linger = time.Second }).peer(client4, 5)
 	p.transfer(1)
