@@ -14,11 +14,13 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
+	NICE = -10, /* of the poll loop: before everything else that runs by chance on its CPU */
 	FIRST_SLEEP_NS = 20000, /* doubled from nap to nap, up to the configured one */
 	SLEEPLESS_POLLS = 16,   /* idle polls between two looks at the clock while spinning */
 	DEEP_AFTER_MS = 100, /* idle for so long: naps grow to DEEP_FACTOR times the configured sleep, 3 % of a core */
@@ -212,6 +214,9 @@ int baton_run(struct baton_forwarder *f)
 
 	prctl(PR_SET_NAME, "baton-poll");
 	prctl(PR_SET_TIMERSLACK, 1); /* ns; the default of 50 us would be half a nap */
+	/* Where the loop has to share its CPU, its rings overflow while others run. Not real-time: the kernel throttles
+	 * that. A process without CAP_SYS_NICE polls all the same. */
+	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
 	while (!atomic_load_explicit(&f->stop, memory_order_relaxed)) {
 		bool worked = baton_poll(f) > 0;
 
