@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 enum {
-	NICE = -10, /* of the poll loop: before everything else that runs by chance on its CPU */
+	NICE = -10,             /* of the poll loop: before everything else that runs by chance on its CPU */
 	FIRST_SLEEP_NS = 20000, /* doubled from nap to nap, up to the configured one */
 	SLEEPLESS_POLLS = 16,   /* idle polls between two looks at the clock while spinning */
 	DEEP_AFTER_MS = 100, /* idle for so long: naps grow to DEEP_FACTOR times the configured sleep, 3 % of a core */
