@@ -123,6 +123,9 @@ func (t *target) crash() {
 		s.timer++
 		s.life.crashed(t)
 	}
+	for inc := range t.pins { // also what has ended and nobody could be told of
+		t.w.judge.lives[inc].lostHost = true
+	}
 	t.conns, t.pins = map[wire.Tuple]*socket{}, map[wire.Incarnation]transfer.Flow{}
 	t.w.in(reboot, func() {
 		t.w.logf(t.name, "host is back")
