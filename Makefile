@@ -1,7 +1,7 @@
 # What a newcomer needs is `make test`; everything else is a part of it, or a tool for the work on Baton.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan test-migrate mutants peers judge-selftest e2e bench-transfer sim fmt clean
+.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan test-migrate mutants peers judge-selftest e2e bench-transfer bench-fastpath sim fmt clean
 
 # Hugepages (2 MiB) that the demo and the scenarios reserve, and give back; 0 runs them without.
 HUGEPAGES ?= 160
@@ -70,6 +70,10 @@ bench-transfer: build ## what a hand-over costs; results and machine into bench/
 
 sim: ## random schedules in virtual time: SEEDS=20000 of them, or SEED=n with its transcript
 	go run ./control/sim/run $(if $(SEED),-seed $(SEED),-seeds $(or $(SEEDS),2000))
+
+bench-fastpath: ## what a frame costs, and against rte_hash; results, machine and plot into bench/results/fastpath.*
+	go build -tags dpdk -o bin/baton-bench-fastpath ./bench/fastpath
+	bin/baton-bench-fastpath
 
 fmt:
 	gofmt -w $$(git ls-files '*.go')

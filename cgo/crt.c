@@ -10,11 +10,15 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 
 enum {
 	BUCKET_WORDS = 8,
+	HUGE = 2 << 20,
 	PATH_NODES = 512, /* buckets that one insertion looks at before it calls the table full */
 };
 
@@ -28,6 +32,23 @@ INLINE void store(baton_word *w, uint64_t v)
 	atomic_store_explicit(w, v, memory_order_relaxed);
 }
 
+/* huge_alloc maps zeroes for transparent hugepages, which have to be aligned; bytes is a multiple of HUGE. Even a small
+ * table is faster in one: it takes one entry of the TLB. */
+static void *huge_alloc(size_t bytes)
+{
+	uint8_t *p = mmap(NULL, bytes + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	size_t before = -(uintptr_t)p % HUGE;
+	if (before)
+		munmap(p, before);
+	if (before < HUGE)
+		munmap(p + before + bytes, HUGE - before);
+	(void)madvise(p + before, bytes, MADV_HUGEPAGE); /* only faster; a kernel without it is fine */
+	return p + before;
+}
+
 int baton_crt_init(struct baton_crt *t, uint64_t entries, uint32_t percent, uint32_t key_words, uint64_t seed)
 {
 	if (entries == 0 || percent == 0 || percent > 100 || (key_words != 1 && key_words != 3))
@@ -38,11 +59,10 @@ int baton_crt_init(struct baton_crt *t, uint64_t entries, uint32_t percent, uint
 	if (buckets > UINT32_MAX)
 		return -EINVAL;
 	memset(t, 0, sizeof(*t));
-	t->bytes = buckets * sizeof(struct baton_bucket);
-	void *p = mmap(NULL, t->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (p == MAP_FAILED)
+	t->bytes = (buckets * sizeof(struct baton_bucket) + HUGE - 1) / HUGE * HUGE;
+	void *p = huge_alloc(t->bytes);
+	if (!p)
 		return -ENOMEM;
-	(void)madvise(p, t->bytes, MADV_HUGEPAGE); /* only faster; a kernel without it is fine */
 	t->buckets = p;
 	t->seed = seed;
 	t->limit = entries;
@@ -142,8 +162,26 @@ baton_word *baton_crt_find(const struct baton_crt *t, const struct baton_key *k,
 	return t->key_words == 1 ? find(t, k, hash, 1) : find(t, k, hash, 3);
 }
 
-/* find_bulk waits for memory twice at most: all first buckets are under way together, then the second ones of those keys
- * that are not in their first. look: bucket_find, or one like it. */
+INLINE void fetch_bulk(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n, const uint32_t key_words)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		l[i]->hash = hash_words(t, l[i]->key.w, key_words);
+		__builtin_prefetch(&t->buckets[bucket_a(t, l[i]->hash)]);
+	}
+}
+
+static void fetch1(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n)
+{
+	fetch_bulk(t, l, n, 1);
+}
+
+static void fetch3(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n)
+{
+	fetch_bulk(t, l, n, 3);
+}
+
+/* find_bulk waits for memory once more at most: the second buckets of those keys that are not in their first are under
+ * way together. look: bucket_find, or one like it. */
 INLINE void find_bulk(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n, const uint32_t key_words,
 		      baton_word *(*const look)(const struct baton_crt *, uint32_t, const struct baton_key *, uint32_t))
 {
@@ -151,10 +189,6 @@ INLINE void find_bulk(const struct baton_crt *t, struct baton_lookup *const *l, 
 	uint32_t seconds = 0;
 
 	assert(n <= BATON_BURST);
-	for (uint32_t i = 0; i < n; i++) {
-		l[i]->hash = hash_words(t, l[i]->key.w, key_words);
-		__builtin_prefetch(&t->buckets[bucket_a(t, l[i]->hash)]);
-	}
 	for (uint32_t i = 0; i < n; i++) {
 		baton_word *entry = look(t, bucket_a(t, l[i]->hash), &l[i]->key, key_words);
 
@@ -168,18 +202,19 @@ INLINE void find_bulk(const struct baton_crt *t, struct baton_lookup *const *l, 
 		second[i]->entry = look(t, bucket_b(t, second[i]->hash), &second[i]->key, key_words);
 }
 
-static void find_bulk1(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n)
+static void find1(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n)
 {
 	find_bulk(t, l, n, 1, bucket_find);
 }
 
-static void find_bulk3(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n)
+static void find3(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n)
 {
 	find_bulk(t, l, n, 3, bucket_find);
 }
 
+static const struct baton_finder finder1 = {fetch1, find1}, finder3 = {fetch3, find3};
+
 #if defined(__x86_64__)
-#include <immintrin.h>
 
 /* With AVX2 all four keys of an IPv4 bucket are compared at once. The writer is the only caller, so that loads need not
  * be atomic. */
@@ -196,21 +231,23 @@ __attribute__((target("avx2"))) INLINE baton_word *bucket_find_avx2(const struct
 	return found ? &t->buckets[b].w[__builtin_ctz(found) + 1] : NULL;
 }
 
-__attribute__((target("avx2"))) static void find_bulk1_avx2(const struct baton_crt *t, struct baton_lookup *const *l,
-							    uint32_t n)
+__attribute__((target("avx2"))) static void find1_avx2(const struct baton_crt *t, struct baton_lookup *const *l,
+						       uint32_t n)
 {
 	find_bulk(t, l, n, 1, bucket_find_avx2);
 }
+
+static const struct baton_finder finder1_avx2 = {fetch1, find1_avx2};
 #endif
 
-baton_find_bulk *baton_crt_finder(uint32_t key_words, bool simd)
+const struct baton_finder *baton_crt_finder(uint32_t key_words, bool simd)
 {
 #if defined(__x86_64__)
 	if (simd && key_words == 1 && __builtin_cpu_supports("avx2"))
-		return find_bulk1_avx2;
+		return &finder1_avx2;
 #endif
 	(void)simd;
-	return key_words == 1 ? find_bulk1 : find_bulk3;
+	return key_words == 1 ? &finder1 : &finder3;
 }
 
 /* Writers bracket a change of a bucket's keys; baton_crt_read retries while the version is odd or has changed. */

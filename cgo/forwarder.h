@@ -97,14 +97,17 @@ struct service_place {
 	uint16_t id;
 };
 
-/* What does not matter for forwarding alone: an entry that agrees with forwarder.calm in all of this is owned by a target,
- * was used in this very second, and has no answered SYN. */
-#define CALM_MASK (2ull << BATON_VALUE_STATE_SHIFT | BATON_VALUE_SYN | ~0ull << BATON_VALUE_AGE_SHIFT)
+/* An entry's age is renewed when it is so many seconds old, give or take as many: a store for each packet would make
+ * memory the limit. */
+enum { AGE_GRAIN_BITS = 2 };
+
+/* An entry that agrees with forwarder.calm in all of this is owned by a target and has no answered SYN. */
+#define CALM_MASK (2ull << BATON_VALUE_STATE_SHIFT | BATON_VALUE_SYN)
 
 struct baton_forwarder {
 	/* Read for each frame. */
 	struct baton_crt crt4, crt6;
-	baton_find_bulk *find4, *find6;
+	const struct baton_finder *finder4, *finder6;
 	uint64_t calm;
 	struct service_place *services_by_addr;
 	uint32_t services_mask;

@@ -40,8 +40,8 @@ static int forwarder_init(struct baton_forwarder *f, const struct baton_config *
 	if (f->punt_fd < 0)
 		return -errno;
 	f->port_count = c->port_count;
-	f->find4 = baton_crt_finder(1, true);
-	f->find6 = baton_crt_finder(3, true);
+	f->finder4 = baton_crt_finder(1, true);
+	f->finder6 = baton_crt_finder(3, true);
 	f->idle_spin_us = c->idle_spin_us;
 	f->idle_sleep_us = c->idle_sleep_us;
 	for (uint32_t i = 0; i < BATON_MAX_PORTS; i++)

@@ -291,6 +291,19 @@ static inline void classify(struct baton_forwarder *f, struct packet *p, struct 
 		l->four[l->fours++] = &p->lookup;
 }
 
+/* Buckets are fetched while the next packets of a burst are read, but not one by one. */
+enum { FETCH_GROUP = 8 };
+
+static inline void classify_group(struct baton_forwarder *f, struct packet *p, uint16_t n, struct lookups *l)
+{
+	uint32_t fours = l->fours, sixes = l->sixes;
+
+	for (uint16_t i = 0; i < n; i++)
+		classify(f, &p[i], l);
+	f->finder4->fetch(&f->crt4, l->four + fours, l->fours - fours);
+	f->finder6->fetch(&f->crt6, l->six + sixes, l->sixes - sixes);
+}
+
 /* ---- act: segments of flows that the router owns */
 
 /* flow_punt gives a segment to the control plane: as First when it is the first that matters, else as Segment. */
@@ -573,12 +586,12 @@ static void target_segment(struct baton_forwarder *f, struct packet *p, baton_wo
 
 /* ---- act */
 
-/* entry_touch keeps the age; at most one store a second. */
-static inline void entry_touch(struct baton_forwarder *f, baton_word *v)
+/* entry_touch keeps the age. */
+static inline void entry_touch(const struct baton_forwarder *f, baton_word *v)
 {
 	uint64_t value = value_load(v);
 
-	if ((value ^ f->calm) >> BATON_VALUE_AGE_SHIFT)
+	if (unlikely((value ^ f->calm) >> (BATON_VALUE_AGE_SHIFT + AGE_GRAIN_BITS)))
 		value_store(v, ((value ^ f->calm) & ((1ull << BATON_VALUE_AGE_SHIFT) - 1)) ^ f->calm);
 }
 
@@ -640,7 +653,7 @@ static void act(struct baton_forwarder *f, struct packet *p)
 	}
 }
 
-/* calm says that a segment only has to be forwarded: nothing about its flow changes. */
+/* calm says that a segment only has to be forwarded: nothing about its flow changes but its age. */
 static inline bool calm(const struct baton_forwarder *f, const struct packet *p)
 {
 	return p->class == CLASS_TCP && !(p->flags & (TCP_SYN | TCP_FIN | TCP_RST)) && p->lookup.entry &&
@@ -650,6 +663,8 @@ static inline bool calm(const struct baton_forwarder *f, const struct packet *p)
 static inline void forward(struct baton_forwarder *f, struct packet *p, uint32_t *forwarded)
 {
 	uint16_t owner = (uint16_t)(value_load(p->lookup.entry) & BATON_VALUE_INDEX);
+
+	entry_touch(f, p->lookup.entry);
 	enum baton_counter outcome = to_owner(f, owner, &p->buf);
 
 	if (likely(outcome == BATON_FORWARDED))
@@ -696,10 +711,10 @@ static inline int burst(struct baton_forwarder *f, struct baton_port *port)
 
 	if (n == 0)
 		return 0;
-	for (uint16_t i = 0; i < n; i++)
-		classify(f, &f->burst[i], &l);
-	f->find4(&f->crt4, l.four, l.fours);
-	f->find6(&f->crt6, l.six, l.sixes);
+	for (uint16_t i = 0; i < n; i += FETCH_GROUP)
+		classify_group(f, &f->burst[i], (uint16_t)(n - i < FETCH_GROUP ? n - i : FETCH_GROUP), &l);
+	f->finder4->find(&f->crt4, l.four, l.fours);
+	f->finder6->find(&f->crt6, l.six, l.sixes);
 	uint64_t changes = f->crt4.changes + f->crt6.changes;
 	uint32_t forwarded = 0;
 

@@ -137,16 +137,33 @@ void baton_source_set(struct baton_forwarder *f, enum baton_source_kind kind, ui
 		    s->frame + SPORT_AT, tcp_len));
 }
 
+/* flow_key is the key of flow n of a HIT. */
+static inline struct baton_key flow_key(const struct baton_service *service, uint64_t n)
+{
+	struct client c = source_client(NET_FLOWS, n);
+
+	return (struct baton_key){{(uint64_t)c.addr << 32 | (uint32_t)c.port << 16 | service->id}};
+}
+
+static bool crt_add(struct baton_forwarder *f, const struct baton_key *k, uint64_t value)
+{
+	return baton_crt_insert(&f->crt4, k, baton_crt_hash(&f->crt4, k), value);
+}
+
+static const struct baton_rival *rival;
+
+void baton_rival_set(const struct baton_rival *r)
+{
+	rival = r;
+}
+
 int baton_source_fill(struct baton_forwarder *f, uint32_t index, uint64_t from, uint64_t to, uint16_t owner)
 {
 	for (uint64_t i = from; i < to; i++) {
-		struct client c = source_client(NET_FLOWS, i);
-		const struct baton_tuple t = client_tuple(&f->services[index], c);
-		struct baton_key k;
+		const struct baton_key k = flow_key(&f->services[index], i);
+		uint64_t value = baton_value(BATON_TARGET, owner, (uint32_t)i, f->now_ms);
 
-		if (!service_key(f, &t, &k) ||
-		    !baton_crt_insert(&f->crt4, &k, baton_crt_hash(&f->crt4, &k),
-				      baton_value(BATON_TARGET, owner, (uint32_t)i, f->now_ms)))
+		if (!crt_add(f, &k, value) || (rival && rival->insert(&k, value)))
 			return -ENOSPC;
 	}
 	return 0;
@@ -280,7 +297,27 @@ static void settle(struct baton_forwarder *f)
 	s->paused = false;
 }
 
-uint64_t baton_measure(struct baton_forwarder *f, enum baton_measure what, uint64_t packets, uint64_t *done)
+/* The stub is what looking up costs at least. */
+static baton_word stub_value;
+
+static void no_fetch(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n)
+{
+	(void)t;
+	(void)l;
+	(void)n;
+}
+
+static void stub_find(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n)
+{
+	(void)t;
+	for (uint32_t i = 0; i < n; i++)
+		l[i]->entry = &stub_value;
+}
+
+static const struct baton_finder stub = {no_fetch, stub_find};
+
+static uint64_t polls_measure(struct baton_forwarder *f, int (*poll)(struct baton_forwarder *), uint64_t packets,
+			      uint64_t *done)
 {
 	uint64_t took = 0;
 
@@ -288,8 +325,92 @@ uint64_t baton_measure(struct baton_forwarder *f, enum baton_measure what, uint6
 		uint64_t start = thread_ns();
 
 		for (int i = 0; i < POLLS; i++)
-			*done += (uint64_t)(what == BATON_MEASURE_IO ? io(f) : baton_poll(f));
+			*done += (uint64_t)poll(f);
 		took += thread_ns() - start;
 	}
 	return took;
+}
+
+uint64_t baton_measure(struct baton_forwarder *f, enum baton_measure what, uint64_t packets, uint64_t *done)
+{
+	const struct baton_finder *own = f->finder4, rival_finder = {no_fetch, rival ? rival->find : NULL};
+	uint64_t took;
+
+	*done = 0;
+	if (what == BATON_MEASURE_RIVAL && !rival)
+		return 0;
+	if (what == BATON_MEASURE_STUB)
+		f->finder4 = &stub;
+	if (what == BATON_MEASURE_RIVAL)
+		f->finder4 = &rival_finder;
+	value_store(&stub_value, baton_value(BATON_TARGET, 1, 0, f->now_ms));
+	took = polls_measure(f, what == BATON_MEASURE_IO ? io : baton_poll, packets, done);
+	f->finder4 = own;
+	return took;
+}
+
+static void flow_remove(struct baton_forwarder *f, const struct baton_key *k, bool from_rival)
+{
+	if (from_rival)
+		rival->remove(k);
+	else
+		baton_crt_remove(&f->crt4, baton_crt_find(&f->crt4, k, baton_crt_hash(&f->crt4, k)));
+}
+
+/* burst_insert looks n flows up, as the pipeline does, and adds them. */
+static bool burst_insert(struct baton_forwarder *f, struct baton_lookup *const *l, uint32_t n, uint64_t value,
+			 bool into_rival)
+{
+	bool ok = true;
+
+	if (!into_rival)
+		f->finder4->fetch(&f->crt4, l, n);
+	(into_rival ? rival->find : f->finder4->find)(&f->crt4, l, n);
+	for (uint32_t i = 0; i < n && ok; i++)
+		ok = into_rival ? rival->insert(&l[i]->key, value) == 0
+				: baton_crt_insert(&f->crt4, &l[i]->key, l[i]->hash, value) != NULL;
+	return ok;
+}
+
+uint64_t baton_measure_insert(struct baton_forwarder *f, uint32_t index, uint64_t from, uint64_t to, bool into_rival)
+{
+	const struct baton_service *service = &f->services[index];
+	uint64_t value = baton_value(BATON_TARGET, 1, 0, f->now_ms), start, took;
+	struct baton_lookup lookups[BATON_BURST], *l[BATON_BURST];
+	bool ok = true;
+
+	start = thread_ns();
+	for (uint64_t i = from; i + BATON_BURST <= to && ok; i += BATON_BURST) {
+		for (uint32_t n = 0; n < BATON_BURST; n++) {
+			lookups[n].key = flow_key(service, i + n);
+			l[n] = &lookups[n];
+		}
+		ok = burst_insert(f, l, BATON_BURST, value, into_rival);
+	}
+	took = thread_ns() - start;
+	for (uint64_t i = from; i + BATON_BURST <= to && ok; i++) {
+		const struct baton_key k = flow_key(service, i);
+
+		flow_remove(f, &k, into_rival);
+	}
+	return ok ? took : 0;
+}
+
+uint64_t baton_measure_lines(struct baton_forwarder *f, uint64_t n)
+{
+	struct baton_source *s = f->ports[0].device;
+	const struct baton_crt *t = &f->crt4;
+	const baton_word *lines[BATON_BURST];
+	uint64_t sum = 0, start = thread_ns();
+
+	for (uint64_t done = 0; done < n; done += BATON_BURST) {
+		for (int i = 0; i < BATON_BURST; i++) {
+			lines[i] = t->buckets[(source_random(s) >> 32) * t->bucket_count >> 32].w;
+			__builtin_prefetch(lines[i]);
+		}
+		for (int i = 0; i < BATON_BURST; i++)
+			sum += value_load(lines[i]);
+	}
+	value_store(&stub_value, sum); /* so that the compiler cannot leave it out */
+	return thread_ns() - start;
 }

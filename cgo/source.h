@@ -44,19 +44,41 @@ int baton_source_dpdk_open(struct baton_forwarder *f, const char *sink);
 /* baton_source_set says what comes next from port 0. */
 void baton_source_set(struct baton_forwarder *f, enum baton_source_kind kind, uint32_t service, uint64_t flows);
 
-/* baton_source_fill puts flows from .. to - 1 of a HIT into the CRT, owned by a target. -ENOSPC: full. */
+/* baton_source_fill puts flows from .. to - 1 of a HIT into the CRT, and into the rival if there is one, owned by a
+ * target. -ENOSPC: full. */
 int baton_source_fill(struct baton_forwarder *f, uint32_t service, uint64_t from, uint64_t to, uint16_t owner);
 
 enum baton_measure {
-	BATON_MEASURE_IO,   /* source and sink only */
-	BATON_MEASURE_POLL, /* baton_poll */
+	BATON_MEASURE_IO,    /* source and sink only */
+	BATON_MEASURE_STUB,  /* baton_poll, but each lookup finds the same entry at once */
+	BATON_MEASURE_POLL,  /* baton_poll */
+	BATON_MEASURE_RIVAL, /* baton_poll with another table for IPv4: baton_rival_open */
 };
 
 /* baton_measure runs until at least `packets` frames have come and returns the calling thread's CPU time, in ns; *done
  * is how many there were. What the control plane would do (take punts, end flows) is done in between, unmeasured. */
 uint64_t baton_measure(struct baton_forwarder *f, enum baton_measure what, uint64_t packets, uint64_t *done);
 
+/* baton_measure_insert adds flows from .. to - 1 of a HIT to the CRT, or to the rival, and takes them out again. It
+ * returns the CPU time of adding them, in ns; 0: full. As in the pipeline, a burst is looked up first, and its lookup
+ * counts. to - from: a multiple of BATON_BURST. */
+uint64_t baton_measure_insert(struct baton_forwarder *f, uint32_t service, uint64_t from, uint64_t to, bool rival);
+
+/* baton_measure_lines reads n random cache lines of the CRT for IPv4, fetching a burst of them ahead, and returns the CPU
+ * time in ns: what memory alone costs where each packet needs one line. */
+uint64_t baton_measure_lines(struct baton_forwarder *f, uint64_t n);
+
+/* baton_rival is another table for the same keys. Its functions take the words of an IPv4 key. */
+struct baton_rival {
+	void (*find)(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n);
+	int (*insert)(const struct baton_key *k, uint64_t value);
+	void (*remove)(const struct baton_key *k);
+};
+
 /* ---- for the two kinds of source */
+
+/* baton_rival_set makes r, which stays, the rival; NULL: none. */
+void baton_rival_set(const struct baton_rival *r);
 
 /* baton_source_attach makes port 0 a source with this device. */
 void baton_source_attach(struct baton_forwarder *f, struct baton_source *device, const struct baton_port_ops *ops);

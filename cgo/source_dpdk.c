@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_hash.h>
+#include <rte_hash_crc.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <stdlib.h>
@@ -154,4 +156,64 @@ uint64_t baton_measure_lcore(struct baton_forwarder *f, enum baton_measure what,
 		wait_lcore(lcore);
 	*done = j.done;
 	return j.took;
+}
+
+/* ---- rte_hash with lock-free lookups, bulk */
+
+static struct rte_hash *hash;
+static baton_word found_values[BATON_BURST]; /* stand for the entries, which rte_hash keeps by value */
+
+static void hash_find(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n)
+{
+	const void *keys[BATON_BURST];
+	void *data[BATON_BURST];
+	uint64_t hits = 0;
+
+	(void)t;
+	if (n == 0)
+		return;
+	for (uint32_t i = 0; i < n; i++)
+		keys[i] = &l[i]->key.w[0];
+	rte_hash_lookup_bulk_data(hash, keys, n, &hits, data);
+	for (uint32_t i = 0; i < n; i++) {
+		atomic_store_explicit(&found_values[i], (uintptr_t)data[i], memory_order_relaxed);
+		l[i]->entry = hits >> i & 1 ? &found_values[i] : NULL;
+	}
+}
+
+static int hash_insert(const struct baton_key *k, uint64_t value)
+{
+	return rte_hash_add_key_data(hash, &k->w[0], (void *)(uintptr_t)value);
+}
+
+static void hash_remove(const struct baton_key *k)
+{
+	int32_t position = rte_hash_del_key(hash, &k->w[0]);
+
+	if (position >= 0)
+		rte_hash_free_key_with_position(hash, position);
+}
+
+int baton_rival_open(uint64_t entries)
+{
+	static const struct baton_rival hash_rival = {hash_find, hash_insert, hash_remove};
+	const struct rte_hash_parameters p = {
+	    .name = "rival",
+	    .entries = (uint32_t)entries,
+	    .key_len = sizeof(uint64_t),
+	    .hash_func = rte_hash_crc,
+	    .socket_id = (int)rte_socket_id(),
+	    .extra_flag = RTE_HASH_EXTRA_FLAGS_RW_CONCURRENCY_LF,
+	};
+
+	baton_rival_set(NULL);
+	rte_hash_free(hash);
+	hash = NULL;
+	if (entries == 0)
+		return 0;
+	hash = rte_hash_create(&p);
+	if (!hash)
+		return -rte_errno;
+	baton_rival_set(&hash_rival);
+	return 0;
 }

@@ -11,4 +11,8 @@
  * there is no worker. */
 uint64_t baton_measure_lcore(struct baton_forwarder *f, enum baton_measure what, uint64_t packets, uint64_t *done);
 
+/* baton_rival_open makes an rte_hash for so many entries the rival, with lock-free lookups, in the place of an older
+ * one. 0: no rival any more. */
+int baton_rival_open(uint64_t entries);
+
 #endif

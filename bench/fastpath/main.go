@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"baton/cgo"
+)
+
+// options are the command line.
+type options struct {
+	rounds    int
+	frames    uint64
+	sizes     string
+	only      string
+	out       string
+	hugepages int
+	cpu       int
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.rounds, "n", 7, "rounds")
+	flag.Uint64Var(&o.frames, "frames", 2_000_000, "frames of a sample")
+	flag.StringVar(&o.sizes, "flows", "1000,64000,1000000,10000000", "sizes of the table")
+	flag.StringVar(&o.only, "only", "", "this kind of frames only, and no result files")
+	flag.StringVar(&o.out, "out", filepath.Join("bench", "results", "fastpath.json"), "result file; the plot is beside it")
+	flag.IntVar(&o.hugepages, "hugepages", 1024, "2 MiB hugepages to reserve for DPDK, and to give back")
+	flag.IntVar(&o.cpu, "cpu", runtime.NumCPU()-1, "CPU to measure on")
+	flag.Parse()
+	if err := o.run(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "bench-fastpath:", err)
+		os.Exit(1)
+	}
+}
+
+func (o options) run(ctx context.Context) (err error) {
+	sizes, err := parseSizes(o.sizes)
+	if err != nil {
+		return err
+	}
+	result := Result{Time: time.Now().UTC(), Rounds: o.rounds, Frames: o.frames}
+	if err := result.describe(ctx); err != nil {
+		return err
+	}
+	if cgo.HasDPDK {
+		giveBack, err := o.startDPDK()
+		defer func() { giveBack() }()
+		if err != nil {
+			return err
+		}
+	}
+	for _, flows := range sizes {
+		if err := o.measure(flows, &result); err != nil {
+			return err
+		}
+	}
+	result.judge()
+	result.Machine.LoadAfter = load()
+	result.print(os.Stdout)
+	if o.only != "" {
+		return nil
+	}
+	return errors.Join(result.write(o.out), result.plot(strings.TrimSuffix(o.out, ".json")+".svg"))
+}
+
+func (o options) startDPDK() (giveBack func(), err error) {
+	giveBack, err = borrowHugepages(o.hugepages)
+	if err != nil {
+		return giveBack, err
+	}
+	main := (o.cpu + 1) % runtime.NumCPU()
+	return giveBack, cgo.StartEAL([]string{"bench-fastpath", "--log-level=error", "--no-telemetry", "--iova-mode=va",
+		"--lcores", fmt.Sprintf("0@%d,1@%d", main, o.cpu), "-m", "256", "--in-memory", "--no-pci",
+		"--vdev", sink + ",size=64,copy=0"})
+}
+
+// measure does all of one size of the table.
+func (o options) measure(flows uint64, result *Result) error {
+	r, err := newRig(flows)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	result.TableMB = append(result.TableMB, Table{Flows: flows, MB: r.tableMB(), HugeMB: hugeMB()})
+	for _, k := range kinds() {
+		if o.only != "" && o.only != k.name {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "%d flows, %s\n", flows, k.name)
+		result.Series = append(result.Series, r.measureKind(k, o.rounds, o.frames)...)
+	}
+	if o.only == "" || o.only == "bare" {
+		result.Series = append(result.Series, r.measureBare(o.rounds, o.frames)...)
+	}
+	return nil
+}
+
+func parseSizes(text string) ([]uint64, error) {
+	var sizes []uint64
+	for s := range strings.SplitSeq(text, ",") {
+		n, err := strconv.ParseUint(s, 10, 28)
+		if err != nil || n == 0 {
+			return nil, fmt.Errorf("table size %q: a number of flows up to 2^28 is needed", s)
+		}
+		sizes = append(sizes, n)
+	}
+	return sizes, nil
+}
