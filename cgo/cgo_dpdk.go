@@ -81,6 +81,7 @@ func (f *Forwarder) StopLcore() {
 
 var statNames = [C.BATON_DPDK_STATS]string{
 	"rx_packets", "tx_packets", "rx_bytes", "tx_bytes", "rx_missed", "rx_errors", "tx_errors", "rx_no_buffer",
+	"free_buffers",
 }
 
 // Driver reads the driver's name, the link state and rte_eth_stats of DPDK port i. stats is nil when it has none.

@@ -204,8 +204,9 @@ int baton_dpdk_stats(struct baton_forwarder *f, uint16_t index, uint64_t out[BAT
 
 	if (err)
 		return err;
-	const uint64_t all[BATON_DPDK_STATS] = {s.ipackets, s.opackets, s.ibytes,  s.obytes,
-						s.imissed,  s.ierrors,  s.oerrors, s.rx_nombuf};
+	const uint64_t all[BATON_DPDK_STATS] = {s.ipackets, s.opackets,  s.ibytes,
+						s.obytes,   s.imissed,   s.ierrors,
+						s.oerrors,  s.rx_nombuf, rte_mempool_avail_count(d->pool)};
 
 	memcpy(out, all, sizeof(all));
 	return 0;

@@ -7,7 +7,7 @@
 
 #include "baton.h"
 
-enum { BATON_DPDK_STATS = 8 };
+enum { BATON_DPDK_STATS = 9 };
 
 /* baton_dpdk_init is rte_eal_init: once per process, on a thread that stays (it becomes the main lcore). argv must live
  * as long as the process. */
@@ -19,7 +19,8 @@ int baton_dpdk_launch(struct baton_forwarder *f);
 void baton_dpdk_halt(struct baton_forwarder *f);
 /* baton_dpdk_driver copies the driver's name and returns 1 when the link is up, 0 when it is down. */
 int baton_dpdk_driver(struct baton_forwarder *f, uint16_t index, char *name, size_t room);
-/* baton_dpdk_stats reads rte_eth_stats: ipackets, opackets, ibytes, obytes, imissed, ierrors, oerrors, rx_nombuf. */
+/* baton_dpdk_stats reads rte_eth_stats: ipackets, opackets, ibytes, obytes, imissed, ierrors, oerrors, rx_nombuf; and
+ * how many buffers of the ports' common pool are free. */
 int baton_dpdk_stats(struct baton_forwarder *f, uint16_t index, uint64_t out[BATON_DPDK_STATS]);
 
 #endif

@@ -26,7 +26,8 @@ type Env struct {
 	bin    string
 	device string
 
-	plain []int // retransmissions of transfers through a plain forwarder
+	remarks []string // of the scenario, for its Note
+	plain   []int    // retransmissions of transfers through a plain forwarder
 
 	mu     sync.Mutex
 	conns  []recorded

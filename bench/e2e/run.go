@@ -85,7 +85,11 @@ func (r *runner) attempt(ctx context.Context, s Scenario) (err error) {
 	defer cancel()
 	e.Ctx = ctx
 	if s.Expect.Unjudged {
-		return s.Run(e)
+		err := s.Run(e)
+		if s.Note != nil {
+			r.summary += "; " + s.Note(e, judge.Report{})
+		}
+		return err
 	}
 	return r.judged(s, e)
 }

@@ -101,7 +101,7 @@ func (x Expect) allowed() []judge.Rule {
 // scenarios holds all scenarios.
 var scenarios = slices.Concat(
 	httpScenarios, optionScenarios, reuseScenarios, loadScenarios, bulkScenarios, targetScenarios,
-	operatorScenarios, agentScenarios, xcfScenarios, hostScenarios, demoScenarios)
+	operatorScenarios, agentScenarios, xcfScenarios, hostScenarios, demoScenarios, floodScenarios)
 
 // grouped puts scenarios that can share a laboratory next to each other, and keeps their order otherwise.
 func grouped(list []Scenario) []Scenario {

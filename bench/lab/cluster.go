@@ -32,10 +32,19 @@ type Cluster struct {
 	Linger    time.Duration // of ended flows
 	LogLevel  string        // "" is debug: logs are read only when something fails
 	IdleSleep string        // longest nap of the idle poll loop: "100us"; "0s" never sleeps
+	Ports     []Port        // further data ports, behind the one on the data network
+
+	SourceFlows, SourcePunts int // limits of one client address
 }
 
 // Rule routes requests for a host and path to a job.
 type Rule struct{ Host, Path, Job string }
+
+// Port is a data port of the routing host.
+type Port struct {
+	Device  string // with all its arguments; ${dir} is the routing host's directory
+	Address netip.Prefix
+}
 
 // Job is served by hosts, tried in that order.
 type Job struct {
@@ -78,12 +87,19 @@ data:
   idle: { sleep: {{.}} }{{end}}
   ports:
     - { device: "{{or .Device "net_af_xdp"}}0,iface={{.Interface}}", address: {{.Host.Data}} }
+{{- range .Ports}}
+    - { device: "{{$.Host.Expand .Device}}", address: {{.Address}} }
+{{- end}}
 crt:
   ipv4_entries: 65536
   ipv6_entries: 1024
   router_flows: 4096
 {{- with .Linger}}
   linger: {{.}}{{end}}
+{{- with .SourceFlows}}
+  source_flows: {{.}}{{end}}
+{{- with .SourcePunts}}
+  source_punts: {{.}}{{end}}
 xcf: { listen: "{{.XCF}}", ca: {{path .Certs "ca.pem"}}, cert: {{path .Certs .Host.Name}}.pem, key: {{path .Certs .Host.Name}}.key }
 admin: { socket: {{.Host.AdminSocket}} }
 log: { level: {{or .LogLevel "debug"}} }

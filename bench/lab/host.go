@@ -32,6 +32,9 @@ func (h *Host) Path(elem ...string) string {
 	return filepath.Join(append([]string{h.Dir()}, elem...)...)
 }
 
+// Expand replaces ${dir} by the host's directory.
+func (h *Host) Expand(text string) string { return strings.ReplaceAll(text, "${dir}", h.Dir()) }
+
 // Do runs f with its thread in the host's network namespace. Sockets that f opens stay there; goroutines that it starts
 // do not.
 func (h *Host) Do(f func() error) error { return inNamespace(h.Namespace, f) }

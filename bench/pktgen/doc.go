@@ -2,6 +2,7 @@
 // net_af_packet, net_ring, ...).
 //
 //	pktgen run        -d DEVICE --rate 1M --for 10s    send at a rate, count and time what comes back
+//	pktgen steer      -d DEVICE                        the same at the rates that are read, for scripts
 //	pktgen throughput -d DEVICE                        highest rate without loss (RFC 2544 26.1)
 //	pktgen latency    -d DEVICE --rate 1M              latency at a rate (RFC 2544 26.2)
 //	pktgen loss       -d DEVICE                        loss at 100 %, 90 %, ... of a rate (RFC 2544 26.3)

@@ -21,7 +21,7 @@ func (o *options) ealArgs() ([]string, error) {
 		return nil, err
 	}
 	args := []string{"pktgen", "--log-level=error", "--no-telemetry", "--iova-mode=va",
-		"--lcores", fmt.Sprintf("0@(%s),1@%d", strings.Join(others, ","), lcore), "-m", strconv.Itoa(o.memory)}
+		"--lcores", fmt.Sprintf("0@(%s),1@%d", strings.Join(others, ","), lcore)}
 	memory, err := o.memoryArgs()
 	if err != nil {
 		return nil, err
@@ -74,18 +74,21 @@ func (o *options) cpus() (lcore int, others []string, err error) {
 	return lcore, others, nil
 }
 
+// leastSmall is the memory, MiB, without which the buffers do not fit into pages of 4 KiB.
+const leastSmall = 128
+
 // memoryArgs: with hugepages nothing is left in the file system, without them there is no shared configuration.
 func (o *options) memoryArgs() ([]string, error) {
 	free := freeHugepagesMB("/sys/kernel/mm/hugepages")
 	switch {
 	case o.hugepages == "never", o.hugepages == "auto" && free < o.memory:
-		return []string{"--no-huge", "--no-shconf"}, nil
+		return []string{"--no-huge", "--no-shconf", "-m", strconv.Itoa(max(o.memory, leastSmall))}, nil
 	case o.hugepages != "auto" && o.hugepages != "always":
 		return nil, fmt.Errorf("--hugepages %q: auto, always and never are possible", o.hugepages)
 	case free < o.memory:
 		return nil, fmt.Errorf("%d MiB of free hugepages, %d are needed: raise vm.nr_hugepages, or lower --memory", free, o.memory)
 	}
-	return []string{"--in-memory"}, nil
+	return []string{"--in-memory", "-m", strconv.Itoa(o.memory)}, nil
 }
 
 // freeHugepagesMB adds up the free hugepages of all sizes.

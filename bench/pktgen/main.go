@@ -39,7 +39,7 @@ func command(out, progress io.Writer) *cobra.Command {
 	o.flags(root.PersistentFlags())
 	root.PersistentFlags().BoolVar(&w.json, "json", false, "print the result as JSON")
 	root.PersistentFlags().BoolVarP(&w.quiet, "quiet", "q", false, "no progress")
-	root.AddCommand(runCommand(&o, &w), throughputCommand(&o, &w), latencyCommand(&o, &w), lossCommand(&o, &w))
+	root.AddCommand(runCommand(&o, &w), steerCommand(&o, &w), throughputCommand(&o, &w), latencyCommand(&o, &w), lossCommand(&o, &w))
 	return root
 }
 

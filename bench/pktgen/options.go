@@ -53,7 +53,7 @@ func (o *options) flags(f *pflag.FlagSet) {
 	f.StringArrayVarP(&o.devices, "device", "d", nil, "DPDK device, a vdev with arguments or a PCI address; frames leave by the "+
 		"first, a second one only receives")
 	f.IntVar(&o.lcore, "lcore", -1, "CPU of the loop; -1: the last one of the affinity mask")
-	f.IntVar(&o.memory, "memory", 128, "MiB for DPDK")
+	f.IntVar(&o.memory, "memory", 64, "MiB for DPDK; without hugepages at least 128")
 	f.StringVar(&o.hugepages, "hugepages", "auto", "auto, always or never")
 	f.StringVar(&o.kind, "kind", "udp", "frames: "+strings.Join(kindNames, ", "))
 	f.StringVar(&o.size, "size", "64", "frame sizes with FCS, sent in turn: 64, or 64,570,1518, or imix (7 x 64, 4 x 570, 1518)")

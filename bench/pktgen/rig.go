@@ -145,16 +145,36 @@ func (r *rig) exactTrial(ctx context.Context, pps float64) (Trial, error) {
 // trial sends at a rate (0: as fast as it goes) for the configured time, or count frames if count is not 0, and waits
 // for what is still under way. The rig remembers it.
 func (r *rig) trial(ctx context.Context, pps float64, count uint64) (Trial, error) {
-	counters, histogram := r.Counters(), r.Latencies(nil)
-	began := time.Now()
+	b := r.begin(pps, count)
+	err := r.watch(ctx, b.at, count)
+	t := r.finish(ctx, b)
+	r.trials = append(r.trials, t)
+	r.out.trial(len(r.trials), t)
+	return t, err
+}
+
+// begun is a trial under way.
+type begun struct {
+	pps       float64
+	at        time.Time
+	counters  map[string]uint64 // before
+	histogram []uint64          // before
+}
+
+func (r *rig) begin(pps float64, count uint64) begun {
+	b := begun{pps, time.Now(), r.Counters(), r.Latencies(nil)}
 	r.Start(pps, count)
-	err := r.watch(ctx, began, count)
+	return b
+}
+
+// finish stops and waits for what is under way.
+func (r *rig) finish(ctx context.Context, b begun) Trial {
 	r.Stop()
-	took := time.Since(began)
+	took := time.Since(b.at)
 	r.drain(ctx)
-	after := r.Latencies(nil)
-	for i := range histogram {
-		histogram[i] = after[i] - histogram[i]
+	histogram := r.Latencies(nil)
+	for i, n := range b.histogram {
+		histogram[i] -= n
 	}
 	if r.sum == nil {
 		r.sum = make([]uint64, len(histogram))
@@ -162,10 +182,7 @@ func (r *rig) trial(ctx context.Context, pps float64, count uint64) (Trial, erro
 	for i, n := range histogram {
 		r.sum[i] += n
 	}
-	t := newTrial(r.config.Kind, pps, took, difference(counters, r.Counters()), histogram, r.hz)
-	r.trials = append(r.trials, t)
-	r.out.trial(len(r.trials), t)
-	return t, err
+	return newTrial(r.config.Kind, b.pps, took, difference(b.counters, r.Counters()), histogram, r.hz)
 }
 
 // difference is what counters grew by; the largest latency is one of the trial's own.

@@ -95,7 +95,8 @@ type Port struct {
 	TxPackets uint64 `json:"tx_packets"`
 	RxBytes   uint64 `json:"rx_bytes"`
 	TxBytes   uint64 `json:"tx_bytes"`
-	// Stats are rte_eth_stats of the driver: rx_missed, rx_errors, tx_errors, rx_no_buffer ...; absent without DPDK.
+	// Stats are rte_eth_stats of the driver: rx_missed, rx_errors, tx_errors, rx_no_buffer ..., and free_buffers of the
+	// pool that all ports share; absent without DPDK.
 	Stats map[string]uint64 `json:"stats,omitempty"`
 }
 
