@@ -154,7 +154,7 @@ func TestGeneratorFramesAreWhatAnotherLibraryWouldWrite(t *testing.T) {
 					c := genConfig(kind, ipv6, 64, 570, 1518)
 					c.VLAN = vlan
 					r := newGenRig(t, c)
-					for flow := range c.Flows {
+					for flow := uint64(0); flow < c.Flows; flow += 9 {
 						for turn := range c.SizeCount {
 							checkFrame(t, r.Frame(flow, turn, 1<<40+flow*977), flow, c.Sizes[turn], kind)
 						}
