@@ -67,7 +67,7 @@ func (r *Router) opened(p *flow.Punt) {
 		r.count.UnknownServices++
 		r.forget(p.Flow)
 		return
-	case r.given.has(p.Inc):
+	case r.past.has(p.Inc):
 		r.count.Repeated++
 		r.forget(p.Flow)
 		return
@@ -229,6 +229,7 @@ func (r *Router) gone(c *conn) {
 func (r *Router) leave(c *conn, why string) {
 	c.stage = over
 	delete(r.conns, c.id)
+	r.past.put(c.inc)
 	r.timers.stop(&c.timer)
 	if c.handover != nil {
 		r.abandon(c, why)

@@ -183,7 +183,6 @@ func (r *Router) switched(c *conn, held int) {
 	}
 	r.count.Transferred++
 	h.target.active++
-	r.given.put(c.inc)
 	a := r.attempt(c, h, "switched", "")
 	a.Held = held
 	for p := range phases {
@@ -357,9 +356,6 @@ func (r *Router) abandon(c *conn, why string) {
 	}
 	if !c.handover.giver.State().Final() {
 		r.ended(c, c.handover, "abandoned", why)
-	}
-	if !c.handover.giver.State().Owns() {
-		r.given.put(c.inc)
 	}
 	r.unlist(c)
 }

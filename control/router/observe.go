@@ -16,7 +16,7 @@ type Counts struct {
 	Reset           uint64 // of which ended by a RST or because the client fell silent
 	Vanished        uint64 // of which the forwarder gave up (idle, or a new incarnation)
 	TableFull       uint64 // not taken: as many connections as configured
-	Repeated        uint64 // not taken: a target has, had or may have the connection
+	Repeated        uint64 // not taken: the router had the connection before
 	UnknownServices uint64 // punts for a service that is not configured
 	UnknownFlows    uint64 // segments of flows that the router does not have: its First was lost
 	BadFrames       uint64 // punted frames that do not parse

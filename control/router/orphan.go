@@ -23,7 +23,7 @@ func (r *Router) endHint(p *flow.Punt) {
 		return
 	}
 	inc := p.Inc
-	if known, ok := r.given.get(inc.Tuple); ok && inc.IRS == 0 && inc.ISS == 0 {
+	if known, ok := r.past.get(inc.Tuple); ok && inc.IRS == 0 && inc.ISS == 0 {
 		inc = known
 	}
 	if t := r.byOwner[p.Owner]; t.connected {
@@ -92,10 +92,10 @@ func (o *orphans) forget(now time.Time) {
 	o.order = o.order[n:]
 }
 
-// memory holds the newest incarnations that were given to targets, or that a target may have; one for each tuple. It
-// tells which one a hint is about, and keeps the router from taking one as new: the SYN cookie is still good when the
-// client repeats its first segment. When it is full, the oldest is forgotten: an entry whose target lost it then lives
-// until its tuple is used again.
+// memory holds the newest incarnations that the router had, one for each tuple. It tells which one a hint is about, and
+// keeps the router from taking one as new: the SYN cookie is still good when the first segment comes again, late or
+// repeated by the client, and there is no TIME-WAIT to catch it. When it is full, the oldest is forgotten: an entry whose
+// target lost it then lives until its tuple is used again.
 type memory struct {
 	incs map[wire.Tuple]wire.Incarnation
 	ring []wire.Incarnation // in the order of put

@@ -80,7 +80,7 @@ type Router struct {
 	handing    map[wire.Incarnation]*conn // whose transfer is under way
 	transfers  map[transfer.ID]*conn      // the same, by the IDs of their attempts
 	transferID transfer.ID                // the next one
-	given      memory                     // incarnations given to targets lately
+	past       memory                     // incarnations that were here lately
 	targets    map[string]*target
 	byOwner    []*target // by flow.OwnerID; [0] is nil: the router itself
 	neighbours *neighbours
@@ -105,7 +105,7 @@ func New(cfg Config, dp Dataplane, cluster Cluster) (*Router, error) {
 		transfers: map[transfer.ID]*conn{},
 		// A restarted router must not repeat the IDs that targets remember of its predecessor.
 		transferID: transfer.ID(cfg.Clock().UnixNano()),
-		given:      newMemory(cfg.MaxConns),
+		past:       newMemory(2 * cfg.MaxConns),
 		targets:    make(map[string]*target, len(cfg.Targets)),
 		byOwner:    []*target{nil},
 		history:    newHistory(historySize),

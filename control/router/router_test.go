@@ -344,7 +344,7 @@ func TestNobodyToAskEndsInSilence(t *testing.T) {
 	w.wantEmpty()
 }
 
-func TestConnectionThatATargetMayHaveIsNotTakenAgain(t *testing.T) {
+func TestConnectionIsNotTakenAgain(t *testing.T) {
 	given := func(m transfer.Message) transfer.Message { return willing(m) }
 	silent := func(m transfer.Message) transfer.Message {
 		if _, ok := m.(transfer.Offer); ok {
@@ -355,14 +355,20 @@ func TestConnectionThatATargetMayHaveIsNotTakenAgain(t *testing.T) {
 	for name, reply := range map[string]func(transfer.Message) transfer.Message{
 		"aborted, nobody could be asked": silent,
 		"ended at its target":            given,
+		"refused":                        unwilling,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			w.cluster.reply["t1"], w.cluster.reply["t2"] = reply, willing
+			w.cluster.reply["t1"], w.cluster.reply["t2"] = reply, unwilling
 			c := w.ask("a.example")
 			w.advance(time.Minute)
-			w.router.HostSays("t1", transfer.EndReport{Inc: c.inc})
-			w.run()
+			if name == "refused" {
+				c.finish()
+				w.advance(time.Minute)
+			} else {
+				w.router.HostSays("t1", transfer.EndReport{Inc: c.inc})
+				w.run()
+			}
 			sent := len(w.cluster.sent)
 			again := w.connect(4000) // the first segment once more; its cookie is still valid
 			again.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
