@@ -117,13 +117,10 @@ func (j *judge) punted(p *flow.Punt) {
 // opened sees the router take the connection.
 func (l *life) opened() {
 	l.w.logf("router", "%s: opens", l.client.name)
-	switch {
-	case l.given != nil:
-		l.fail("the router takes a connection as new that %s was given", l.given.name)
-	case l.begun && !l.routerGone:
-		l.fail("the router takes a connection as new that it has")
+	if l.begun {
+		l.fail("the router takes a connection as new that it had before, owner %s", l.ownerName())
 	}
-	l.begun, l.routerGone, l.frozen = true, false, false
+	l.begun = true
 }
 
 // checkHandshake compares what the cookie remembers with what was agreed.
@@ -255,7 +252,8 @@ func (l *life) refuses(p []byte, cause inspect.Cause) {
 // routerReads compares what the routing application is shown with what the client wrote.
 func (l *life) routerReads(data []byte) {
 	if len(data) < l.heard {
-		l.heard = len(data) // a second life in the router begins anew
+		l.fail("the router shows %d octets, it was %d before", len(data), l.heard)
+		return
 	}
 	l.reads("the router", l.heard, data[l.heard:])
 	l.heard = len(data)
