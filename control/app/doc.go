@@ -1,0 +1,82 @@
+// Package app is for applications that take part in the hand-over of connections: routing applications, which talk with
+// a client until they know who should serve it, and target applications, which are asked before they get a connection
+// and receive application state with it. An application that does not care needs none of this: conventional servers get
+// connections from accept() as ever.
+//
+// Its central type is Socket, the control socket between an application and the Baton daemon of its host. Router and
+// Listener are what applications in Go use; other languages speak the protocol below, which needs no more than a Unix
+// socket and JSON.
+//
+// # The control socket
+//
+// The daemon listens on a Unix socket of type SOCK_SEQPACKET ("applications.socket" in its configuration). Each message
+// is one packet of at most 64 KiB, a JSON object as in Message; "type" says what it means. What does not fit is passed
+// beside it: "files" lists, in order, what the file descriptors of the packet (SCM_RIGHTS) are.
+//
+//	"connection"  the client's octets: a stream socket
+//	"socket"      a TCP socket to be given away
+//	"listener"    a listening socket, as a name for an address and a port
+//	"state"       application state, up to 1 MiB, as a sealed memfd (F_SEAL_WRITE, F_SEAL_SHRINK, F_SEAL_GROW)
+//	"data"        octets of the client, the same way
+//
+// A daemon believes what the kernel says about its peer (SO_PEERCRED), compared with "applications.allow" in its
+// configuration; nobody else is listened to. The life of the control socket is the registration: when it is closed, by
+// the application or with it, the daemon takes everything back.
+//
+// A request may have a "seq"; its answer repeats it. Whatever cannot be done is answered with "error", which has a
+// "code" for programs and a "detail" for people; the control socket stays open.
+//
+// # The UDP form
+//
+// With "applications.udp" the same messages travel as datagrams on the loopback interface. They cannot carry file
+// descriptors, so each has a "token" that the configuration names, a routing application names a listening socket of
+// its own in "deliver", to which the daemon connects once per client, and state is at most what fits. A registration
+// ends when it was not repeated for 10 s.
+//
+// # Routing applications
+//
+//	application                          daemon
+//	register role=router service   ──>
+//	                               <──   registered, dpt
+//	                               <──   connection conn client (files: connection)
+//	peeks, reads, replies on the connection's socket, for as many rounds as it likes
+//	transfer conn job [host state] ──>
+//	                               <──   accepted conn host        closes its end
+//	                               <──   rejected conn by reason   goes on, chooses again, or sends an error and closes
+//
+// Octets that were peeked (MSG_PEEK) but not read stay in the connection: the target reads them. Octets that were read
+// are the application's; it may put what matters into the state. Between transfer and its answer the application must
+// not read. A connection that it closes without a transfer is closed towards the client.
+//
+// Several applications may register for one service: connections are dealt out in turn. While none is registered, the
+// service is not content-routed: clients' handshakes are not answered; when the last one leaves, connections in progress
+// are refused as the protocol of the service says.
+//
+// The destination port table (DPT) lists who listens where; "dpt" comes after registration, at each change, and as the
+// answer to a "dpt" request.
+//
+// # Target applications
+//
+//	application                          daemon
+//	register role=target job service ──>
+//	                               <──   registered
+//	                               <──   offer transfer client state giver
+//	accept transfer                ──>
+//	reject transfer reason         ──>
+//	                               <──   arrived transfer client   the connection is in the accept queue
+//	                               <──   canceled transfer         it will not come
+//
+// The connection arrives by accept() on the listening socket of the job; its peer address is the offer's client. The
+// application binds and listens as ever, but clients' SYNs never reach it: only transfers do.
+//
+//	give conn job [host state] (files: socket)  ──>
+//	                               <──   given                     the connection has another owner; close the socket
+//	                               <──   rejected reason           it is still the application's
+//
+// # Messages between applications
+//
+// "message" with "to" (job, and host unless there is only one) reaches target applications, with "to" (service) the
+// routing applications; the receiver sees "from". Up to 48 KiB of data, in order, not stored.
+//
+// Units: lengths in octets, addresses as text ("10.77.0.10:80", "[2001:db8::1]:80"), octets in JSON as base64.
+package app
