@@ -46,8 +46,13 @@ const portPatience = 2 * time.Second
 // service is what scenarios talk to.
 var service = netip.AddrPortFrom(lab.DVIPA, 80)
 
+// patience is what targets have to answer an offer or a commit, unless a scenario is about that time: on a busy machine
+// nobody is late.
+const patience = 5 * time.Second
+
 // cluster fills in from the command line and the environment what c leaves open.
 func (e *Env) cluster(c lab.Cluster) lab.Cluster {
+	c.Offer, c.Confirm = cmp.Or(c.Offer, patience), cmp.Or(c.Confirm, patience)
 	if len(c.Jobs) == 0 {
 		usual := lab.TwoSites()
 		c.Rules, c.Jobs = usual.Rules, usual.Jobs

@@ -26,7 +26,7 @@ var (
 		Address: netip.MustParsePrefix("10.79.0.1/24"),
 	}
 	// Two CPUs are few for a flood, its source and all hosts: hosts may take longer to answer each other.
-	floodCluster = lab.Cluster{Ports: []lab.Port{floodPort}, LogLevel: "info", Offer: 2 * time.Second, Confirm: 5 * time.Second}
+	floodCluster = lab.Cluster{Ports: []lab.Port{floodPort}, LogLevel: "info"}
 	stormCluster = lab.Cluster{Ports: []lab.Port{floodPort}, LogLevel: "info", SourceFlows: 256, SourcePunts: 1000}
 )
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"baton/bench/judge"
 	"baton/bench/lab"
@@ -18,25 +17,16 @@ const (
 	loadedBytes = 50_000 // of each response where clients are concurrent
 )
 
-// patient has the usual sites and waits long for a target's answer: on a busy machine nobody is late.
-var patient = func() lab.Cluster {
-	c := lab.TwoSites()
-	c.Offer, c.Confirm = 5*time.Second, 5*time.Second
-	return c
-}()
-
 var loadScenarios = []Scenario{
 	{
 		Name:   "sequential-1000",
 		Doc:    "1000 connections, one after the other, to two targets in turn, closed by client and server in turn",
-		Shape:  Shape{Cluster: patient},
 		Expect: Expect{Connections: sequential, Transferred: sequential, Retransmissions: true},
 		Run:    runSequential,
 	},
 	{
 		Name:   "concurrent-64",
 		Doc:    "64 clients at a time fetch 50 kB from two targets, every octet right",
-		Shape:  Shape{Cluster: patient},
 		Expect: Expect{Connections: concurrent * perWorker, Transferred: concurrent * perWorker, Retransmissions: true},
 		Run:    runConcurrent,
 	},
