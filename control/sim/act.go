@@ -49,6 +49,8 @@ func (w *world) act(a Act) {
 		c.probe()
 	case RestartClient:
 		c.restart()
+	case ForgeReset, ForgeOld, ForgeACK:
+		c.forge(a.Kind)
 	case actKinds:
 	}
 }

@@ -46,7 +46,6 @@ const (
 	resetByClient = "reset by client" // as the plan wanted
 	resetByServer = "reset by server"
 	lost          = "lost" // the client gave up, and the judge found a reason
-	hungUp        = "hung up"
 )
 
 // client is one client host with one port, and its connections one after the other.
@@ -711,6 +710,31 @@ func (c *client) finish() {
 func (c *client) blindSYN() {
 	c.w.tally.fault(BlindSYN)
 	c.put(wire.Segment{Seq: seq.Value(c.w.rng.Uint32()), Flags: wire.SYN, Window: 1000})
+}
+
+// forge sends in the client's name what no owner may believe (RFC 5961 §3, §5; RFC 7323 §5). It waits until somebody is
+// the owner: whoever knows the cookie and speaks first is the client.
+func (c *client) forge(kind ActKind) {
+	if c.state != open || c.una == c.isn.Add(1) || c.max != c.finSeq() || c.finWanted {
+		return
+	}
+	s := wire.Segment{Seq: c.max, Ack: c.rcv, Flags: wire.ACK, Window: 1}
+	if c.ts {
+		s.Options.HasTimestamps, s.Options.TSVal, s.Options.TSEcr = true, c.tsval(), c.recent
+	}
+	switch {
+	case kind == ForgeReset && c.piece == len(c.plan.Pieces): // else its number may become the next octet's
+		s.Seq, s.Flags = s.Seq.Add(2+c.w.rng.IntN(500)), wire.RST
+	case kind == ForgeACK:
+		s.Ack, s.Payload = s.Ack.Add(1<<22), []byte("forged")
+	case kind == ForgeOld && c.ts:
+		s.Options.TSVal -= 1_000_000
+		s.Payload = []byte("forged")
+	default:
+		return
+	}
+	c.w.tally.fault(Forged)
+	c.put(s)
 }
 
 // probe is a keep-alive probe (RFC 9293 §3.8.4).

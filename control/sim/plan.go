@@ -98,12 +98,15 @@ const (
 	SynClient                    // a blind SYN for a client's tuple
 	ProbeClient                  // a client's keep-alive probe
 	RestartClient                // a client forgets its connection and begins anew, if its plan has another
+	ForgeReset                   // somebody guesses a RST that lies in the window, but is not the next octet
+	ForgeOld                     // octets of nobody come with a timestamp of long ago
+	ForgeACK                     // somebody acknowledges what was never sent
 	actKinds
 )
 
 var actNames = [actKinds]string{"break stream", "cut stream", "cut client", "cut target", "shrink path", "pause host",
 	"stall router", "pause target", "crash agent", "crash target", "reset client", "finish client", "blind SYN",
-	"keep-alive probe", "restart client"}
+	"keep-alive probe", "restart client", "forged RST", "old octets", "forged ACK"}
 
 // Subject stands for the client or the target that a trigger is about.
 const Subject = -1

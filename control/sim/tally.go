@@ -28,12 +28,13 @@ const (
 	RingFull
 	MessageRepeated
 	BlindSYN
+	Forged
 	faults
 )
 
 var faultNames = [faults]string{"loss", "duplicate", "reorder", "corrupt", "delay", "mtu", "partition", "stream lost",
 	"host paused", "router stalled", "target paused", "agent crashed", "target crashed", "ring full", "message repeated",
-	"blind SYN"}
+	"blind SYN", "forged segment"}
 
 // Tally counts what happened in a schedule.
 type Tally struct {
