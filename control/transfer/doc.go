@@ -23,13 +23,16 @@
 //
 // # Giver
 //
-// "next" is: the next candidate gets an Offer (state Offering); without one: Thaw, Refuse (state Refused). An attempt
-// that came to nothing is also reported with Failed.
+// "next" is: the next candidate gets an Offer (state Offering), or if the transfer is unconditional an Assign (state
+// Committed); without one: Thaw, Refuse (state Refused). An attempt that came to nothing is also reported with Failed.
 //
 //	state      event                        next       actions
 //	Idle       Start                        Offering   Freeze, Offer
 //	           Start without candidate      Refused    Refuse
+//	           Start, unconditional         Freezing   Freeze
 //	           Cancel                       Refused    Refuse
+//	Freezing   Frozen                       Committed  Assign
+//	           Timeout, Cancel              Refused    Thaw, Refuse
 //	Offering   accepted, frozen             Committed  Commit
 //	           accepted, not frozen yet     Accepted
 //	           rejected                     next
@@ -69,11 +72,15 @@
 //	state      event                        next       actions
 //	(none)     Offer, unacceptable          (none)     OfferReply rejected
 //	           Offer                        Checking   Check; refuses an older reservation of the incarnation
+//	           Assign, unacceptable         Refused    Confirm not imported
+//	           Assign                       Checking   Check; as by Offer
 //	           Commit                       Refused    Confirm not imported
 //	           Query                        Refused    QueryReply unknown, or what the incarnation is else
 //	Checking   Checked, well                Reserved   OfferReply accepted
+//	           Checked, well, assigned      Importing  Import, or what else a Commit brings about
 //	           Checked, not so              (none)     OfferReply rejected
 //	           Timeout                      (none)     OfferReply rejected
+//	           both of these, assigned      Refused    Confirm not imported
 //	           Release                      (none)
 //	           Commit                       Refused    Confirm not imported
 //	           Query                        Refused    QueryReply unknown
@@ -101,7 +108,7 @@
 //	           Query                        Refused    QueryReply unknown
 //	           Timeout                      (none)
 //
-// All other pairs change nothing; an Imported or NotImported out of place panics, because it would mean a connection
+// A repeated Assign is answered as a repeated Commit. All other pairs change nothing; an Imported or NotImported out of place panics, because it would mean a connection
 // that was made twice. A Query with Transfer 0 never changes anything.
 //
 // # Record

@@ -127,10 +127,12 @@ type Failure struct {
 
 // Actions of a Taker.
 type (
-	// Check asks whether the host can take the connection: listener, first window, MSS, set-up. Answered by Checked.
+	// Check asks whether the host can take the connection: listener, first window, MSS, set-up; and whether its
+	// application will, unless the connection is assigned. Answered by Checked.
 	Check struct {
-		Host  string
-		Offer Offer
+		Host     string
+		Offer    Offer
+		Assigned bool
 	}
 	// Import makes the connection. Answered by Imported or NotImported.
 	Import struct {

@@ -14,6 +14,7 @@ type GiverState uint8
 // The states of a Giver, in the order of a transfer that succeeds, and then the others.
 const (
 	GiverIdle      GiverState = iota // nothing happened yet
+	GiverFreezing                    // unconditional: the forwarder was told to freeze the flow
 	GiverOffering                    // an offer is out; the flow is frozen, or the forwarder was told to
 	GiverAccepted                    // a target has a reservation; the flow is not known to be frozen
 	GiverCommitted                   // the commit is out: the target may be the owner
@@ -24,7 +25,7 @@ const (
 	GiverAborted                     // nobody knows; this host forgets the connection. Final
 )
 
-var giverStates = [...]string{"idle", "offering", "accepted", "committed", "querying", "confirmed", "switched",
+var giverStates = [...]string{"idle", "freezing", "offering", "accepted", "committed", "querying", "confirmed", "switched",
 	"refused", "aborted"}
 
 // String is the state's word in logs.
@@ -43,11 +44,12 @@ func (s GiverState) Owns() bool { return s <= GiverAccepted || s == GiverRefused
 
 // giverMoves are the transitions of the table in the package comment.
 var giverMoves = [...][]GiverState{
-	GiverIdle:      {GiverOffering, GiverRefused},
+	GiverIdle:      {GiverFreezing, GiverOffering, GiverRefused},
+	GiverFreezing:  {GiverCommitted, GiverRefused},
 	GiverOffering:  {GiverOffering, GiverAccepted, GiverCommitted, GiverRefused},
 	GiverAccepted:  {GiverOffering, GiverCommitted, GiverRefused},
-	GiverCommitted: {GiverOffering, GiverQuerying, GiverConfirmed, GiverRefused},
-	GiverQuerying:  {GiverOffering, GiverQuerying, GiverConfirmed, GiverRefused, GiverAborted},
+	GiverCommitted: {GiverOffering, GiverCommitted, GiverQuerying, GiverConfirmed, GiverRefused},
+	GiverQuerying:  {GiverOffering, GiverCommitted, GiverQuerying, GiverConfirmed, GiverRefused, GiverAborted},
 	GiverConfirmed: {GiverConfirmed, GiverSwitched, GiverAborted},
 	GiverAborted:   nil,
 }
@@ -82,6 +84,8 @@ type Give struct {
 	// caller leaves len(Candidates) of them to this Giver.
 	First    ID
 	Timeouts Timeouts
+	// Unconditional transfers are one message, Assign: quicker, but the target application is not asked.
+	Unconditional bool
 }
 
 // Giver is the routing host's machine: it hands one connection to the first of some target hosts that takes it. It is
@@ -140,6 +144,8 @@ func (g *Giver) Step(e Event, now time.Time) []Action {
 	switch g.state {
 	case GiverIdle:
 		g.idle(e, now)
+	case GiverFreezing:
+		g.freezing(e, now)
 	case GiverOffering:
 		g.offering(e, now)
 	case GiverAccepted:
@@ -209,11 +215,29 @@ func (g *Giver) idle(e Event, now time.Time) {
 			return
 		}
 		g.do(Freeze{})
-		g.becomeOffering(0, now)
+		g.try(0, now)
 	case Cancel:
 		g.becomeRefused(Failure{Cause: CauseCanceled, Detail: e.Detail})
 	}
 }
+
+// freezing: nothing can be said to the target before the record is made.
+func (g *Giver) freezing(e Event, now time.Time) {
+	switch e := e.(type) {
+	case Frozen:
+		g.keep(e)
+		g.becomeCommitted(now)
+	case Received: // nothing was asked yet
+		g.stale(e)
+	case Timeout:
+		g.becomeRefused(notFrozen)
+	case Cancel:
+		g.becomeRefused(Failure{Cause: CauseCanceled, Detail: e.Detail})
+	}
+}
+
+// notFrozen is the failure of a forwarder that does not answer.
+var notFrozen = Failure{Cause: CauseFreeze, Detail: "the forwarder did not freeze the flow"}
 
 // offering: an offer is out.
 func (g *Giver) offering(e Event, now time.Time) {
@@ -256,7 +280,7 @@ func (g *Giver) accepted(e Event, now time.Time) {
 		g.lost(e, now)
 	case Timeout:
 		g.release()
-		g.becomeRefused(Failure{Cause: CauseFreeze, Detail: "the forwarder did not freeze the flow"})
+		g.becomeRefused(notFrozen)
 	case Cancel:
 		g.cancel(e)
 	}
@@ -393,7 +417,20 @@ func (g *Giver) next(f Failure, now time.Time) {
 		return
 	}
 	g.do(Failed{f})
-	g.becomeOffering(g.attempt+1, now)
+	g.try(g.attempt+1, now)
+}
+
+// try begins an attempt.
+func (g *Giver) try(attempt int, now time.Time) {
+	g.attempt = attempt
+	switch {
+	case !g.give.Unconditional:
+		g.becomeOffering(now)
+	case g.frozen:
+		g.becomeCommitted(now)
+	default:
+		g.become(GiverFreezing, now.Add(g.give.Timeouts.Freeze))
+	}
 }
 
 // keep stores the record. A repeated Frozen changes nothing.
@@ -403,11 +440,8 @@ func (g *Giver) keep(e Frozen) {
 	}
 }
 
-func (g *Giver) becomeOffering(attempt int, now time.Time) {
-	g.attempt = attempt
-	offer := g.give.Offer
-	offer.Transfer = g.Transfer()
-	g.send(g.Host(), offer)
+func (g *Giver) becomeOffering(now time.Time) {
+	g.send(g.Host(), g.offer())
 	g.become(GiverOffering, now.Add(g.give.Timeouts.Offer))
 }
 
@@ -415,7 +449,11 @@ func (g *Giver) becomeCommitted(now time.Time) {
 	if !g.frozen {
 		panic("transfer: commit of a flow that is not frozen")
 	}
-	g.send(g.Host(), Commit{g.Transfer(), g.record})
+	if g.give.Unconditional {
+		g.send(g.Host(), Assign{g.offer(), g.record})
+	} else {
+		g.send(g.Host(), Commit{g.Transfer(), g.record})
+	}
 	g.giveUp = now.Add(g.give.Timeouts.GiveUp)
 	g.become(GiverCommitted, now.Add(g.give.Timeouts.Confirm))
 }
@@ -464,6 +502,13 @@ func (g *Giver) become(s GiverState, deadline time.Time) {
 		panic(fmt.Sprintf("transfer: giver goes from %s to %s with deadline %s", g.state, s, deadline))
 	}
 	g.state, g.deadline = s, deadline
+}
+
+// offer is that of the current attempt.
+func (g *Giver) offer() Offer {
+	offer := g.give.Offer
+	offer.Transfer = g.Transfer()
+	return offer
 }
 
 // query asks the current target what became of the commit.

@@ -27,6 +27,9 @@ func describe(a Action) string {
 	case Fault:
 		return "fault " + a.Host
 	case Check:
+		if a.Assigned {
+			return fmt.Sprintf("check %d %s assigned", a.Offer.Transfer, a.Host)
+		}
 		return fmt.Sprintf("check %d %s", a.Offer.Transfer, a.Host)
 	case Import:
 		return fmt.Sprintf("import %d %s", a.Transfer, a.Host)
@@ -49,6 +52,8 @@ func describeMessage(m Message) string {
 		return fmt.Sprintf("release %d", m.Transfer)
 	case Commit:
 		return fmt.Sprintf("commit %d", m.Transfer)
+	case Assign:
+		return fmt.Sprintf("assign %d", m.Offer.Transfer)
 	case Confirm:
 		if m.Imported {
 			return fmt.Sprintf("imported %d", m.Transfer)
@@ -216,6 +221,43 @@ func TestGiverRows(t *testing.T) {
 			}
 			if g.Deadline().IsZero() != (g.State().Final() || g.State() == GiverIdle) {
 				t.Errorf("deadline %s in %s", g.Deadline(), g.State())
+			}
+		})
+	}
+}
+
+// TestUnconditionalGiverRows are the rows of the table that are about unconditional transfers, and what else differs.
+func TestUnconditionalGiverRows(t *testing.T) {
+	g := give()
+	g.Unconditional = true
+	freezing, committed := []Event{Start{}}, []Event{Start{}, frozen}
+	for _, row := range []struct {
+		name   string
+		before []Event
+		event  Event
+		next   GiverState
+		want   []string
+	}{
+		{"start", nil, Start{}, GiverFreezing, []string{"freeze"}},
+		{"frozen", freezing, frozen, GiverCommitted, []string{"assign 7 t1"}},
+		{"not frozen in time", freezing, Timeout{}, GiverRefused, []string{"failed  freeze", "thaw", "refuse freeze"}},
+		{"cancel", freezing, Cancel{}, GiverRefused, []string{"failed  canceled", "thaw", "refuse canceled"}},
+		{"answer to no question", freezing, accepted, GiverFreezing, []string{"release 7 t1"}},
+		{"stream lost before", freezing, PeerLost{"t1"}, GiverFreezing, nil},
+		{"imported", committed, imported, GiverConfirmed, []string{"switch t1"}},
+		{"not imported", committed, notImported, GiverCommitted, []string{"failed t1 not_imported", "assign 8 t2"}},
+		{"stream lost", committed, PeerLost{"t1"}, GiverQuerying, nil},
+		{"did not arrive", append(slices.Clip(committed), Timeout{}), state(FlowUnknown), GiverCommitted,
+			[]string{"failed t1 fenced", "assign 8 t2"}},
+		{"late cancel", committed, Cancel{}, GiverCommitted, nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			giver, now := giverAfter(g, row.before...)
+			if _, ok := row.event.(Timeout); ok {
+				now = giver.Deadline()
+			}
+			if got := describeAll(giver.Step(row.event, now)); !slices.Equal(got, row.want) || giver.State() != row.next {
+				t.Errorf("%q and %s, want %q and %s", got, giver.State(), row.want, row.next)
 			}
 		})
 	}

@@ -11,8 +11,8 @@ import (
 // within the time that a target remembers (Limits.Remember); 0 names none.
 type ID uint64
 
-// Message is what a Giver and a Taker tell each other: Offer, Release, Commit and Query one way; OfferReply, Confirm,
-// QueryReply and EndReport the other. Package xcf carries them. A Message must arrive unchanged or not at all; it may
+// Message is what a Giver and a Taker tell each other: Offer, Release, Commit, Assign and Query one way; OfferReply,
+// Confirm, QueryReply and EndReport the other. Package xcf carries them. A Message must arrive unchanged or not at all; it may
 // be late, repeated or overtaken by others.
 type Message interface{ message() }
 
@@ -28,6 +28,10 @@ type Offer struct {
 	Window        uint32        // W: the first window that the target's listener must have at least, octets
 	Timestamps    bool          // RFC 7323 timestamps are on
 	Reserve       time.Duration // how long the reservation should stand
+	From          string        // the routing application that gives the connection; "": one that is built in
+	// State is what the target application gets before it decides: what the routing application knows of the client. At
+	// most MaxAppState octets; nobody changes them.
+	State []byte
 }
 
 // OfferReply answers an Offer. An accepted one is a reservation.
@@ -47,7 +51,14 @@ type Commit struct {
 	Record   []byte // Record.Encode
 }
 
-// Confirm answers a Commit: the connection exists at the target, or it does not and never will by this transfer.
+// Assign is Offer and Commit in one: the target takes the connection if it can, and its application is not asked. The
+// answer is a Confirm.
+type Assign struct {
+	Offer  Offer
+	Record []byte // Record.Encode
+}
+
+// Confirm answers a Commit or an Assign: the connection exists at the target, or it does not and never will by this transfer.
 type Confirm struct {
 	Transfer ID
 	Imported bool
@@ -83,6 +94,7 @@ func (Offer) message()      {}
 func (OfferReply) message() {}
 func (Release) message()    {}
 func (Commit) message()     {}
+func (Assign) message()     {}
 func (Confirm) message()    {}
 func (Query) message()      {}
 func (QueryReply) message() {}

@@ -106,8 +106,9 @@ type moved struct {
 	sends uint64
 }
 
-func newModel(t *testing.T, restarts int, candidates ...string) *model {
+func newModel(t *testing.T, restarts int, unconditional bool, candidates ...string) *model {
 	g := give()
+	g.Unconditional = unconditional
 	g.Candidates = candidates
 	g.Timeouts = Timeouts{Offer: 1, Freeze: 1, Confirm: 1, Query: 1, GiveUp: 2}
 	m := &model{t: t, hosts: slices.Compact(slices.Clone(candidates)), post: post{bit: map[string]int{}},
@@ -550,19 +551,23 @@ func describeEvent(e Event) string {
 	return fmt.Sprintf("%s%+v", strings.TrimPrefix(fmt.Sprintf("%T", e), "transfer."), e)
 }
 
-// TestModel goes through all worlds of three set-ups.
+// TestModel goes through all worlds of some set-ups.
 func TestModel(t *testing.T) {
 	for _, row := range []struct {
-		restarts   int
-		candidates []string
+		restarts      int
+		unconditional bool
+		candidates    []string
 	}{
-		{2, []string{"t1"}},
-		{1, []string{"t1", "t2"}},
-		{0, []string{"t1", "t1"}}, // the same host again
+		{2, false, []string{"t1"}},
+		{1, false, []string{"t1", "t2"}},
+		{0, false, []string{"t1", "t1"}}, // the same host again
+		{2, true, []string{"t1"}},
+		{1, true, []string{"t1", "t2"}},
+		{0, true, []string{"t1", "t1"}},
 	} {
-		t.Run(fmt.Sprint(row.candidates), func(t *testing.T) {
+		t.Run(fmt.Sprint(row.candidates, row.unconditional), func(t *testing.T) {
 			t.Parallel()
-			m := newModel(t, row.restarts, row.candidates...)
+			m := newModel(t, row.restarts, row.unconditional, row.candidates...)
 			m.run()
 			t.Logf("%d worlds; the ends: %v", len(m.seen), m.ended)
 			for _, end := range []string{"switched, made 1", "refused, made 0", "aborted, made 0", "aborted, made 1"} {

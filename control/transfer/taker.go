@@ -18,7 +18,7 @@ type Limits struct {
 	Reservations int           // offers that are checked or accepted, at once
 	Remembered   int           // ended flows and refused transfers that are remembered; the oldest go first
 	Reserve      time.Duration // longest time that a reservation stands
-	Check        time.Duration // for the host's own checks of an offer
+	Check        time.Duration // for the host's own checks of an offer; those of an application may take Reserve
 	Import       time.Duration // for an import; then StopImport, again and again
 	// Remember is how long ended flows and refused transfers are remembered. It must be longer than any Giver's
 	// Timeouts.GiveUp and than a message may be on its way, because the memory is what fences a transfer.
@@ -91,6 +91,7 @@ type entry struct {
 	reason   Reason        // refused
 	detail   string        // refused
 	reported bool          // ended: a stream took the report
+	assigned *Commit       // checking: to be carried out if the checks go well
 	waits    *Record       // importing: to be imported once the import of an older incarnation has a result
 }
 
@@ -202,6 +203,8 @@ func (t *Taker) received(host string, m Message, now time.Time) {
 		t.release(key{host, m.Transfer})
 	case Commit:
 		t.commit(key{host, m.Transfer}, m, now)
+	case Assign:
+		t.assign(host, m, now)
 	case Query:
 		t.query(host, m, now)
 	}
@@ -217,6 +220,31 @@ func (t *Taker) offer(host string, m Offer, now time.Time) {
 		t.send(host, OfferReply{Transfer: m.Transfer, Reason: reason, Detail: detail})
 		return
 	}
+	t.becomeChecking(host, m, nil, now)
+}
+
+// assign: absent -> checking, or refused. A repeated one is as a repeated commit.
+func (t *Taker) assign(host string, m Assign, now time.Time) {
+	commit := Commit{Transfer: m.Offer.Transfer, Record: m.Record}
+	k := key{host, m.Offer.Transfer}
+	if e := t.byKey[k]; e != nil {
+		t.confirm(e)
+		return
+	}
+	reason, detail := t.unacceptable(m.Offer)
+	switch {
+	case reason == ReasonNone:
+		t.becomeChecking(host, m.Offer, &commit, now)
+	case k.id == 0:
+		t.send(host, Confirm{Reason: reason, Detail: detail})
+	default:
+		t.refuseUnknown(k, reason, detail, now)
+		t.confirm(t.byKey[k])
+	}
+}
+
+// becomeChecking takes in an acceptable offer; assigned: with its commit.
+func (t *Taker) becomeChecking(host string, m Offer, assigned *Commit, now time.Time) {
 	if older := t.find(m.Inc); older != nil { // its giver has gone on without it, or is the owner no more
 		t.refuse(older, ReasonReservation, "a later offer took the reservation's place", now)
 	}
@@ -225,10 +253,11 @@ func (t *Taker) offer(host string, m Offer, now time.Time) {
 		flow:     Flow{Inc: m.Inc, Epoch: m.Epoch, Job: m.Job, Host: host, Transfer: m.Transfer},
 		state:    takerChecking,
 		reserve:  min(m.Reserve, t.limits.Reserve),
-		deadline: now.Add(t.limits.Check),
+		assigned: assigned,
 	}
+	e.deadline = now.Add(max(t.limits.Check, e.reserve))
 	t.add(e)
-	t.do(Check{Host: host, Offer: m})
+	t.do(Check{Host: host, Offer: m, Assigned: assigned != nil})
 }
 
 // repeatedOffer answers an offer again, if it still matters.
@@ -278,11 +307,17 @@ func (t *Taker) checked(ev Checked, now time.Time) {
 		return
 	}
 	if ev.Reason != ReasonNone {
-		t.reject(e, ev.Reason, ev.Detail)
+		t.reject(e, ev.Reason, ev.Detail, now)
 		return
 	}
 	t.become(e, takerReserved, now.Add(e.reserve))
-	t.accept(e)
+	if e.assigned == nil {
+		t.accept(e)
+		return
+	}
+	t.begin(e, *e.assigned, now)
+	e.assigned = nil
+	t.confirm(e)
 }
 
 // release: checking or reserved -> gone. It is never sent for a transfer that was committed.
@@ -300,7 +335,7 @@ func (t *Taker) commit(k key, m Commit, now time.Time) {
 	}
 	e := t.byKey[k]
 	if e == nil {
-		t.refuseUnknown(k, "no such reservation; it may have lapsed", now)
+		t.refuseUnknown(k, ReasonReservation, "no such reservation; it may have lapsed", now)
 		e = t.byKey[k]
 	}
 	switch e.state {
@@ -439,7 +474,7 @@ func (t *Taker) fence(k key, now time.Time) {
 	e := t.byKey[k]
 	switch {
 	case e == nil:
-		t.refuseUnknown(k, why, now)
+		t.refuseUnknown(k, ReasonReservation, why, now)
 	case e.state < takerImporting:
 		t.refuse(e, ReasonReservation, why, now)
 	}
@@ -522,7 +557,7 @@ func (t *Taker) pass(now time.Time) {
 func (t *Taker) overdue(e *entry, now time.Time) {
 	switch e.state {
 	case takerChecking:
-		t.reject(e, ReasonHost, fmt.Sprintf("checks took longer than %s", t.limits.Check))
+		t.reject(e, ReasonHost, "no answer to the offer in time", now)
 	case takerReserved:
 		t.become(e, takerGone, time.Time{})
 	case takerImporting:
@@ -544,8 +579,14 @@ func (t *Taker) accept(e *entry) {
 	t.send(e.flow.Host, OfferReply{Transfer: e.flow.Transfer, Accepted: true})
 }
 
-// reject ends a transfer that has no reservation yet. It need not be remembered: its giver never commits it.
-func (t *Taker) reject(e *entry, reason Reason, detail string) {
+// reject ends a transfer that has no reservation yet. It need not be remembered: its giver never commits it. An assigned
+// one is, because its giver has.
+func (t *Taker) reject(e *entry, reason Reason, detail string, now time.Time) {
+	if e.assigned != nil {
+		t.refuse(e, reason, detail, now)
+		t.confirm(e)
+		return
+	}
 	t.send(e.flow.Host, OfferReply{Transfer: e.flow.Transfer, Reason: reason, Detail: detail})
 	t.become(e, takerGone, time.Time{})
 }
@@ -566,15 +607,15 @@ func (t *Taker) confirm(e *entry) {
 
 // refuse makes sure that a transfer never imports anything, and remembers why.
 func (t *Taker) refuse(e *entry, reason Reason, detail string, now time.Time) {
-	e.reason, e.detail = reason, detail
+	e.reason, e.detail, e.assigned = reason, detail, nil
 	t.become(e, takerRefused, now.Add(t.limits.Remember))
 }
 
 // refuseUnknown does so for a transfer without an entry.
-func (t *Taker) refuseUnknown(k key, detail string, now time.Time) {
+func (t *Taker) refuseUnknown(k key, reason Reason, detail string, now time.Time) {
 	t.add(&entry{
 		flow:  Flow{Host: k.host, Transfer: k.id},
-		state: takerRefused, reason: ReasonReservation, detail: detail,
+		state: takerRefused, reason: reason, detail: detail,
 		deadline: now.Add(t.limits.Remember),
 	})
 }

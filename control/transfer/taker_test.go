@@ -21,6 +21,7 @@ var (
 	offer7    = Offer{Transfer: 7, Inc: incA, Epoch: 3, Job: "web-a", RecordVersion: RecordVersion, Reserve: time.Second}
 	offered   = Received{"rh", offer7}
 	committed = Received{"rh", Commit{7, encoded(record7())}}
+	assigned  = Received{"rh", Assign{offer7, encoded(record7())}}
 	released  = Received{"rh", Release{7}}
 	queried   = Received{"rh", Query{7, incA}}
 	well      = Checked{Host: "rh", Transfer: 7}
@@ -95,6 +96,10 @@ func TestTakerRows(t *testing.T) {
 		{takerGone, "transfer 0", offer(func(o *Offer) { o.Transfer = 0 }), takerGone, []string{"reject 0 reservation rh"}},
 		{takerGone, "commit", committed, takerRefused, []string{"not-imported 7 reservation rh"}},
 		{takerGone, "commit of transfer 0", Received{"rh", Commit{}}, takerGone, []string{"not-imported 0 reservation rh"}},
+		{takerGone, "assign", assigned, takerChecking, []string{"check 7 rh assigned"}},
+		{takerGone, "assign of transfer 0", Received{"rh", Assign{}}, takerGone, []string{"not-imported 0 reservation rh"}},
+		{takerGone, "assign, record version", Received{"rh", Assign{Offer: Offer{Transfer: 7, Inc: incA}}}, takerRefused,
+			[]string{"not-imported 7 version rh"}},
 		{takerGone, "query", queried, takerRefused, []string{"state 7 unknown rh"}},
 		{takerGone, "query without transfer", Received{"rh", Query{0, incA}}, takerGone, []string{"state 0 unknown rh"}},
 		{takerGone, "release", released, takerGone, nil},
@@ -140,6 +145,8 @@ func TestTakerRows(t *testing.T) {
 		{takerImporting, "query", queried, takerImporting, []string{"state 7 reserved rh"}},
 		{takerImporting, "timeout", Timeout{}, takerImporting, []string{"stop 7 rh"}},
 
+		{takerImporting, "assign again", assigned, takerImporting, nil},
+		{takerLive, "assign again", assigned, takerLive, []string{"imported 7 rh"}},
 		{takerLive, "commit again", committed, takerLive, []string{"imported 7 rh"}},
 		{takerLive, "offer again", offered, takerLive, nil},
 		{takerLive, "release", released, takerLive, nil},
@@ -184,6 +191,42 @@ func TestTakerRows(t *testing.T) {
 			}
 			checkTaker(t, taker)
 		})
+	}
+}
+
+// TestAssignedTransferRows: what becomes of an Assign that is being checked.
+func TestAssignedTransferRows(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		event Event
+		next  takerState
+		want  []string
+	}{
+		{"well", well, takerImporting, []string{"import 7 rh"}},
+		{"unwell", unwell, takerRefused, []string{"not-imported 7 window rh"}},
+		{"timeout", Timeout{}, takerRefused, []string{"not-imported 7 host rh"}},
+		{"query", queried, takerRefused, []string{"state 7 unknown rh"}},
+		{"again", assigned, takerChecking, nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			taker, now := takerAfter(assigned)
+			if _, ok := row.event.(Timeout); ok {
+				now = taker.Deadline()
+			}
+			if got := describeAll(taker.Step(row.event, now)); !slices.Equal(got, row.want) || stateOf(taker) != row.next {
+				t.Errorf("%q and %s, want %q and %s", got, stateOf(taker), row.want, row.next)
+			}
+			checkTaker(t, taker)
+		})
+	}
+}
+
+func TestCheckMayTakeAsLongAsTheGiverWaits(t *testing.T) {
+	o := offer7
+	o.Reserve = time.Second
+	taker, now := takerAfter(Received{"rh", o})
+	if got := taker.Deadline().Sub(now); got != time.Second {
+		t.Errorf("%s", got)
 	}
 }
 

@@ -63,7 +63,9 @@ func addrPort(octets []byte, port uint32) (netip.AddrPort, error) {
 func Pack(m transfer.Message) *Envelope {
 	switch m := m.(type) {
 	case transfer.Offer:
-		return packOffer(m)
+		return &Envelope{Message: &Envelope_Offer{Offer: packOffer(m)}}
+	case transfer.Assign:
+		return &Envelope{Message: &Envelope_Assign{Assign: &Assign{Offer: packOffer(m.Offer), Record: m.Record}}}
 	case transfer.OfferReply:
 		return &Envelope{Message: &Envelope_OfferReply{OfferReply: &OfferReply{
 			Transfer: uint64(m.Transfer), Accepted: m.Accepted, Reason: Reason(m.Reason), Detail: m.Detail,
@@ -94,12 +96,12 @@ func Pack(m transfer.Message) *Envelope {
 	panic(fmt.Sprintf("xcf: pack %T", m)) // a new message without a line here
 }
 
-func packOffer(m transfer.Offer) *Envelope {
-	return &Envelope{Message: &Envelope_Offer{Offer: &Offer{
+func packOffer(m transfer.Offer) *Offer {
+	return &Offer{
 		Transfer: uint64(m.Transfer), Incarnation: NewIncarnation(m.Inc), Epoch: m.Epoch, Job: m.Job,
 		RecordVersion: m.RecordVersion, Bytes: uint32(m.Bytes), Mss: uint32(m.MSS), Window: m.Window,
-		Timestamps: m.Timestamps, ReserveMs: uint32(m.Reserve.Milliseconds()),
-	}}}
+		Timestamps: m.Timestamps, ReserveMs: uint32(m.Reserve.Milliseconds()), From: m.From, State: m.State,
+	}
 }
 
 // Unpack is the reverse of Pack: nil without an error for a message that is not a transfer's, ErrMalformed for one that
@@ -107,7 +109,17 @@ func packOffer(m transfer.Offer) *Envelope {
 func Unpack(e *Envelope) (transfer.Message, error) {
 	switch m := e.GetMessage().(type) {
 	case *Envelope_Offer:
-		return unpackOffer(m.Offer)
+		o, err := unpackOffer(m.Offer)
+		if err != nil {
+			return nil, fmt.Errorf("offer: %w", err)
+		}
+		return o, nil
+	case *Envelope_Assign:
+		o, err := unpackOffer(m.Assign.GetOffer())
+		if err != nil {
+			return nil, fmt.Errorf("assign: %w", err)
+		}
+		return transfer.Assign{Offer: o, Record: m.Assign.GetRecord()}, nil
 	case *Envelope_OfferReply:
 		r := m.OfferReply
 		return transfer.OfferReply{Transfer: transfer.ID(r.GetTransfer()), Accepted: r.GetAccepted(),
@@ -139,18 +151,20 @@ func Unpack(e *Envelope) (transfer.Message, error) {
 	return nil, nil
 }
 
-func unpackOffer(m *Offer) (transfer.Message, error) {
+func unpackOffer(m *Offer) (transfer.Offer, error) {
 	inc, err := m.GetIncarnation().Wire()
 	if err != nil {
-		return nil, fmt.Errorf("offer: %w", err)
+		return transfer.Offer{}, err
 	}
-	if m.GetMss() > math.MaxUint16 || m.GetBytes() > transfer.MaxData {
-		return nil, fmt.Errorf("offer: %w: MSS %d, %d octets of data", ErrMalformed, m.GetMss(), m.GetBytes())
+	if m.GetMss() > math.MaxUint16 || m.GetBytes() > transfer.MaxData || len(m.GetState()) > transfer.MaxAppState {
+		return transfer.Offer{}, fmt.Errorf("%w: MSS %d, %d octets of data, %d of application state", ErrMalformed, m.GetMss(),
+			m.GetBytes(), len(m.GetState()))
 	}
 	return transfer.Offer{
 		Transfer: transfer.ID(m.GetTransfer()), Inc: inc, Epoch: m.GetEpoch(), Job: m.GetJob(),
 		RecordVersion: m.GetRecordVersion(), Bytes: int(m.GetBytes()), MSS: uint16(m.GetMss()), Window: m.GetWindow(),
 		Timestamps: m.GetTimestamps(), Reserve: time.Duration(m.GetReserveMs()) * time.Millisecond,
+		From: m.GetFrom(), State: m.GetState(),
 	}, nil
 }
 

@@ -178,6 +178,7 @@ type Envelope struct {
 	//	*Envelope_EndReport
 	//	*Envelope_Ping
 	//	*Envelope_Pong
+	//	*Envelope_Assign
 	Message       isEnvelope_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -328,6 +329,15 @@ func (x *Envelope) GetPong() *Pong {
 	return nil
 }
 
+func (x *Envelope) GetAssign() *Assign {
+	if x != nil {
+		if x, ok := x.Message.(*Envelope_Assign); ok {
+			return x.Assign
+		}
+	}
+	return nil
+}
+
 type isEnvelope_Message interface {
 	isEnvelope_Message()
 }
@@ -380,6 +390,10 @@ type Envelope_Pong struct {
 	Pong *Pong `protobuf:"bytes,12,opt,name=pong,proto3,oneof"`
 }
 
+type Envelope_Assign struct {
+	Assign *Assign `protobuf:"bytes,13,opt,name=assign,proto3,oneof"`
+}
+
 func (*Envelope_Hello) isEnvelope_Message() {}
 
 func (*Envelope_Jobs) isEnvelope_Message() {}
@@ -403,6 +417,8 @@ func (*Envelope_EndReport) isEnvelope_Message() {}
 func (*Envelope_Ping) isEnvelope_Message() {}
 
 func (*Envelope_Pong) isEnvelope_Message() {}
+
+func (*Envelope_Assign) isEnvelope_Message() {}
 
 // Hello opens the stream, from both sides. The name must be the one in the sender's certificate.
 type Hello struct {
@@ -700,6 +716,8 @@ type Offer struct {
 	Window        uint32                 `protobuf:"varint,8,opt,name=window,proto3" json:"window,omitempty"` // W: the first window that the target's listener must have at least
 	Timestamps    bool                   `protobuf:"varint,9,opt,name=timestamps,proto3" json:"timestamps,omitempty"`
 	ReserveMs     uint32                 `protobuf:"varint,10,opt,name=reserve_ms,json=reserveMs,proto3" json:"reserve_ms,omitempty"` // how long the reservation should stand
+	From          string                 `protobuf:"bytes,11,opt,name=from,proto3" json:"from,omitempty"`                             // the routing application; empty: one that is built in
+	State         []byte                 `protobuf:"bytes,12,opt,name=state,proto3" json:"state,omitempty"`                           // application state, at most 1 MiB
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -802,6 +820,20 @@ func (x *Offer) GetReserveMs() uint32 {
 		return x.ReserveMs
 	}
 	return 0
+}
+
+func (x *Offer) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Offer) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
 }
 
 type OfferReply struct {
@@ -970,6 +1002,59 @@ func (x *Commit) GetRecord() []byte {
 	return nil
 }
 
+// Assign is Offer and Commit in one; answered by Confirm. The target application is not asked.
+type Assign struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offer         *Offer                 `protobuf:"bytes,1,opt,name=offer,proto3" json:"offer,omitempty"`
+	Record        []byte                 `protobuf:"bytes,2,opt,name=record,proto3" json:"record,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Assign) Reset() {
+	*x = Assign{}
+	mi := &file_xcf_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Assign) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Assign) ProtoMessage() {}
+
+func (x *Assign) ProtoReflect() protoreflect.Message {
+	mi := &file_xcf_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Assign.ProtoReflect.Descriptor instead.
+func (*Assign) Descriptor() ([]byte, []int) {
+	return file_xcf_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Assign) GetOffer() *Offer {
+	if x != nil {
+		return x.Offer
+	}
+	return nil
+}
+
+func (x *Assign) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
 type Confirm struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Transfer      uint64                 `protobuf:"varint,1,opt,name=transfer,proto3" json:"transfer,omitempty"`
@@ -984,7 +1069,7 @@ type Confirm struct {
 
 func (x *Confirm) Reset() {
 	*x = Confirm{}
-	mi := &file_xcf_proto_msgTypes[9]
+	mi := &file_xcf_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1081,7 @@ func (x *Confirm) String() string {
 func (*Confirm) ProtoMessage() {}
 
 func (x *Confirm) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[9]
+	mi := &file_xcf_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1094,7 @@ func (x *Confirm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Confirm.ProtoReflect.Descriptor instead.
 func (*Confirm) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{9}
+	return file_xcf_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Confirm) GetTransfer() uint64 {
@@ -1067,7 +1152,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_xcf_proto_msgTypes[10]
+	mi := &file_xcf_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1164,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[10]
+	mi := &file_xcf_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1177,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{10}
+	return file_xcf_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Query) GetTransfer() uint64 {
@@ -1121,7 +1206,7 @@ type QueryReply struct {
 
 func (x *QueryReply) Reset() {
 	*x = QueryReply{}
-	mi := &file_xcf_proto_msgTypes[11]
+	mi := &file_xcf_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1218,7 @@ func (x *QueryReply) String() string {
 func (*QueryReply) ProtoMessage() {}
 
 func (x *QueryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[11]
+	mi := &file_xcf_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1231,7 @@ func (x *QueryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply.ProtoReflect.Descriptor instead.
 func (*QueryReply) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{11}
+	return file_xcf_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *QueryReply) GetTransfer() uint64 {
@@ -1188,7 +1273,7 @@ type EndReport struct {
 
 func (x *EndReport) Reset() {
 	*x = EndReport{}
-	mi := &file_xcf_proto_msgTypes[12]
+	mi := &file_xcf_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1285,7 @@ func (x *EndReport) String() string {
 func (*EndReport) ProtoMessage() {}
 
 func (x *EndReport) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[12]
+	mi := &file_xcf_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1298,7 @@ func (x *EndReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndReport.ProtoReflect.Descriptor instead.
 func (*EndReport) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{12}
+	return file_xcf_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *EndReport) GetIncarnation() *Incarnation {
@@ -1246,7 +1331,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_xcf_proto_msgTypes[13]
+	mi := &file_xcf_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1343,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[13]
+	mi := &file_xcf_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1356,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{13}
+	return file_xcf_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Ping) GetNonce() uint64 {
@@ -1290,7 +1375,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_xcf_proto_msgTypes[14]
+	mi := &file_xcf_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +1387,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[14]
+	mi := &file_xcf_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +1400,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{14}
+	return file_xcf_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Pong) GetNonce() uint64 {
@@ -1329,7 +1414,7 @@ var File_xcf_proto protoreflect.FileDescriptor
 
 const file_xcf_proto_rawDesc = "" +
 	"\n" +
-	"\txcf.proto\x12\tbaton.xcf\"\xc0\x04\n" +
+	"\txcf.proto\x12\tbaton.xcf\"\xed\x04\n" +
 	"\bEnvelope\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.baton.xcf.HelloH\x00R\x05hello\x12%\n" +
 	"\x04jobs\x18\x02 \x01(\v2\x0f.baton.xcf.JobsH\x00R\x04jobs\x12(\n" +
@@ -1346,7 +1431,8 @@ const file_xcf_proto_rawDesc = "" +
 	"end_report\x18\n" +
 	" \x01(\v2\x14.baton.xcf.EndReportH\x00R\tendReport\x12%\n" +
 	"\x04ping\x18\v \x01(\v2\x0f.baton.xcf.PingH\x00R\x04ping\x12%\n" +
-	"\x04pong\x18\f \x01(\v2\x0f.baton.xcf.PongH\x00R\x04pongB\t\n" +
+	"\x04pong\x18\f \x01(\v2\x0f.baton.xcf.PongH\x00R\x04pong\x12+\n" +
+	"\x06assign\x18\r \x01(\v2\x11.baton.xcf.AssignH\x00R\x06assignB\t\n" +
 	"\amessage\"g\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
@@ -1369,7 +1455,7 @@ const file_xcf_proto_rawDesc = "" +
 	"\x0fservice_address\x18\x03 \x01(\fR\x0eserviceAddress\x12!\n" +
 	"\fservice_port\x18\x04 \x01(\rR\vservicePort\x12\x10\n" +
 	"\x03irs\x18\x05 \x01(\rR\x03irs\x12\x10\n" +
-	"\x03iss\x18\x06 \x01(\rR\x03iss\"\xab\x02\n" +
+	"\x03iss\x18\x06 \x01(\rR\x03iss\"\xd5\x02\n" +
 	"\x05Offer\x12\x1a\n" +
 	"\btransfer\x18\x01 \x01(\x04R\btransfer\x128\n" +
 	"\vincarnation\x18\x02 \x01(\v2\x16.baton.xcf.IncarnationR\vincarnation\x12\x14\n" +
@@ -1384,7 +1470,9 @@ const file_xcf_proto_rawDesc = "" +
 	"timestamps\x12\x1d\n" +
 	"\n" +
 	"reserve_ms\x18\n" +
-	" \x01(\rR\treserveMs\"\x87\x01\n" +
+	" \x01(\rR\treserveMs\x12\x12\n" +
+	"\x04from\x18\v \x01(\tR\x04from\x12\x14\n" +
+	"\x05state\x18\f \x01(\fR\x05state\"\x87\x01\n" +
 	"\n" +
 	"OfferReply\x12\x1a\n" +
 	"\btransfer\x18\x01 \x01(\x04R\btransfer\x12\x1a\n" +
@@ -1395,6 +1483,9 @@ const file_xcf_proto_rawDesc = "" +
 	"\btransfer\x18\x01 \x01(\x04R\btransfer\"<\n" +
 	"\x06Commit\x12\x1a\n" +
 	"\btransfer\x18\x01 \x01(\x04R\btransfer\x12\x16\n" +
+	"\x06record\x18\x02 \x01(\fR\x06record\"H\n" +
+	"\x06Assign\x12&\n" +
+	"\x05offer\x18\x01 \x01(\v2\x10.baton.xcf.OfferR\x05offer\x12\x16\n" +
 	"\x06record\x18\x02 \x01(\fR\x06record\"\xba\x01\n" +
 	"\aConfirm\x12\x1a\n" +
 	"\btransfer\x18\x01 \x01(\x04R\btransfer\x12\x1a\n" +
@@ -1457,7 +1548,7 @@ func file_xcf_proto_rawDescGZIP() []byte {
 }
 
 var file_xcf_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_xcf_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_xcf_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_xcf_proto_goTypes = []any{
 	(FlowState)(0),      // 0: baton.xcf.FlowState
 	(Reason)(0),         // 1: baton.xcf.Reason
@@ -1470,12 +1561,13 @@ var file_xcf_proto_goTypes = []any{
 	(*OfferReply)(nil),  // 8: baton.xcf.OfferReply
 	(*Release)(nil),     // 9: baton.xcf.Release
 	(*Commit)(nil),      // 10: baton.xcf.Commit
-	(*Confirm)(nil),     // 11: baton.xcf.Confirm
-	(*Query)(nil),       // 12: baton.xcf.Query
-	(*QueryReply)(nil),  // 13: baton.xcf.QueryReply
-	(*EndReport)(nil),   // 14: baton.xcf.EndReport
-	(*Ping)(nil),        // 15: baton.xcf.Ping
-	(*Pong)(nil),        // 16: baton.xcf.Pong
+	(*Assign)(nil),      // 11: baton.xcf.Assign
+	(*Confirm)(nil),     // 12: baton.xcf.Confirm
+	(*Query)(nil),       // 13: baton.xcf.Query
+	(*QueryReply)(nil),  // 14: baton.xcf.QueryReply
+	(*EndReport)(nil),   // 15: baton.xcf.EndReport
+	(*Ping)(nil),        // 16: baton.xcf.Ping
+	(*Pong)(nil),        // 17: baton.xcf.Pong
 }
 var file_xcf_proto_depIdxs = []int32{
 	3,  // 0: baton.xcf.Envelope.hello:type_name -> baton.xcf.Hello
@@ -1484,25 +1576,27 @@ var file_xcf_proto_depIdxs = []int32{
 	8,  // 3: baton.xcf.Envelope.offer_reply:type_name -> baton.xcf.OfferReply
 	9,  // 4: baton.xcf.Envelope.release:type_name -> baton.xcf.Release
 	10, // 5: baton.xcf.Envelope.commit:type_name -> baton.xcf.Commit
-	11, // 6: baton.xcf.Envelope.confirm:type_name -> baton.xcf.Confirm
-	12, // 7: baton.xcf.Envelope.query:type_name -> baton.xcf.Query
-	13, // 8: baton.xcf.Envelope.query_reply:type_name -> baton.xcf.QueryReply
-	14, // 9: baton.xcf.Envelope.end_report:type_name -> baton.xcf.EndReport
-	15, // 10: baton.xcf.Envelope.ping:type_name -> baton.xcf.Ping
-	16, // 11: baton.xcf.Envelope.pong:type_name -> baton.xcf.Pong
-	5,  // 12: baton.xcf.Jobs.jobs:type_name -> baton.xcf.Job
-	6,  // 13: baton.xcf.Offer.incarnation:type_name -> baton.xcf.Incarnation
-	1,  // 14: baton.xcf.OfferReply.reason:type_name -> baton.xcf.Reason
-	1,  // 15: baton.xcf.Confirm.reason:type_name -> baton.xcf.Reason
-	6,  // 16: baton.xcf.Query.incarnation:type_name -> baton.xcf.Incarnation
-	6,  // 17: baton.xcf.QueryReply.incarnation:type_name -> baton.xcf.Incarnation
-	0,  // 18: baton.xcf.QueryReply.state:type_name -> baton.xcf.FlowState
-	6,  // 19: baton.xcf.EndReport.incarnation:type_name -> baton.xcf.Incarnation
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	12, // 6: baton.xcf.Envelope.confirm:type_name -> baton.xcf.Confirm
+	13, // 7: baton.xcf.Envelope.query:type_name -> baton.xcf.Query
+	14, // 8: baton.xcf.Envelope.query_reply:type_name -> baton.xcf.QueryReply
+	15, // 9: baton.xcf.Envelope.end_report:type_name -> baton.xcf.EndReport
+	16, // 10: baton.xcf.Envelope.ping:type_name -> baton.xcf.Ping
+	17, // 11: baton.xcf.Envelope.pong:type_name -> baton.xcf.Pong
+	11, // 12: baton.xcf.Envelope.assign:type_name -> baton.xcf.Assign
+	5,  // 13: baton.xcf.Jobs.jobs:type_name -> baton.xcf.Job
+	6,  // 14: baton.xcf.Offer.incarnation:type_name -> baton.xcf.Incarnation
+	1,  // 15: baton.xcf.OfferReply.reason:type_name -> baton.xcf.Reason
+	7,  // 16: baton.xcf.Assign.offer:type_name -> baton.xcf.Offer
+	1,  // 17: baton.xcf.Confirm.reason:type_name -> baton.xcf.Reason
+	6,  // 18: baton.xcf.Query.incarnation:type_name -> baton.xcf.Incarnation
+	6,  // 19: baton.xcf.QueryReply.incarnation:type_name -> baton.xcf.Incarnation
+	0,  // 20: baton.xcf.QueryReply.state:type_name -> baton.xcf.FlowState
+	6,  // 21: baton.xcf.EndReport.incarnation:type_name -> baton.xcf.Incarnation
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_xcf_proto_init() }
@@ -1523,6 +1617,7 @@ func file_xcf_proto_init() {
 		(*Envelope_EndReport)(nil),
 		(*Envelope_Ping)(nil),
 		(*Envelope_Pong)(nil),
+		(*Envelope_Assign)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1530,7 +1625,7 @@ func file_xcf_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xcf_proto_rawDesc), len(file_xcf_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
