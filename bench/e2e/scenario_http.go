@@ -48,6 +48,13 @@ var httpScenarios = []Scenario{
 		},
 	},
 	{
+		Name:   "unconditional",
+		Doc:    "an unconditional transfer is one message: the target imports without having been asked",
+		Shape:  Shape{Cluster: unconditional()},
+		Expect: Expect{Connections: 2, Transferred: 2},
+		Run:    runUnconditional,
+	},
+	{
 		Name:   "http-split-request",
 		Doc:    "a request split over many segments is inspected as one, and the split never shows",
 		Expect: Expect{Connections: 1, Transferred: 1},
@@ -261,6 +268,32 @@ func runTargetDown(e *Env) error {
 	}
 	if err := up(); err != nil {
 		return fmt.Errorf("afterwards: %w", err)
+	}
+	return nil
+}
+
+// unconditional is the usual cluster, whose targets are not asked.
+func unconditional() lab.Cluster {
+	c := lab.TwoSites()
+	c.Transfer = "unconditional"
+	return c
+}
+
+func runUnconditional(e *Env) error {
+	if err := e.curls([]fetched{{"a.example", "/", "t1"}, {"www.b.example", "/", "t2"}}); err != nil {
+		return err
+	}
+	transfers, err := e.Baton.Admin.Transfers(e.Ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range transfers {
+		if t.Outcome != "switched" || t.Phases["accepted"] != 0 || t.Phases["confirmed"] == 0 {
+			return fmt.Errorf("not one message: %+v", t)
+		}
+	}
+	if len(transfers) != 2 {
+		return fmt.Errorf("%d transfers, want 2", len(transfers))
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ type Cluster struct {
 	Confirm   time.Duration // timeout of a confirmation
 	Window    int           // W
 	Freeze    string        // buffer or discard
+	Transfer  string        // offered or unconditional
 	Linger    time.Duration // of ended flows
 	LogLevel  string        // "" is debug: logs are read only when something fails
 	IdleSleep string        // longest nap of the idle poll loop: "100us"; "0s" never sleeps
@@ -111,6 +112,8 @@ dvipas:
         window: {{.}}{{end}}
 {{- with .Freeze}}
         freeze: {{.}}{{end}}
+{{- with .Transfer}}
+        transfer: {{.}}{{end}}
 {{- if or .Request .Offer .Confirm}}
         timeouts:
 {{- with .Request}}

@@ -13,7 +13,7 @@ func TestGeneratedConfigurationsAreRight(t *testing.T) {
 	full := TwoSites()
 	full.Device, full.Hugepages, full.Default = "net_af_packet", "never", "web-b"
 	full.Request, full.Offer, full.Confirm, full.Linger = time.Second, 50*time.Millisecond, time.Second, time.Second
-	full.Window, full.Freeze, full.LogLevel = 16384, "discard", "info"
+	full.Window, full.Freeze, full.Transfer, full.LogLevel = 16384, "discard", "unconditional", "info"
 	for name, c := range map[string]Cluster{"defaults": TwoSites(), "everything": full} {
 		t.Run(name, func(t *testing.T) {
 			l := &Lab{Dir: t.TempDir()}

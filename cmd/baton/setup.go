@@ -175,7 +175,7 @@ func routerService(s servicePort) (router.Service, error) {
 	// a unit below W. A head that does not end there would otherwise wait for octets that cannot come.
 	window := tcp.Readable(s.port.Window, s.port.WindowScale)
 	return router.Service{
-		Address: s.addr, Window: s.port.Window, Hold: hold,
+		Address: s.addr, Window: s.port.Window, Hold: hold, Unconditional: s.port.Transfer == "unconditional",
 		Announced:      tcp.FirstWindow(s.port.Window, s.port.WindowScale),
 		RequestTimeout: time.Duration(s.port.Timeouts.Request),
 		OfferTimeout:   time.Duration(s.port.Timeouts.Offer),

@@ -92,6 +92,7 @@ type Port struct {
 	Window      uint32   `yaml:"window" default:"32768" range:"2048..65535"` // W, octets; a multiple of 2^WindowScale
 	WindowScale uint8    `yaml:"window_scale" default:"7" range:"0..14"`
 	Freeze      string   `yaml:"freeze" default:"buffer" oneof:"buffer|discard"`
+	Transfer    string   `yaml:"transfer" default:"offered" oneof:"offered|unconditional"`
 	Timeouts    Timeouts `yaml:"timeouts"`
 	HTTP        HTTP     `yaml:"http"`
 }

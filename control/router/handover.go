@@ -42,9 +42,10 @@ func (r *Router) route(c *conn, job string) {
 	h.giver = transfer.NewGiver(transfer.Give{
 		Offer: transfer.Offer{Inc: c.inc, Epoch: r.cfg.Epoch, Job: job, Bytes: data, MSS: c.shake.MSS,
 			Window: c.service.Window, Timestamps: c.shake.Timestamps},
-		Candidates: fit,
-		First:      h.first,
-		Timeouts:   timeouts(c.service),
+		Candidates:    fit,
+		First:         h.first,
+		Timeouts:      timeouts(c.service),
+		Unconditional: c.service.Unconditional,
 	})
 	c.stage, c.handover = handing, h
 	r.handing[c.inc] = c
@@ -81,7 +82,8 @@ func (r *Router) perform(c *conn, a transfer.Action) (host string, lost bool) {
 	h := c.handover
 	switch a := a.(type) {
 	case transfer.Send:
-		if _, ok := a.Message.(transfer.Offer); ok {
+		switch a.Message.(type) {
+		case transfer.Offer, transfer.Assign:
 			r.begin(h, a.Host)
 		}
 		return a.Host, r.cluster.Send(a.Host, a.Message) != nil

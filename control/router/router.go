@@ -42,6 +42,7 @@ type Service struct {
 	RequestTimeout time.Duration          // from a connection's first segment to the decision
 	OfferTimeout   time.Duration          // a target's answer to an offer
 	ConfirmTimeout time.Duration          // a target's answer to a commit, and between queries after it
+	Unconditional  bool                   // give connections in one message, without asking the target application
 	NewSession     func() inspect.Session // the routing application, for one connection
 }
 
