@@ -90,6 +90,7 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(PUNT_END, "punts", "end", "Hints that a client ended a flow of a target.")                                   \
 	X(PUNT_ORPHAN, "punts", "orphan", "Copies of segments of no flow.")                                            \
 	X(PUNT_NEIGHBOUR, "punts", "neighbour", "Neighbour addresses learnt.")                                         \
+	X(PUNT_ADOPTED, "punts", "adopted", "Answers to connections that were handed over to this host.")              \
 	X(COMMAND, "commands", "done", "Commands carried out.")                                                        \
 	X(COMMAND_STALE, "commands", "stale", "Commands for a flow or entry that had ended.")                          \
 	X(DROP_TRUNCATED, "drops", "truncated", "Shorter than its headers or lengths say.")                            \
@@ -108,7 +109,8 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(DROP_ICMP, "drops", "icmp", "ICMP other than echo.")                                                         \
 	X(DROP_NO_PORT, "drops", "no_such_port", "TCP to a served address, but to no configured port.")                \
 	X(DROP_FLAGS, "drops", "tcp_flags", "TCP flags that cannot be: SYN with FIN, RST or ACK.")                     \
-	X(DROP_NO_FLOW, "drops", "no_flow", "Segment of no flow that cannot start one (RST, or without ACK).")         \
+	X(DROP_NO_FLOW, "drops", "no_flow",                                                                            \
+	  "Segment of no flow that cannot start one (RST, without ACK, adopted only).")                                \
 	X(DROP_FORGED, "drops", "forged_cookie", "Segment of no flow whose acknowledgement is no valid cookie.")       \
 	X(DROP_HOLD_FULL, "drops", "hold_full", "Frozen flow already held as many frames as it may.")                  \
 	X(DROP_DISCARDED, "drops", "discarded", "Frozen flow is configured to discard.")                               \
@@ -399,6 +401,7 @@ enum baton_command_kind {
 	BATON_CLOSE,
 	BATON_REMOVE,
 	BATON_SET_OWNER,
+	BATON_ADOPT,
 };
 
 struct baton_command {
@@ -406,13 +409,13 @@ struct baton_command {
 	uint32_t kind;
 	uint32_t frame_len; /* TRANSMIT: octets behind this struct */
 	uint16_t owner;     /* SWITCH, SET_OWNER */
-	uint16_t port;      /* TRANSMIT, SET_OWNER */
+	uint16_t port;      /* TRANSMIT, SET_OWNER, ADOPT */
 	uint8_t discard;    /* FREEZE: drop instead of hold */
 	uint8_t pad;
 	uint8_t mac[BATON_MAC_LEN]; /* SET_OWNER */
 	uint32_t pad2;
-	uint32_t irs, iss;        /* REMOVE */
-	struct baton_tuple tuple; /* REMOVE */
+	uint32_t irs, iss;        /* REMOVE, ADOPT */
+	struct baton_tuple tuple; /* REMOVE, ADOPT */
 };
 static_assert(sizeof(struct baton_command) == 80, "shared with Go");
 
@@ -428,6 +431,7 @@ enum baton_punt_kind {
 	BATON_END,
 	BATON_ORPHAN,
 	BATON_NEIGHBOUR,
+	BATON_ADOPTED,
 };
 
 enum {
@@ -468,8 +472,8 @@ struct baton_service {
 	uint16_t id;      /* in CRT keys; unique */
 	uint16_t own_mss; /* octets */
 	uint8_t scale;    /* window scale that we announce, 0-14 */
-	uint8_t pad;
-	uint32_t window; /* W, octets */
+	uint8_t adopts;   /* 1: its flows come by BATON_ADOPT only, and another host answers for its address */
+	uint32_t window;  /* W, octets */
 	uint32_t pad2;
 };
 static_assert(sizeof(struct baton_service) == 32, "shared with Go");
@@ -478,8 +482,8 @@ static_assert(sizeof(struct baton_service) == 32, "shared with Go");
 struct baton_config {
 	uint8_t secret[32];
 	uint64_t ipv4_entries, ipv6_entries;
-	uint32_t router_flows, held_packets; /* held_packets: per flow */
-	uint32_t router_idle_ms, linger_ms;
+	uint32_t router_flows, held_packets;  /* held_packets: per flow */
+	uint32_t router_idle_ms, linger_ms;   /* router_idle_ms 0: never */
 	uint32_t idle_spin_us, idle_sleep_us; /* idle_sleep_us 0: never sleep */
 	uint32_t service_count, port_count;
 	uint64_t seed; /* of the tables' hash */

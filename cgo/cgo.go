@@ -51,7 +51,7 @@ type Service struct {
 	ID     uint16
 	OwnMSS uint16
 	Scale  uint8
-	_      uint8
+	Adopts uint8
 	Window uint32
 	_      uint32
 }
@@ -79,6 +79,7 @@ const (
 	Close    = C.BATON_CLOSE
 	Remove   = C.BATON_REMOVE
 	SetOwner = C.BATON_SET_OWNER
+	Adopt    = C.BATON_ADOPT
 )
 
 // Command is struct baton_command.

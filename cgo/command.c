@@ -185,6 +185,70 @@ static bool set_owner(struct baton_forwarder *f, const struct baton_command *c)
 	return true;
 }
 
+/* adopted_report answers ADOPT. Without w: there was no room. */
+static void adopted_report(struct baton_forwarder *f, const struct baton_command *c, const struct flow *w)
+{
+	struct baton_punt *punt = punt_begin(f, BATON_ADOPTED, NULL, 0);
+
+	assert(punt); /* adopt made sure of the room */
+	punt->flow = w ? flow_id(f, w) : 0;
+	punt->tuple = c->tuple;
+	punt->irs = c->irs;
+	punt->iss = c->iss;
+	punt->port = c->port;
+	punt_end(f, punt);
+}
+
+/* adopted_flow makes the flow; v: the entry of an older connection of the tuple, or NULL. Returns NULL without room. */
+static struct flow *adopted_flow(struct baton_forwarder *f, const struct baton_command *c, baton_word *v,
+				 const struct baton_key *k, uint64_t hash)
+{
+	bool ip6 = !baton_ip_is4(c->tuple.client);
+	struct flow *w = flow_alloc(f);
+
+	if (!w)
+		return NULL;
+	uint64_t value =
+	    baton_value(BATON_ROUTER, (uint32_t)(w - f->flows), baton_incarnation_hash(c->irs, c->iss), f->now_ms);
+
+	if (v)
+		value_store(v, value);
+	else if (!baton_crt_insert(crt_of(f, ip6), k, hash, value)) {
+		flow_release(f, w);
+		return NULL;
+	}
+	w->tuple = c->tuple;
+	w->key = *k;
+	w->irs = c->irs;
+	w->iss = c->iss;
+	w->port = c->port;
+	w->ip6 = ip6;
+	w->known = true;
+	return w;
+}
+
+/* adopt makes a flow of a connection that another host began. An older one of the tuple makes way. */
+static bool adopt(struct baton_forwarder *f, const struct baton_command *c)
+{
+	struct baton_crt *t = crt_of(f, !baton_ip_is4(c->tuple.client));
+	struct baton_key k;
+
+	if (!punt_room(f, 0, 2))
+		return false;
+	if (!service_key(f, &c->tuple, &k)) {
+		count(f, BATON_COMMAND_STALE);
+		adopted_report(f, c, NULL);
+		return true;
+	}
+	uint64_t hash = baton_crt_hash(t, &k);
+	baton_word *v = baton_crt_find(t, &k, hash);
+
+	if (v)
+		entry_vacate(f, value_load(v));
+	adopted_report(f, c, adopted_flow(f, c, v, &k, hash));
+	return true;
+}
+
 static bool flow_command(struct baton_forwarder *f, const struct baton_command *c)
 {
 	struct flow *w = flow_by_id(f, c->flow);
@@ -214,6 +278,8 @@ static bool command_do(struct baton_forwarder *f, const struct baton_command *c)
 		return remove_entry(f, c);
 	case BATON_SET_OWNER:
 		return set_owner(f, c);
+	case BATON_ADOPT:
+		return adopt(f, c);
 	default:
 		return flow_command(f, c);
 	}
@@ -245,7 +311,7 @@ int commands_run(struct baton_forwarder *f)
 /* command_valid keeps the poll thread free of checks: all indices of a queued command exist. */
 static bool command_valid(const struct baton_forwarder *f, const struct baton_command *c)
 {
-	return c->kind >= BATON_TRANSMIT && c->kind <= BATON_SET_OWNER && c->port < f->port_count &&
+	return c->kind >= BATON_TRANSMIT && c->kind <= BATON_ADOPT && c->port < f->port_count &&
 	       c->owner < BATON_MAX_OWNERS && (c->kind == BATON_TRANSMIT || c->frame_len == 0) &&
 	       ((c->kind != BATON_SWITCH && c->kind != BATON_SET_OWNER) || c->owner != 0);
 }

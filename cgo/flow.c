@@ -185,6 +185,8 @@ static bool flow_expire(struct baton_forwarder *f, struct flow *w)
 
 static void flows_expire(struct baton_forwarder *f)
 {
+	if (f->router_idle_ms == 0)
+		return;
 	for (int n = 0; n < EXPIRE_PER_RUN && f->flow_oldest != NO_SLOT; n++) {
 		struct flow *w = &f->flows[f->flow_oldest];
 

@@ -253,6 +253,10 @@ int commands_run(struct baton_forwarder *f);
 /* ---- poll.c */
 
 void frame_drop(struct baton_forwarder *f, uint16_t port, struct baton_buf *buf, enum baton_counter reason);
+/* entry_vacate ends the router's flow that an entry stands for, so that the entry can stand for a new incarnation. An
+ * entry of a target needs nothing: whoever imports the new connection there ends the old one. The caller made sure that
+ * the punt ring has room. */
+void entry_vacate(struct baton_forwarder *f, uint64_t value);
 /* service_key is the CRT key of a tuple; false: its service is not served. */
 bool service_key(const struct baton_forwarder *f, const struct baton_tuple *t, struct baton_key *k);
 /* services_index makes services_by_addr and the local addresses of services. */

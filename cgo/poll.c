@@ -134,7 +134,7 @@ int services_index(struct baton_forwarder *f, const struct baton_service *servic
 			return -EEXIST;
 		*place = (struct service_place){services[i].addr, services[i].port, (uint16_t)(i + 1), services[i].id};
 		f->services[i] = services[i];
-		if (!local_find(f, services[i].addr, ANY_PORT))
+		if (!services[i].adopts && !local_find(f, services[i].addr, ANY_PORT))
 			f->locals[f->local_count++] = (struct local){services[i].addr, ANY_PORT};
 	}
 	f->service_count = n;
@@ -310,7 +310,8 @@ static inline void classify_group(struct baton_forwarder *f, struct packet *p, u
 static void flow_punt(struct baton_forwarder *f, struct packet *p, struct flow *w)
 {
 	w->port = p->port;
-	if (w->known && !limit_punt(&f->limit, w->tuple.client, f->now_ms)) { /* the first one was paid by its flow */
+	/* The first one was paid by its flow; an adopted flow's client has been under its first host's limits. */
+	if (w->known && w->counted && !limit_punt(&f->limit, w->tuple.client, f->now_ms)) {
 		drop(f, p, BATON_DROP_PUNT_LIMITED);
 		return;
 	}
@@ -405,10 +406,7 @@ static struct baton_handshake handshake_make(const struct baton_service *s, cons
 	};
 }
 
-/* entry_vacate ends the router's flow that an entry stands for, so that the entry can stand for a new incarnation. An
- * entry of a target needs nothing: whoever imports the new connection there ends the old one. The caller made sure that
- * the punt ring has room. */
-static void entry_vacate(struct baton_forwarder *f, uint64_t value)
+void entry_vacate(struct baton_forwarder *f, uint64_t value)
 {
 	if (baton_value_state(value) >= BATON_TARGET)
 		return;
@@ -628,7 +626,9 @@ static void act_tcp(struct baton_forwarder *f, struct packet *p)
 {
 	if (p->plain)
 		packet_fill(p);
-	if (p->flags & TCP_SYN)
+	if (unlikely(f->services[p->service].adopts) && (!p->lookup.entry || (p->flags & TCP_SYN)))
+		drop(f, p, BATON_DROP_NO_FLOW); /* strangers; SYNs are answered by whoever owns the address */
+	else if (p->flags & TCP_SYN)
 		syn(f, p, p->lookup.entry);
 	else if (p->lookup.entry)
 		known(f, p, p->lookup.entry);

@@ -63,6 +63,15 @@ func (f *Forwarder) Remove(inc wire.Incarnation) error {
 	}, nil)
 }
 
+// Adopt makes a flow of a connection that was handed over to this host, of a service that Adopts: from then on its
+// segments are punted, from whatever port they come. An older flow of the tuple ends (flow.Gone). Answered by
+// flow.Adopted.
+func (f *Forwarder) Adopt(port uint16, inc wire.Incarnation) error {
+	return f.send(&cgo.Command{
+		Kind: cgo.Adopt, Port: port, Tuple: toTuple(inc.Tuple), IRS: uint32(inc.IRS), ISS: uint32(inc.ISS),
+	}, nil)
+}
+
 // SetOwner defines or changes an owner's next hop. Frames for an owner without one are dropped and counted.
 func (f *Forwarder) SetOwner(id flow.OwnerID, hop flow.Nexthop) error {
 	return f.send(&cgo.Command{Kind: cgo.SetOwner, Owner: uint16(id), Port: hop.Port, MAC: hop.MAC}, nil)

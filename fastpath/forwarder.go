@@ -31,7 +31,7 @@ type Config struct {
 	// dropped and counted as punt_limited.
 	SourceFlows, SourcePunts, Punts int
 
-	RouterIdle time.Duration // a flow that the router owns ends after this without a segment; default 60 s
+	RouterIdle time.Duration // a flow that the router owns ends after this without a segment; default 60 s, negative: never
 	Linger     time.Duration // a removed entry is forgotten after this; default 2 s
 	IdleSpin   time.Duration // poll this long without a frame before sleeping; default 50 us
 	// IdleSleep is the longest sleep between two polls; a loop that has been idle for 100 ms sleeps up to 3 times as
@@ -53,6 +53,9 @@ type Service struct {
 	OwnMSS uint16         // the MSS that we announce, octets
 	Window uint32         // W: the first window, octets; a multiple of 1<<Scale
 	Scale  uint8          // the window scale that we announce, 0-14
+	// Adopts makes it a service of a target host: its flows come by Adopt only, everything of no flow is dropped, and
+	// nobody is told that its address is here. OwnMSS, Window and Scale do not matter then.
+	Adopts bool
 }
 
 // Errors that callers tell apart.
@@ -163,6 +166,7 @@ func checkServices(services []Service) error {
 			return fmt.Errorf("service %v: not an address and a port", s.Addr)
 		case ids[s.ID]:
 			return fmt.Errorf("service %v: ID %d is used twice", s.Addr, s.ID)
+		case s.Adopts:
 		case s.Scale > 14 || s.Window == 0 || s.Window%(1<<s.Scale) != 0 || s.Window>>s.Scale > 65535:
 			return fmt.Errorf("service %v: window %d with scale %d is impossible", s.Addr, s.Window, s.Scale)
 		case s.OwnMSS < 64:
@@ -204,6 +208,9 @@ func serviceLayouts(services []Service) []cgo.Service {
 		out[i] = cgo.Service{
 			Addr: toIP(s.Addr.Addr()), Port: s.Addr.Port(), ID: s.ID,
 			OwnMSS: s.OwnMSS, Scale: s.Scale, Window: s.Window,
+		}
+		if s.Adopts {
+			out[i].Adopts = 1
 		}
 	}
 	return out

@@ -55,6 +55,7 @@ func (r *Router) punted(p *flow.Punt) {
 		r.orphan(p)
 	case flow.Neighbour:
 		r.neighbours.answered(p.Addr, p.MAC, r.now)
+	case flow.Adopted: // a router adopts nothing
 	}
 }
 

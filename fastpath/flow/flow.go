@@ -34,6 +34,7 @@ const (
 	End                       // FIN or RST of a client on a flow that a target owns (rate-limited hint: ask the target)
 	Orphan                    // rate-limited copy of a segment that belongs to no flow
 	Neighbour                 // ARP reply or neighbour advertisement: Addr is at MAC
+	Adopted                   // Adopt took effect: Flow is the connection's name, 0 if there was no room; no Frame
 )
 
 // Punt is one thing that the forwarder handed over. Frame aliases the forwarder's memory and is valid only until the
@@ -41,7 +42,7 @@ const (
 type Punt struct {
 	Kind      Kind
 	Port      uint16           // data port of Frame
-	Flow      ID               // First, Segment, Frozen, Switched, Gone
+	Flow      ID               // First, Segment, Frozen, Switched, Gone, Adopted
 	Inc       wire.Incarnation // all but Neighbour; Orphan and End: IRS and ISS are zero when unknown
 	Handshake wire.Handshake   // First
 	TSOffset  uint32           // First: our TSval = wall clock in ms + TSOffset (mod 2^32)
