@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Frames that the forwarder makes itself: SYN-ACK, the answer to a keep-alive probe, ARP (RFC 826) and neighbour
- * discovery (RFC 4861), ICMP echo (RFC 792, RFC 4443). Each is built in the buffer of the frame that it answers and
- * leaves by the port where that came in.
+ * discovery (RFC 4861), ICMP echo (RFC 792, RFC 4443), and the ICMP error for what does not fit a tunnel (RFC 1191,
+ * RFC 8201). Each is built in the buffer of the frame that it answers and leaves by the port where that came in.
  */
+#include "emit.h"
 #include "forwarder.h"
 
 enum {
@@ -12,6 +13,10 @@ enum {
 	ARP_REQUEST = 1,
 	ARP_REPLY = 2,
 	ICMP_ECHO = 8,
+	ICMP_FRAG_NEEDED = 3 << 8 | 4, /* type and code: destination unreachable, fragmentation needed */
+	ICMP6_TOO_BIG = 2 << 8,
+	ICMP_ERROR_MAX = 576,   /* octets of a whole error: RFC 1812 4.3.2.3 */
+	ICMP6_ERROR_MAX = 1280, /* RFC 4443 2.4 (c) */
 	ICMP_ECHO_REPLY = 0,
 	ICMP6_ECHO = 128,
 	ICMP6_ECHO_REPLY = 129,
@@ -386,6 +391,8 @@ void answer_icmp(struct baton_forwarder *f, struct packet *p)
 		answer_nd(f, p, icmp[0]);
 	} else if (!local_find(f, p->dst, p->port)) {
 		drop(f, p, BATON_DROP_NOT_OURS);
+	} else if (tunnel_narrow(f, p)) {
+		drop(f, p, BATON_PATH_MTU);
 	} else if (icmp[0] != (p->ip6 ? ICMP6_ECHO : ICMP_ECHO) || icmp[1] != 0) {
 		drop(f, p, BATON_DROP_ICMP);
 	} else if (!source_possible(p->src)) {
@@ -393,4 +400,54 @@ void answer_icmp(struct baton_forwarder *f, struct packet *p)
 	} else {
 		echo_reply(f, p);
 	}
+}
+
+/* ---- too big */
+
+/* too_big_begin makes of a frame a packet to its sender, with room for the headers of an error in front of what it will
+ * quote: the frame's packet. */
+static bool too_big_begin(struct baton_forwarder *f, uint16_t port, const struct baton_buf *buf, struct packet *p)
+{
+	const uint8_t *ip = buf->data + ETH_LEN;
+	const struct baton_ip own = f->ports[port].addr;
+	uint16_t shift;
+
+	p->ip6 = ip[0] >> 4 == 6;
+	if (ip[p->ip6 ? 6 : 9] != PROTO_TCP) /* no errors about errors: RFC 1122 3.2.2 */
+		return false;
+	shift = (uint16_t)((p->ip6 ? IP6_LEN : IP4_LEN) + ICMP_LEN);
+	if (buf->head < shift)
+		return false;
+	p->src = p->ip6 ? load_ip6(ip + 8) : baton_ip_from4(load32(ip + 12));
+	p->dst = p->ip6 ? load_ip6(ip + 24) : baton_ip_from4(load32(ip + 16));
+	p->end = p->ip6 ? IP6_LEN + load16(ip + 4) : load16(ip + 2);
+	if (own.lo && baton_ip_is4(own) != p->ip6)
+		p->dst = own;
+	p->port = port;
+	p->buf = (struct baton_buf){buf->data - shift, buf->handle, buf->len + shift, (uint16_t)(buf->room + shift),
+				    (uint16_t)(buf->head - shift)};
+	return true;
+}
+
+bool answer_too_big(struct baton_forwarder *f, uint16_t port, const struct baton_buf *buf, uint16_t mtu)
+{
+	struct packet p;
+	uint8_t peer[BATON_MAC_LEN], *icmp;
+	uint32_t quoted, head, len;
+
+	if (!too_big_begin(f, port, buf, &p) ||
+	    !token_take(&f->too_big_sources[source_place(p.src)], f->now_ms, TOO_BIGS_PER_SOURCE) ||
+	    !token_take(&f->too_bigs, f->now_ms, TOO_BIGS_PER_SECOND))
+		return false;
+	head = p.ip6 ? IP6_LEN : IP4_LEN;
+	quoted = (p.ip6 ? ICMP6_ERROR_MAX : ICMP_ERROR_MAX) - head - ICMP_LEN;
+	len = ICMP_LEN + (p.end < quoted ? p.end : quoted);
+	memcpy(peer, buf->data + BATON_MAC_LEN, sizeof(peer));
+	write_eth(f, &p, peer, p.ip6 ? ETH_TYPE_IP6 : ETH_TYPE_IP4);
+	icmp = write_ip(&p, p.ip6 ? PROTO_ICMP6 : PROTO_ICMP, (uint16_t)len);
+	store32(icmp, (uint32_t)(p.ip6 ? ICMP6_TOO_BIG : ICMP_FRAG_NEEDED) << 16);
+	store32(icmp + 4, mtu);
+	store_checksum(icmp + 2, sum_add(p.ip6 ? sum_pseudo(p.dst, p.src, PROTO_ICMP6, len) : 0, icmp, len));
+	send(f, &p, ETH_LEN + head + len, BATON_TOO_BIG_REPLY);
+	return true;
 }

@@ -72,6 +72,10 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
  * exactly one), "punts", "handshakes", "commands". X(SYMBOL, group, name, help) */
 #define BATON_COUNTERS(X)                                                                                              \
 	X(FORWARDED, "packets", "forwarded", "Frames sent to the target that owns their flow.")                        \
+	X(ENCAPSULATED, "packets", "encapsulated", "Those of the forwarded frames that went through a tunnel.")        \
+	X(TOO_BIG_REPLY, "packets", "too_big_replies",                                                                 \
+	  "Segments that do not fit the tunnel to their target, answered with what would.")                            \
+	X(PATH_MTU, "packets", "path_mtu_updates", "Reports that the way to a target carries less than assumed.")      \
 	X(SENT, "packets", "transmitted", "Frames sent for the control plane.")                                        \
 	X(ARP_REPLY, "packets", "arp_replies", "ARP requests and neighbour solicitations answered.")                   \
 	X(ECHO_REPLY, "packets", "echo_replies", "ICMP echo requests answered.")                                       \
@@ -116,6 +120,8 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(DROP_DISCARDED, "drops", "discarded", "Frozen flow is configured to discard.")                               \
 	X(DROP_HOLD_ENDED, "drops", "hold_ended", "Held for a flow that ended.")                                       \
 	X(DROP_NO_NEXTHOP, "drops", "no_nexthop", "Owner without a known MAC address.")                                \
+	X(DROP_TOO_BIG, "drops", "too_big", "Does not fit the tunnel to its target, and the client was told enough.")  \
+	X(DROP_NO_HEADROOM, "drops", "no_headroom", "The port's buffers have no room for a tunnel's headers.")         \
 	X(DROP_TX_FULL, "drops", "tx_full", "The port took no more frames.")                                           \
 	X(DROP_RING_FULL, "drops", "ring_full", "The control plane did not keep up with punts.")                       \
 	X(DROP_PUNT_LIMITED, "drops", "punt_limited",                                                                  \
@@ -352,7 +358,8 @@ struct baton_buf {
 	uint8_t *data;
 	void *handle;  /* of the driver */
 	uint32_t len;  /* octets of the frame */
-	uint32_t room; /* octets that may be written at data */
+	uint16_t room; /* octets that may be written at data */
+	uint16_t head; /* octets that may be written in front of data */
 };
 
 struct baton_port;
@@ -383,8 +390,10 @@ struct baton_port {
 struct baton_forwarder;
 
 /* baton_port_mem_open makes port `index` an in-memory port: frames go in and come out through two rings. With tight,
- * each received frame ends where its memory ends, so that address sanitizers see every read beyond it. */
-int baton_port_mem_open(struct baton_forwarder *f, uint16_t index, const uint8_t mac[BATON_MAC_LEN], bool tight);
+ * each received frame ends where its memory ends, so that address sanitizers see every read beyond it; with bare, it
+ * also begins there: nothing can be put in front. */
+int baton_port_mem_open(struct baton_forwarder *f, uint16_t index, const uint8_t mac[BATON_MAC_LEN], bool tight,
+			bool bare);
 /* For another thread than the poll thread: give the port a frame (-ENOBUFS: full), take one that it sent (0: none). */
 int baton_port_mem_inject(struct baton_forwarder *f, uint16_t index, const uint8_t *frame, uint32_t len);
 uint32_t baton_port_mem_collect(struct baton_forwarder *f, uint16_t index, uint8_t *frame, uint32_t room);
@@ -404,18 +413,29 @@ enum baton_command_kind {
 	BATON_ADOPT,
 };
 
+/* How the packets of an owner that is not on the data network travel. IPv4 and IPv6 go inside of either. */
+enum baton_tunnel_kind {
+	BATON_TUNNEL_NONE,
+	BATON_TUNNEL_IPIP, /* in IPv4 (RFC 2003, RFC 4213) or IPv6 (RFC 2473) */
+	BATON_TUNNEL_GUE,  /* in UDP, draft-ietf-intarea-gue, version 0 */
+	BATON_TUNNEL_KINDS,
+};
+
+enum { BATON_TUNNEL_MTU_MIN = 576 }; /* what every IPv4 host takes (RFC 791 3.2); IPv6: 1280 */
+
 struct baton_command {
 	uint64_t flow; /* FREEZE, THAW, SWITCH, CLOSE: generation << 32 | slot */
 	uint32_t kind;
-	uint32_t frame_len; /* TRANSMIT: octets behind this struct */
-	uint16_t owner;     /* SWITCH, SET_OWNER */
-	uint16_t port;      /* TRANSMIT, SET_OWNER, ADOPT */
-	uint8_t discard;    /* FREEZE: drop instead of hold */
-	uint8_t pad;
-	uint8_t mac[BATON_MAC_LEN]; /* SET_OWNER */
-	uint32_t pad2;
+	uint32_t frame_len;         /* TRANSMIT: octets behind this struct */
+	uint16_t owner;             /* SWITCH, SET_OWNER */
+	uint16_t port;              /* TRANSMIT, SET_OWNER, ADOPT */
+	uint8_t discard;            /* FREEZE: drop instead of hold */
+	uint8_t tunnel;             /* SET_OWNER: enum baton_tunnel_kind */
+	uint8_t mac[BATON_MAC_LEN]; /* SET_OWNER: of the target, or of the first router on the way to it */
+	uint16_t mtu;               /* SET_OWNER with a tunnel: largest outer packet, octets, BATON_TUNNEL_MTU_MIN.. */
+	uint16_t pad;
 	uint32_t irs, iss;        /* REMOVE, ADOPT */
-	struct baton_tuple tuple; /* REMOVE, ADOPT */
+	struct baton_tuple tuple; /* REMOVE, ADOPT; SET_OWNER with a tunnel: from service to client, ports unused */
 };
 static_assert(sizeof(struct baton_command) == 80, "shared with Go");
 

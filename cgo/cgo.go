@@ -82,6 +82,13 @@ const (
 	Adopt    = C.BATON_ADOPT
 )
 
+// The values of Command.Tunnel: enum baton_tunnel_kind.
+const (
+	TunnelNone = C.BATON_TUNNEL_NONE
+	TunnelIPIP = C.BATON_TUNNEL_IPIP
+	TunnelGUE  = C.BATON_TUNNEL_GUE
+)
+
 // Command is struct baton_command.
 type Command struct {
 	Flow     uint64
@@ -90,9 +97,10 @@ type Command struct {
 	Owner    uint16
 	Port     uint16
 	Discard  uint8
-	_        uint8
+	Tunnel   uint8
 	MAC      [6]byte
-	_        uint32
+	MTU      uint16
+	_        uint16
 	IRS, ISS uint32
 	Tuple    Tuple
 }
@@ -166,6 +174,8 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(Config{}.Punts)-unsafe.Offsetof(C.struct_baton_config{}.punts)]
 	_ = [1]struct{}{}[unsafe.Sizeof(Command{})-C.sizeof_struct_baton_command]
 	_ = [1]struct{}{}[unsafe.Offsetof(Command{}.MAC)-unsafe.Offsetof(C.struct_baton_command{}.mac)]
+	_ = [1]struct{}{}[unsafe.Offsetof(Command{}.Tunnel)-unsafe.Offsetof(C.struct_baton_command{}.tunnel)]
+	_ = [1]struct{}{}[unsafe.Offsetof(Command{}.MTU)-unsafe.Offsetof(C.struct_baton_command{}.mtu)]
 	_ = [1]struct{}{}[unsafe.Offsetof(Command{}.IRS)-unsafe.Offsetof(C.struct_baton_command{}.irs)]
 	_ = [1]struct{}{}[unsafe.Offsetof(Command{}.Tuple)-unsafe.Offsetof(C.struct_baton_command{}.tuple)]
 	_ = [1]struct{}{}[unsafe.Sizeof(Punt{})-C.sizeof_struct_baton_punt]
@@ -212,9 +222,11 @@ func (f *Forwarder) Close() {
 	f.c, f.punts = nil, nil
 }
 
-// OpenMemory makes port i an in-memory port. With tight, received frames end where their memory ends.
-func (f *Forwarder) OpenMemory(i uint16, mac [6]byte, tight bool) error {
-	return errno(C.baton_port_mem_open(f.c, C.uint16_t(i), (*C.uint8_t)(unsafe.Pointer(&mac)), C.bool(tight)))
+// OpenMemory makes port i an in-memory port. With tight, received frames end where their memory ends; with bare, they
+// begin where it begins.
+func (f *Forwarder) OpenMemory(i uint16, mac [6]byte, tight, bare bool) error {
+	return errno(C.baton_port_mem_open(f.c, C.uint16_t(i), (*C.uint8_t)(unsafe.Pointer(&mac)), C.bool(tight),
+		C.bool(bare)))
 }
 
 // Inject gives in-memory port i a frame.

@@ -3,6 +3,7 @@
  * Commands of the control plane, carried out in order. A command whose answer or frames find no room stays at the head
  * of the queue and is continued at the next poll: nothing that was promised gets lost, and nothing overtakes it.
  */
+#include "emit.h"
 #include "forwarder.h"
 
 #include <errno.h>
@@ -96,7 +97,7 @@ static bool flush(struct baton_forwarder *f, uint16_t owner, struct flow *w)
 			count(f, outcome);
 			f->flushed++;
 		} else {
-			frame_drop(f, w->port, &h->buf, outcome);
+			frame_refuse(f, w->port, owner, &h->buf, outcome);
 		}
 		flow_held_pop(f, w);
 	}
@@ -181,7 +182,10 @@ static bool set_owner(struct baton_forwarder *f, const struct baton_command *c)
 	memcpy(o->macs.dst, c->mac, BATON_MAC_LEN);
 	memcpy(o->macs.src, f->ports[c->port].mac, BATON_MAC_LEN);
 	o->port = c->port;
+	o->tunnel = c->tunnel;
 	o->known = true;
+	if (c->tunnel != BATON_TUNNEL_NONE)
+		tunnel_set(f, c);
 	return true;
 }
 
@@ -308,12 +312,19 @@ int commands_run(struct baton_forwarder *f)
 	return n;
 }
 
+static bool tunnel_valid(const struct baton_command *c)
+{
+	return c->tunnel == BATON_TUNNEL_NONE || (c->tunnel < BATON_TUNNEL_KINDS && c->mtu >= BATON_TUNNEL_MTU_MIN &&
+						  baton_ip_is4(c->tuple.client) == baton_ip_is4(c->tuple.service));
+}
+
 /* command_valid keeps the poll thread free of checks: all indices of a queued command exist. */
 static bool command_valid(const struct baton_forwarder *f, const struct baton_command *c)
 {
 	return c->kind >= BATON_TRANSMIT && c->kind <= BATON_ADOPT && c->port < f->port_count &&
 	       c->owner < BATON_MAX_OWNERS && (c->kind == BATON_TRANSMIT || c->frame_len == 0) &&
-	       ((c->kind != BATON_SWITCH && c->kind != BATON_SET_OWNER) || c->owner != 0);
+	       ((c->kind != BATON_SWITCH && c->kind != BATON_SET_OWNER) || c->owner != 0) &&
+	       (c->kind != BATON_SET_OWNER || tunnel_valid(c));
 }
 
 int baton_command_send(struct baton_forwarder *f, const struct baton_command *c, const uint8_t *frame)

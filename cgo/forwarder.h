@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * forwarder.h: the state behind struct baton_forwarder, shared by poll.c, flow.c, command.c, answer.c and loop.c.
+ * forwarder.h: the state behind struct baton_forwarder, shared by poll.c, flow.c, command.c, answer.c, emit.c and loop.c.
  * Everything is written by the poll thread only, except where it says otherwise.
  */
 #ifndef BATON_FORWARDER_H
@@ -23,6 +23,8 @@ struct token_bucket {
 enum {
 	ORPHANS_PER_SECOND = 256,
 	ORPHANS_PER_SOURCE = 8, /* a second; sources share 1024 places by hash */
+	TOO_BIGS_PER_SECOND = 1000,
+	TOO_BIGS_PER_SOURCE = 16, /* a second; as above */
 	ENDS_PER_SECOND = 20000,
 	NEIGHBOURS_PER_SECOND = 1000,
 	SOURCE_PLACES = 1024,
@@ -78,9 +80,24 @@ struct owner {
 		uint8_t dst[BATON_MAC_LEN], src[BATON_MAC_LEN];
 	} macs; /* as a frame begins */
 	uint16_t port;
+	uint8_t tunnel; /* enum baton_tunnel_kind */
 	bool known;
 };
 static_assert(sizeof(struct owner) == 16, "four in a cache line");
+
+enum { TUNNEL_HEADER = 72 };
+
+/* tunnel is how packets reach an owner that is not on the data network. */
+struct tunnel {
+	uint8_t header[TUNNEL_HEADER]; /* from the Ethernet header on, at the array's end; see emit.c */
+	uint64_t sum;                  /* IPv4: of the header, IPv6: of the pseudo header; less what differs */
+	struct baton_ip far;           /* the outer destination */
+	uint64_t narrow_until_ms;      /* mtu is a report */
+	uint16_t overhead;             /* octets in front of a packet, without the Ethernet header */
+	uint16_t mtu, mtu_max;         /* largest outer packet now, and as configured */
+	bool ip6, gue;
+};
+static_assert(sizeof(struct tunnel) <= 2 * BATON_CACHE_LINE, "");
 
 /* local is an address that the forwarder answers for. */
 struct local {
@@ -121,13 +138,14 @@ struct baton_forwarder {
 
 	struct baton_port ports[BATON_MAX_PORTS];
 	_Alignas(BATON_CACHE_LINE) struct owner owners[BATON_MAX_OWNERS];
+	struct tunnel tunnels[BATON_MAX_OWNERS]; /* of owners that have one */
 	struct local *locals;
 	uint32_t local_count;
 
 	struct baton_cookies cookies;
 	struct limit limit;
-	struct token_bucket orphans, ends, neighbours;
-	struct token_bucket orphan_sources[SOURCE_PLACES];
+	struct token_bucket orphans, ends, neighbours, too_bigs, narrows;
+	struct token_bucket orphan_sources[SOURCE_PLACES], too_big_sources[SOURCE_PLACES];
 
 	struct flow *flows;
 	uint32_t flow_count, flow_free, flow_oldest, flow_newest;
@@ -168,6 +186,13 @@ static inline void count_n(struct baton_forwarder *f, enum baton_counter c, uint
 static inline void count(struct baton_forwarder *f, enum baton_counter c)
 {
 	count_n(f, c, 1);
+}
+
+/* source_place is where a client address has its bucket. */
+static inline uint32_t source_place(struct baton_ip ip)
+{
+	static_assert(SOURCE_PLACES == 1 << 10, "the shift below");
+	return (uint32_t)((ip.hi ^ ip.lo) * 0x9e3779b97f4a7c15ull >> 54);
 }
 
 static inline bool token_take(struct token_bucket *b, uint64_t now_ms, uint32_t rate)
@@ -238,6 +263,9 @@ void answer_synack(struct baton_forwarder *f, struct packet *p);
 void answer_probe(struct baton_forwarder *f, struct packet *p, const struct flow *w);
 void answer_arp(struct baton_forwarder *f, struct packet *p);
 void answer_icmp(struct baton_forwarder *f, struct packet *p);
+/* answer_too_big tells the sender of a TCP segment the size of the largest packet that would get on. buf is a whole frame
+ * that came in by that port. False: it was not told, for good reasons or to bound how often; the frame is the caller's. */
+bool answer_too_big(struct baton_forwarder *f, uint16_t port, const struct baton_buf *buf, uint16_t mtu);
 const struct local *local_find(const struct baton_forwarder *f, struct baton_ip addr, uint16_t port);
 
 /* ---- loop.c */
@@ -261,10 +289,6 @@ void entry_vacate(struct baton_forwarder *f, uint64_t value);
 bool service_key(const struct baton_forwarder *f, const struct baton_tuple *t, struct baton_key *k);
 /* services_index makes services_by_addr and the local addresses of services. */
 int services_index(struct baton_forwarder *f, const struct baton_service *services, uint32_t n);
-/* frame_stage queues a frame on a port. False: the port is full, the frame is still the caller's. */
-bool frame_stage(struct baton_forwarder *f, uint16_t port, const struct baton_buf *buf);
-/* frame_to_owner rewrites the MAC addresses and stages the frame. Returns 0, or the reason why not (the caller's). */
-enum baton_counter frame_to_owner(struct baton_forwarder *f, uint16_t owner, const struct baton_buf *buf);
 /* flow_segment handles a segment of a flow that the router owns; consumes p. */
 void flow_segment(struct baton_forwarder *f, struct packet *p, struct flow *w);
 /* clock_update reads the clock; now_ms never goes back. */

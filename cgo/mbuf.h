@@ -16,15 +16,17 @@ static inline void mbuf_view(struct baton_buf *buf, struct rte_mbuf *m)
 	    .data = likely(m->nb_segs == 1) ? rte_pktmbuf_mtod(m, uint8_t *) : NULL,
 	    .handle = m,
 	    .len = m->data_len,
-	    .room = (uint32_t)m->data_len + rte_pktmbuf_tailroom(m),
+	    .room = (uint16_t)(m->data_len + rte_pktmbuf_tailroom(m)),
+	    .head = rte_pktmbuf_headroom(m),
 	};
 }
 
-/* mbuf_ready prepares a frame for transmission: its length is the view's. */
+/* mbuf_ready prepares a frame for transmission: its begin and its length are the view's. */
 static inline struct rte_mbuf *mbuf_ready(const struct baton_buf *buf)
 {
 	struct rte_mbuf *m = buf->handle;
 
+	m->data_off = (uint16_t)(buf->data - (uint8_t *)m->buf_addr);
 	m->data_len = (uint16_t)buf->len;
 	m->pkt_len = buf->len;
 	m->ol_flags = 0; /* what reception said of it is no order to the transmitter */

@@ -3,6 +3,7 @@
  * One burst, stage by stage: fetch, classify (parse, find the service, prefetch the CRT), act (answer, forward, hold,
  * punt or drop), send. Read from baton_poll at the end.
  */
+#include "emit.h"
 #include "forwarder.h"
 
 #include <errno.h>
@@ -37,61 +38,6 @@ void frame_drop(struct baton_forwarder *f, uint16_t port, struct baton_buf *buf,
 static inline void drop(struct baton_forwarder *f, struct packet *p, enum baton_counter reason)
 {
 	frame_drop(f, p->port, &p->buf, reason);
-}
-
-/* ---- send */
-
-static void tx_flush(struct baton_port *port)
-{
-	uint64_t bytes = 0;
-
-	if (port->tx_count == 0)
-		return;
-	for (uint16_t i = 0; i < port->tx_count; i++)
-		bytes += port->tx[i].len;
-	uint16_t sent = port->ops->tx_burst(port, port->tx, port->tx_count);
-	uint16_t left = (uint16_t)(port->tx_count - sent);
-
-	for (uint16_t i = 0; i < left; i++) { /* tried again next time, in order */
-		port->tx[i] = port->tx[sent + i];
-		bytes -= port->tx[i].len;
-	}
-	port->tx_count = left;
-	value_store(&port->tx_packets, value_load(&port->tx_packets) + sent);
-	value_store(&port->tx_bytes, value_load(&port->tx_bytes) + bytes);
-}
-
-static inline bool stage(struct baton_forwarder *f, uint16_t index, const struct baton_buf *buf)
-{
-	struct baton_port *port = &f->ports[index];
-
-	if (unlikely(port->tx_count == BATON_TX_STAGE)) {
-		tx_flush(port);
-		if (port->tx_count == BATON_TX_STAGE)
-			return false;
-	}
-	port->tx[port->tx_count++] = *buf;
-	return true;
-}
-
-bool frame_stage(struct baton_forwarder *f, uint16_t index, const struct baton_buf *buf)
-{
-	return stage(f, index, buf);
-}
-
-static inline enum baton_counter to_owner(struct baton_forwarder *f, uint16_t index, const struct baton_buf *buf)
-{
-	const struct owner *owner = &f->owners[index];
-
-	if (unlikely(!owner->known))
-		return BATON_DROP_NO_NEXTHOP;
-	memcpy(buf->data, &owner->macs, sizeof(owner->macs));
-	return stage(f, owner->port, buf) ? BATON_FORWARDED : BATON_DROP_TX_FULL;
-}
-
-enum baton_counter frame_to_owner(struct baton_forwarder *f, uint16_t index, const struct baton_buf *buf)
-{
-	return to_owner(f, index, buf);
 }
 
 /* ---- classify */
@@ -475,10 +421,7 @@ static void flow_start(struct baton_forwarder *f, struct packet *p, baton_word *
 /* orphan_report gives the control plane a copy of a segment of no flow, within the limits. */
 static void orphan_report(struct baton_forwarder *f, const struct packet *p)
 {
-	struct token_bucket *source = &f->orphan_sources[(p->src.hi ^ p->src.lo) * 0x9e3779b97f4a7c15ull >> 54];
-
-	static_assert(SOURCE_PLACES == 1 << 10, "the shift above");
-	if (!token_take(source, f->now_ms, ORPHANS_PER_SOURCE) ||
+	if (!token_take(&f->orphan_sources[source_place(p->src)], f->now_ms, ORPHANS_PER_SOURCE) ||
 	    !token_take(&f->orphans, f->now_ms, ORPHANS_PER_SECOND))
 		return;
 	struct baton_punt *punt = punt_begin(f, BATON_ORPHAN, p->buf.data, p->end);
@@ -574,12 +517,13 @@ static void target_segment(struct baton_forwarder *f, struct packet *p, baton_wo
 	if (unlikely(p->flags & (TCP_FIN | TCP_RST)) && !(value & BATON_VALUE_END) &&
 	    baton_value_state(value) == BATON_TARGET)
 		end_report(f, p, v);
-	enum baton_counter outcome = to_owner(f, (uint16_t)(value & BATON_VALUE_INDEX), &p->buf);
+	uint16_t owner = (uint16_t)(value & BATON_VALUE_INDEX);
+	enum baton_counter outcome = frame_to_owner(f, owner, &p->buf);
 
 	if (outcome == BATON_FORWARDED)
 		count(f, outcome);
 	else
-		drop(f, p, outcome);
+		frame_refuse(f, p->port, owner, &p->buf, outcome);
 }
 
 /* ---- act */
@@ -665,12 +609,12 @@ static inline void forward(struct baton_forwarder *f, struct packet *p, uint32_t
 	uint16_t owner = (uint16_t)(value_load(p->lookup.entry) & BATON_VALUE_INDEX);
 
 	entry_touch(f, p->lookup.entry);
-	enum baton_counter outcome = to_owner(f, owner, &p->buf);
+	enum baton_counter outcome = frame_to_owner(f, owner, &p->buf);
 
 	if (likely(outcome == BATON_FORWARDED))
 		++*forwarded;
 	else
-		drop(f, p, outcome);
+		frame_refuse(f, p->port, owner, &p->buf, outcome);
 }
 
 /* ---- look up */

@@ -12,6 +12,7 @@
 enum {
 	MEM_BUFFERS = 2 * HELD_TOTAL,
 	MEM_ROOM = 9216, /* jumbo frames */
+	MEM_HEAD = 128,  /* RTE_PKTMBUF_HEADROOM */
 	MEM_RING = 1 << 21,
 };
 
@@ -21,11 +22,12 @@ struct slot {
 	uint8_t data[];
 };
 
-enum { SLOT_SIZE = sizeof(struct slot) + MEM_ROOM };
+enum { SLOT_SIZE = sizeof(struct slot) + MEM_HEAD + MEM_ROOM };
 
 struct mem {
 	struct baton_ring in, out;
 	uint8_t *memory; /* slots; NULL: tight, each slot is allocated for its frame */
+	uint16_t head;   /* octets in front of each frame */
 	struct slot *stack[MEM_BUFFERS];
 	uint32_t free;
 	uint32_t in_use; /* poll thread only */
@@ -37,14 +39,14 @@ static int mem_buf(struct mem *m, struct baton_buf *buf, uint32_t len)
 	bool tight = !m->memory;
 
 	if (tight)
-		slot = malloc(sizeof(*slot) + len);
+		slot = malloc(sizeof(*slot) + m->head + len);
 	else
 		slot = m->free ? m->stack[--m->free] : NULL;
 	if (!slot)
 		return -ENOMEM;
 	slot->owner = m;
 	m->in_use++;
-	*buf = (struct baton_buf){slot->data, slot, len, tight ? len : MEM_ROOM};
+	*buf = (struct baton_buf){slot->data + m->head, slot, len, (uint16_t)(tight ? len : MEM_ROOM), m->head};
 	return 0;
 }
 
@@ -138,7 +140,8 @@ static int mem_init(struct mem *m, bool tight)
 	return 0;
 }
 
-int baton_port_mem_open(struct baton_forwarder *f, uint16_t index, const uint8_t mac[BATON_MAC_LEN], bool tight)
+int baton_port_mem_open(struct baton_forwarder *f, uint16_t index, const uint8_t mac[BATON_MAC_LEN], bool tight,
+			bool bare)
 {
 	struct baton_port *p = baton_port(f, index);
 	struct mem *m;
@@ -150,6 +153,7 @@ int baton_port_mem_open(struct baton_forwarder *f, uint16_t index, const uint8_t
 	if (!m)
 		return -ENOMEM;
 	memset(m, 0, sizeof(*m));
+	m->head = bare ? 0 : MEM_HEAD;
 	err = mem_init(m, tight);
 	p->device = m;
 	if (err) {

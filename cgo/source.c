@@ -11,7 +11,8 @@
 
 enum {
 	SOURCE_BUFFERS = 4 * (BATON_BURST + BATON_TX_STAGE),
-	SOURCE_ROOM = 2048,
+	SOURCE_HEAD = 128, /* RTE_PKTMBUF_HEADROOM */
+	SOURCE_ROOM = 2048 - SOURCE_HEAD,
 	POLLS = 64, /* between two looks at the clock, and at the punt ring */
 };
 
@@ -175,7 +176,7 @@ struct memory_source {
 	struct baton_source source;
 	uint32_t free;
 	uint8_t *stack[SOURCE_BUFFERS];
-	uint8_t memory[SOURCE_BUFFERS][SOURCE_ROOM];
+	uint8_t memory[SOURCE_BUFFERS][SOURCE_HEAD + SOURCE_ROOM];
 };
 
 static int memory_alloc(struct baton_port *p, struct baton_buf *buf)
@@ -186,7 +187,7 @@ static int memory_alloc(struct baton_port *p, struct baton_buf *buf)
 		return -ENOMEM;
 	uint8_t *data = m->stack[--m->free];
 
-	*buf = (struct baton_buf){data, data, SOURCE_ROOM, SOURCE_ROOM};
+	*buf = (struct baton_buf){data + SOURCE_HEAD, data, SOURCE_ROOM, SOURCE_ROOM, SOURCE_HEAD};
 	return 0;
 }
 

@@ -3,6 +3,7 @@ package fastpath
 import (
 	"errors"
 	"fmt"
+	"math"
 	"syscall"
 
 	"baton/cgo"
@@ -72,7 +73,13 @@ func (f *Forwarder) Adopt(port uint16, inc wire.Incarnation) error {
 	}, nil)
 }
 
-// SetOwner defines or changes an owner's next hop. Frames for an owner without one are dropped and counted.
+// SetOwner defines or changes an owner's next hop; what was learnt of a tunnel's path is forgotten. Frames for an owner
+// without one are dropped and counted.
 func (f *Forwarder) SetOwner(id flow.OwnerID, hop flow.Nexthop) error {
-	return f.send(&cgo.Command{Kind: cgo.SetOwner, Owner: uint16(id), Port: hop.Port, MAC: hop.MAC}, nil)
+	c := cgo.Command{Kind: cgo.SetOwner, Owner: uint16(id), Port: hop.Port, MAC: hop.MAC}
+	if t := hop.Tunnel; t.Kind != flow.NoTunnel {
+		c.Tunnel, c.MTU = uint8(t.Kind), uint16(min(t.MTU, math.MaxUint16))
+		c.Tuple = cgo.Tuple{Client: toIP(t.Dst), Service: toIP(t.Src)}
+	}
+	return f.send(&c, nil)
 }

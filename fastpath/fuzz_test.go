@@ -49,6 +49,7 @@ func FuzzPipeline(f *testing.F) {
 			c.RouterFlows, c.IPv4Entries, c.HeldPackets = 4, 8, 3
 			c.RouterIdle, c.Linger = 5*time.Second, time.Second
 		})
+		r.must(r.SetOwner(2, flow.Nexthop{MAC: gatewayMAC, Tunnel: flow.Tunnel{Kind: flow.GUE, Src: near6, Dst: far6, MTU: 576}}))
 		z := &fuzzRig{peer: r.peer(client4, 0xfffffff0)}
 		for s := (&script{data}); len(s.data) > 0; {
 			z.step(s)

@@ -156,7 +156,7 @@ func TestDeviceStrings(t *testing.T) {
 		}
 	}
 	for device, memory := range map[string]bool{"mem0": true, "mem12,tight": true, "mem": true, "net_memif0": false, "memory0": false} {
-		if _, ok := memoryDevice(device); ok != memory {
+		if _, _, ok := memoryDevice(device); ok != memory {
 			t.Errorf("memoryDevice(%q) = %v", device, ok)
 		}
 	}

@@ -14,7 +14,8 @@ import (
 type PortConfig struct {
 	// Device is a DPDK device string: a virtual device with its arguments ("net_af_xdp0,iface=data0") or a PCI address
 	// ("0000:3b:00.0"). "mem" and a number is an in-memory port; with ",tight" each received frame ends where its
-	// memory ends, so that an address sanitizer sees every read beyond it. A forwarder has ports of one kind only.
+	// memory ends, so that an address sanitizer sees every read beyond it; with ",bare" it begins there. A
+	// forwarder has ports of one kind only.
 	Device string
 	// Address is the port's own address on the data network: it asks for neighbours with it and answers ARP and ping.
 	// The zero value is none.
@@ -59,11 +60,11 @@ type PortInfo struct {
 }
 
 // memoryDevice takes a device string apart; ok is false for a DPDK device.
-func memoryDevice(device string) (tight, ok bool) {
+func memoryDevice(device string) (tight, bare, ok bool) {
 	name, args, _ := strings.Cut(device, ",")
 	digits := strings.TrimPrefix(name, "mem")
 	ok = digits != name && strings.Trim(digits, "0123456789") == ""
-	return args == "tight", ok
+	return args == "tight", args == "bare", ok
 }
 
 // memoryMAC is a locally administered address for in-memory port i.
@@ -74,7 +75,7 @@ var errMixedPorts = errors.New("in-memory and DPDK ports cannot share a forwarde
 func (f *Forwarder) openPorts() error {
 	memory := 0
 	for _, p := range f.config.Ports {
-		if _, ok := memoryDevice(p.Device); ok {
+		if _, _, ok := memoryDevice(p.Device); ok {
 			memory++
 		}
 	}
@@ -90,8 +91,8 @@ func (f *Forwarder) openPorts() error {
 
 func (f *Forwarder) openMemoryPorts() error {
 	for i, p := range f.config.Ports {
-		tight, _ := memoryDevice(p.Device)
-		if err := f.c.OpenMemory(uint16(i), memoryMAC(i), tight); err != nil {
+		tight, bare, _ := memoryDevice(p.Device)
+		if err := f.c.OpenMemory(uint16(i), memoryMAC(i), tight, bare); err != nil {
 			return fmt.Errorf("open port %q: %w", p.Device, err)
 		}
 	}

@@ -62,8 +62,44 @@ const (
 	HoldDiscard                 // drop them; the client retransmits
 )
 
-// Nexthop is how packets reach an owner on the data network.
+// Nexthop is how packets reach an owner.
 type Nexthop struct {
-	MAC  wire.MAC // destination
-	Port uint16   // data port to send from
+	MAC    wire.MAC // of the owner, or of the first router on the way to it
+	Port   uint16   // data port to send from
+	Tunnel Tunnel   // its zero value: none, the owner is on the data network
+}
+
+// Tunnel takes packets to an owner that is not on the data network. Src and Dst are of one family; the packets inside
+// may be of the other.
+type Tunnel struct {
+	Kind     TunnelKind
+	Src, Dst netip.Addr
+	MTU      int // largest outer packet, octets, at least 576 (IPv6: 1280)
+}
+
+// TunnelKind is a way to wrap packets.
+type TunnelKind uint8
+
+// The kinds of tunnels. The values are the forwarder's.
+const (
+	NoTunnel TunnelKind = iota
+	IPIP                // in another IP header: RFC 2003, RFC 4213, RFC 2473
+	GUE                 // in UDP to port 6080: Generic UDP Encapsulation, draft-ietf-intarea-gue, version 0
+)
+
+// Overhead is how many octets longer packets are inside the tunnel.
+func (t Tunnel) Overhead() int {
+	const ip4, ip6, udp, gue = 20, 40, 8, 4
+	n := ip6
+	if t.Dst.Is4() {
+		n = ip4
+	}
+	switch t.Kind {
+	case IPIP:
+		return n
+	case GUE:
+		return n + udp + gue
+	case NoTunnel:
+	}
+	return 0
 }
