@@ -189,22 +189,81 @@ static uint16_t default_mss(const struct packet *p)
 	return p->ip6 ? 1220 : 536; /* RFC 9293 MUST-15 */
 }
 
-void answer_synack(struct baton_forwarder *f, struct packet *p)
+/* synack_send makes p a SYN-ACK. The window in it is never scaled (RFC 7323 2.2). Data in the SYN is not acknowledged: it
+ * comes again. */
+static void synack_send(struct baton_forwarder *f, struct packet *p, const struct tcp_options *offered, uint32_t iss,
+			uint32_t ts_offset, enum baton_counter counter)
 {
 	const struct baton_service *s = &f->services[p->service];
-	const struct tcp_options offered = parse_tcp_options(p);
-	const struct baton_options o = {offered.mss ? offered.mss : default_mss(p), offered.scale, offered.sack};
-	/* A window in a SYN-ACK is never scaled (RFC 7323 2.2). Data in the SYN is not acknowledged: it comes again. */
 	struct reply r;
-	uint32_t ts_offset;
 
-	r.seq = baton_cookie_make(&f->cookies, &p->tuple, p->seq, &o, &ts_offset);
+	r.seq = iss;
 	r.ack = p->seq + 1;
 	r.window = (uint16_t)(s->window < 65535 ? s->window : 65535);
 	r.flags = TCP_SYN | TCP_ACK;
 	r.option_words = 0;
-	synack_options(s, &offered, (uint32_t)f->now_ms + ts_offset, &r);
-	send_tcp(f, p, &r, BATON_SYNACK);
+	synack_options(s, offered, (uint32_t)f->now_ms + ts_offset, &r);
+	send_tcp(f, p, &r, counter);
+}
+
+/* half_repeats says whether a SYN is that of a handshake, once more. */
+static bool half_repeats(const struct half_open *o, uint32_t irs, const struct tcp_options *offered)
+{
+	return o->irs == irs && o->offered.mss == offered->mss && o->offered.scale == offered->scale &&
+	       o->offered.sack == offered->sack && o->offered.timestamps == offered->timestamps;
+}
+
+/* half_remember has the SYN-ACK of p repeated until the client answers, if there is room. It returns the ISS of the
+ * handshake: a SYN that comes again gets the same. */
+static uint32_t half_remember(struct baton_forwarder *f, const struct packet *p, const struct tcp_options *offered,
+			      uint32_t iss, uint32_t ts_offset)
+{
+	struct half_open *o = half_find(&f->half, &p->tuple);
+
+	if (o && half_repeats(o, p->seq, offered)) {
+		o->offered.ts_val = offered->ts_val;
+		return o->iss;
+	}
+	if (o)
+		half_end(&f->half, o);
+	o = half_begin(&f->half, &p->tuple, f->now_ms);
+	if (!o) {
+		count(f, BATON_HALF_OPEN_FULL);
+		return iss;
+	}
+	o->irs = p->seq;
+	o->iss = iss;
+	o->ts_offset = ts_offset;
+	o->offered = *offered;
+	o->service = p->service;
+	o->port = p->port;
+	o->ip6 = p->ip6;
+	memcpy(o->mac, p->buf.data + BATON_MAC_LEN, BATON_MAC_LEN);
+	return iss;
+}
+
+void answer_synack(struct baton_forwarder *f, struct packet *p)
+{
+	const struct tcp_options offered = parse_tcp_options(p);
+	const struct baton_options o = {offered.mss ? offered.mss : default_mss(p), offered.scale, offered.sack};
+	uint32_t ts_offset, iss = baton_cookie_make(&f->cookies, &p->tuple, p->seq, &o, &ts_offset);
+
+	if (f->services[p->service].speaks_first)
+		iss = half_remember(f, p, &offered, iss, ts_offset);
+	synack_send(f, p, &offered, iss, ts_offset, BATON_SYNACK);
+}
+
+void answer_synack_again(struct baton_forwarder *f, const struct half_open *o)
+{
+	struct baton_port *port = &f->ports[o->port];
+	struct packet p = {.port = o->port, .service = o->service, .ip6 = o->ip6, .tuple = o->tuple, .seq = o->irs};
+
+	if (port->ops->alloc(port, &p.buf)) {
+		count(f, BATON_DROP_NO_BUFFER);
+		return;
+	}
+	memcpy(p.buf.data + BATON_MAC_LEN, o->mac, BATON_MAC_LEN);
+	synack_send(f, &p, &o->offered, o->iss, o->ts_offset, BATON_SYNACK_AGAIN);
 }
 
 void answer_probe(struct baton_forwarder *f, struct packet *p, const struct flow *w)

@@ -85,8 +85,11 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(SYNACK, "handshakes", "answered", "SYNs answered with a cookie.")                                            \
 	X(ACCEPTED, "handshakes", "accepted", "First segments with a valid cookie.")                                   \
 	X(REINCARNATED, "handshakes", "reincarnated", "Accepted ones that replaced an older connection of the tuple.") \
+	X(SYNACK_AGAIN, "handshakes", "repeated", "SYN-ACKs repeated for services that speak first.")                  \
+	X(HALF_OPEN_FULL, "handshakes", "not_repeated",                                                                \
+	  "SYNs of services that speak first whose SYN-ACK will not be repeated: the table is full.")                  \
 	X(FORGED, "handshakes", "forged", "Segments of no flow whose acknowledgement is no valid cookie.")             \
-	X(PUNT_FIRST, "punts", "first", "First data of a connection.")                                                 \
+	X(PUNT_FIRST, "punts", "first", "First segment of a connection that matters.")                                 \
 	X(PUNT_SEGMENT, "punts", "segment", "Later segments of a connection that the router owns.")                    \
 	X(PUNT_FROZEN, "punts", "frozen", "Freeze markers.")                                                           \
 	X(PUNT_SWITCHED, "punts", "switched", "Switch markers.")                                                       \
@@ -489,12 +492,13 @@ static_assert(sizeof(struct baton_punt) == 88, "shared with Go");
 struct baton_service {
 	struct baton_ip addr;
 	uint16_t port;
-	uint16_t id;      /* in CRT keys; unique */
-	uint16_t own_mss; /* octets */
-	uint8_t scale;    /* window scale that we announce, 0-14 */
-	uint8_t adopts;   /* 1: its flows come by BATON_ADOPT only, and another host answers for its address */
-	uint32_t window;  /* W, octets */
-	uint32_t pad2;
+	uint16_t id;       /* in CRT keys; unique */
+	uint16_t own_mss;  /* octets */
+	uint8_t scale;     /* window scale that we announce, 0-14 */
+	uint8_t adopts;    /* 1: its flows come by BATON_ADOPT only, and another host answers for its address */
+	uint32_t window;   /* W, octets */
+	bool speaks_first; /* the client waits for a greeting: its first bare ACK is punted */
+	uint8_t pad[3];
 };
 static_assert(sizeof(struct baton_service) == 32, "shared with Go");
 
@@ -510,7 +514,7 @@ struct baton_config {
 	/* What one client address may have of the control plane; 0: no limit (limit.h). */
 	uint32_t source_flows;        /* at a time */
 	uint32_t source_punts, punts; /* in a second; punts: of all addresses */
-	uint32_t pad;
+	uint32_t half_open;           /* handshakes whose SYN-ACK is repeated, at a time */
 };
 static_assert(sizeof(struct baton_config) == 104, "shared with Go");
 

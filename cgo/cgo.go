@@ -46,14 +46,15 @@ type Tuple struct {
 
 // Service is struct baton_service.
 type Service struct {
-	Addr   IP
-	Port   uint16
-	ID     uint16
-	OwnMSS uint16
-	Scale  uint8
-	Adopts uint8
-	Window uint32
-	_      uint32
+	Addr        IP
+	Port        uint16
+	ID          uint16
+	OwnMSS      uint16
+	Scale       uint8
+	Adopts      uint8
+	Window      uint32
+	SpeaksFirst bool
+	_           [3]uint8
 }
 
 // Config is struct baton_config.
@@ -67,7 +68,7 @@ type Config struct {
 	Seed                     uint64
 	SourceFlows              uint32
 	SourcePunts, Punts       uint32
-	_                        uint32
+	HalfOpen                 uint32
 }
 
 // The kinds of Command: enum baton_command_kind.

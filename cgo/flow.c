@@ -8,7 +8,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { EXPIRE_PER_RUN = 64 };
+enum {
+	EXPIRE_PER_RUN = 64,
+	REPEAT_PER_RUN = 16,
+};
 
 int flows_init(struct baton_forwarder *f, const struct baton_config *c)
 {
@@ -27,7 +30,7 @@ int flows_init(struct baton_forwarder *f, const struct baton_config *c)
 	for (uint32_t i = 0; i < HELD_TOTAL; i++)
 		f->held[i].next = i + 1 < HELD_TOTAL ? i + 1 : NO_SLOT;
 	f->flow_oldest = f->flow_newest = NO_SLOT;
-	return 0;
+	return half_init(&f->half, c->half_open, c->seed);
 }
 
 void flows_free(struct baton_forwarder *f)
@@ -35,6 +38,7 @@ void flows_free(struct baton_forwarder *f)
 	free(f->flows);
 	free(f->held);
 	free(f->lingering);
+	half_free(&f->half);
 }
 
 static uint32_t slot_of(const struct baton_forwarder *f, const struct flow *w)
@@ -227,6 +231,14 @@ static void lingering_end(struct baton_forwarder *f)
 	}
 }
 
+static void half_repeat(struct baton_forwarder *f)
+{
+	struct half_open *o;
+
+	for (int n = 0; n < REPEAT_PER_RUN && (o = half_due(&f->half, f->now_ms)); n++)
+		answer_synack_again(f, o);
+}
+
 void timers_run(struct baton_forwarder *f)
 {
 	if (f->timers_ms == f->now_ms)
@@ -234,4 +246,5 @@ void timers_run(struct baton_forwarder *f)
 	f->timers_ms = f->now_ms;
 	flows_expire(f);
 	lingering_end(f);
+	half_repeat(f);
 }

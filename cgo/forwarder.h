@@ -7,6 +7,7 @@
 #define BATON_FORWARDER_H
 
 #include "baton.h"
+#include "halfopen.h"
 #include "limit.h"
 #include "parse.h"
 
@@ -143,6 +144,7 @@ struct baton_forwarder {
 	uint32_t local_count;
 
 	struct baton_cookies cookies;
+	struct half_opens half;
 	struct limit limit;
 	struct token_bucket orphans, ends, neighbours, too_bigs, narrows;
 	struct token_bucket orphan_sources[SOURCE_PLACES], too_big_sources[SOURCE_PLACES];
@@ -260,6 +262,8 @@ void punt_bell(struct baton_forwarder *f);
 /* ---- answer.c: frames that the forwarder makes itself. They consume p. */
 
 void answer_synack(struct baton_forwarder *f, struct packet *p);
+/* answer_synack_again repeats the SYN-ACK of a handshake. */
+void answer_synack_again(struct baton_forwarder *f, const struct half_open *o);
 void answer_probe(struct baton_forwarder *f, struct packet *p, const struct flow *w);
 void answer_arp(struct baton_forwarder *f, struct packet *p);
 void answer_icmp(struct baton_forwarder *f, struct packet *p);

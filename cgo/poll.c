@@ -252,6 +252,15 @@ static inline void classify_group(struct baton_forwarder *f, struct packet *p, u
 
 /* ---- act: segments of flows that the router owns */
 
+/* half_done ends the repetition of a SYN-ACK, if there is one. */
+static void half_done(struct baton_forwarder *f, const struct packet *p, uint16_t service)
+{
+	struct half_open *o = f->services[service].speaks_first ? half_find(&f->half, &p->tuple) : NULL;
+
+	if (o)
+		half_end(&f->half, o);
+}
+
 /* flow_punt gives a segment to the control plane: as First when it is the first that matters, else as Segment. */
 static void flow_punt(struct baton_forwarder *f, struct packet *p, struct flow *w)
 {
@@ -265,6 +274,8 @@ static void flow_punt(struct baton_forwarder *f, struct packet *p, struct flow *
 		drop(f, p, BATON_DROP_RING_FULL);
 		return;
 	}
+	if (!w->known)
+		half_done(f, p, w->service);
 	w->known = true;
 	frame_free(f, p->port, &p->buf);
 }
@@ -274,13 +285,14 @@ static void flow_punt(struct baton_forwarder *f, struct packet *p, struct flow *
 static void flow_reset(struct baton_forwarder *f, struct packet *p, struct flow *w)
 {
 	if (p->seq == w->irs + 1) {
+		half_done(f, p, w->service);
 		baton_crt_remove(crt_of(f, w->ip6), flow_entry(f, w));
 		flow_release(f, w);
 	}
 	drop(f, p, BATON_BARE_ACK);
 }
 
-/* flow_before_data handles a flow that has sent nothing yet: the client speaks first, so its bare ACKs matter to nobody,
+/* flow_before_data handles a flow that has sent nothing yet. Where the client speaks first, its bare ACKs matter to nobody,
  * and keep-alive probes (RFC 9293 3.8.4: at most one octet just before RCV.NXT) are answered here. */
 static void flow_before_data(struct baton_forwarder *f, struct packet *p, struct flow *w)
 {
@@ -289,7 +301,7 @@ static void flow_before_data(struct baton_forwarder *f, struct packet *p, struct
 
 	if (p->flags & TCP_RST)
 		flow_reset(f, p, w);
-	else if ((p->flags & TCP_FIN) || (len > 0 && news > 0))
+	else if ((p->flags & TCP_FIN) || (len > 0 && news > 0) || f->services[w->service].speaks_first)
 		flow_punt(f, p, w);
 	else if (news < 0 || len > 0)
 		answer_probe(f, p, w);
@@ -433,6 +445,15 @@ static void orphan_report(struct baton_forwarder *f, const struct packet *p)
 	punt_end(f, punt);
 }
 
+/* half_reset: the client wants no connection (RFC 9293 3.10.7.4, SYN-RECEIVED; RFC 5961 3.2: exactly at RCV.NXT). */
+static void half_reset(struct baton_forwarder *f, const struct packet *p)
+{
+	struct half_open *o = half_find(&f->half, &p->tuple);
+
+	if (o && p->seq == o->irs + 1)
+		half_end(&f->half, o);
+}
+
 /* unknown handles a segment of no flow: the first one of a new flow, or an orphan. */
 static void unknown(struct baton_forwarder *f, struct packet *p)
 {
@@ -448,6 +469,8 @@ static void unknown(struct baton_forwarder *f, struct packet *p)
 	} else {
 		if (may_start)
 			count(f, BATON_FORGED);
+		if (p->flags & TCP_RST)
+			half_reset(f, p);
 		orphan_report(f, p);
 		drop(f, p, may_start ? BATON_DROP_FORGED : BATON_DROP_NO_FLOW);
 	}

@@ -31,6 +31,10 @@ type Config struct {
 	// dropped and counted as punt_limited.
 	SourceFlows, SourcePunts, Punts int
 
+	// HalfOpen is how many handshakes of services that speak first have their SYN-ACK repeated at a time; others have
+	// their cookie only. Default 4096, at most 1048576; negative: none.
+	HalfOpen int
+
 	RouterIdle time.Duration // a flow that the router owns ends after this without a segment; default 60 s, negative: never
 	Linger     time.Duration // a removed entry is forgotten after this; default 2 s
 	IdleSpin   time.Duration // poll this long without a frame before sleeping; default 50 us
@@ -56,6 +60,8 @@ type Service struct {
 	// Adopts makes it a service of a target host: its flows come by Adopt only, everything of no flow is dropped, and
 	// nobody is told that its address is here. OwnMSS, Window and Scale do not matter then.
 	Adopts bool
+	// SpeaksFirst: the client waits for a greeting. Its first bare ACK is punted, and until then the SYN-ACK is repeated.
+	SpeaksFirst bool
 }
 
 // Errors that callers tell apart.
@@ -104,6 +110,7 @@ func (c Config) withDefaults() Config {
 	setInt(&c.SourceFlows, 16384)
 	setInt(&c.SourcePunts, 20_000)
 	setInt(&c.Punts, 200_000)
+	setInt(&c.HalfOpen, 4096)
 	setInt(&c.MemoryMB, 256)
 	setDuration(&c.RouterIdle, 60*time.Second)
 	setDuration(&c.Linger, 2*time.Second)
@@ -155,6 +162,9 @@ func (c Config) check() error {
 	if c.SourceFlows < 1 || c.SourcePunts < 1 || c.Punts < 1 {
 		return errors.New("limits of sources must be positive")
 	}
+	if c.HalfOpen > 1<<20 {
+		return fmt.Errorf("%d half-open handshakes: at most %d are possible", c.HalfOpen, 1<<20)
+	}
 	return checkServices(c.Services)
 }
 
@@ -196,6 +206,7 @@ func (c Config) layout() *cgo.Config {
 		SourceFlows:  uint32(c.SourceFlows),
 		SourcePunts:  uint32(c.SourcePunts),
 		Punts:        uint32(c.Punts),
+		HalfOpen:     uint32(max(0, c.HalfOpen)),
 	}
 }
 
@@ -207,7 +218,7 @@ func serviceLayouts(services []Service) []cgo.Service {
 	for i, s := range services {
 		out[i] = cgo.Service{
 			Addr: toIP(s.Addr.Addr()), Port: s.Addr.Port(), ID: s.ID,
-			OwnMSS: s.OwnMSS, Scale: s.Scale, Window: s.Window,
+			OwnMSS: s.OwnMSS, Scale: s.Scale, Window: s.Window, SpeaksFirst: s.SpeaksFirst,
 		}
 		if s.Adopts {
 			out[i].Adopts = 1
