@@ -96,6 +96,7 @@ func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 		SourceFlows: cfg.CRT.SourceFlows,
 		SourcePunts: cfg.CRT.SourcePunts,
 		Punts:       cfg.CRT.Punts,
+		HalfOpen:    cfg.CRT.HalfOpen,
 		RouterIdle:  time.Duration(cfg.CRT.RouterIdle),
 		Linger:      orZero(cfg.CRT.Linger),
 		IdleSpin:    orZero(cfg.Data.Idle.Spin),
@@ -107,13 +108,21 @@ func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 	if c.IdleSleep == 0 {
 		c.IdleSleep = -1 // never
 	}
+	if c.HalfOpen == 0 {
+		c.HalfOpen = -1 // none
+	}
 	_, _ = rand.Read(c.Key[:]) // never fails
 	for _, p := range cfg.Data.Ports {
 		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address})
 	}
 	for _, s := range services(cfg) {
+		app, err := application(s.port)
+		if err != nil {
+			return c, fmt.Errorf("routing application of %s: %w", s.addr, err)
+		}
 		c.Services = append(c.Services, fastpath.Service{ID: uint16(len(c.Services) + 1), Addr: s.addr,
-			OwnMSS: s.port.MSS, Window: tcp.FirstWindow(s.port.Window, s.port.WindowScale), Scale: s.port.WindowScale})
+			OwnMSS: s.port.MSS, Window: tcp.FirstWindow(s.port.Window, s.port.WindowScale), Scale: s.port.WindowScale,
+			SpeaksFirst: app.SpeaksFirst()})
 	}
 	return c, nil
 }
@@ -158,12 +167,24 @@ func routerConfig(cfg *config.Router, log *slog.Logger, o router.Observer) (rout
 	return c, nil
 }
 
-func routerService(s servicePort) (router.Service, error) {
-	rules := inspect.HTTPConfig{Default: s.port.HTTP.Default}
-	for _, r := range s.port.HTTP.Rules {
+// application is the routing application of a port.
+func application(p *config.Port) (inspect.Application, error) {
+	if p.Protocol == "pop3" {
+		rules := inspect.POP3Config{Default: p.POP3.Default}
+		for _, r := range p.POP3.Rules {
+			rules.Rules = append(rules.Rules, inspect.UserRule(r))
+		}
+		return inspect.NewPOP3(rules)
+	}
+	rules := inspect.HTTPConfig{Default: p.HTTP.Default}
+	for _, r := range p.HTTP.Rules {
 		rules.Rules = append(rules.Rules, inspect.Rule(r))
 	}
-	app, err := inspect.NewHTTP(rules)
+	return inspect.NewHTTP(rules)
+}
+
+func routerService(s servicePort) (router.Service, error) {
+	app, err := application(s.port)
 	if err != nil {
 		return router.Service{}, err
 	}

@@ -111,7 +111,7 @@ func (r *Router) checkPorts(to *report, key string, ports []Port) {
 		to.once(seen, key+".port", fmt.Sprintf("port %d", p.Port))
 		to.window(key+".window", p.Window, p.WindowScale)
 		r.checkRequest(to, key+".timeouts.request", p.Timeouts.Request)
-		r.checkHTTP(to, key+".http", p.HTTP)
+		r.checkProtocol(to, key, p)
 	}
 }
 
@@ -137,6 +137,37 @@ func (r *report) window(key string, window uint32, scale uint8) {
 		choice = fmt.Sprint(below)
 	}
 	r.failf(key, "%d is no multiple of 2^window_scale = %d: want %s, or a smaller window_scale", window, unit, choice)
+}
+
+// checkProtocol checks the section of the port's protocol, and that there is no other one.
+func (r *Router) checkProtocol(to *report, key string, p Port) {
+	other := map[string]bool{"http": p.HTTP.Default != "" || len(p.HTTP.Rules) > 0, "pop3": p.POP3.Default != "" || len(p.POP3.Rules) > 0}
+	for _, name := range sortedKeys(other) {
+		if other[name] && name != p.Protocol {
+			to.failf(join(key, name), "the port's protocol is %s: move the section, or set protocol: %s", p.Protocol, name)
+		}
+	}
+	if p.Protocol == "pop3" {
+		r.checkPOP3(to, join(key, "pop3"), p.POP3)
+		return
+	}
+	r.checkHTTP(to, join(key, "http"), p.HTTP)
+}
+
+func (r *Router) checkPOP3(to *report, key string, p POP3) {
+	if p.Default == "" && len(p.Rules) == 0 {
+		to.failf(key, "no rules and no default: every user would be refused")
+	}
+	if p.Default != "" {
+		r.knownJob(to, key+".default", p.Default)
+	}
+	for i, rule := range p.Rules {
+		key := at(key+".rules", i)
+		r.knownJob(to, key+".job", rule.Job)
+		if err := inspect.UserRule(rule).Check(); errors.Is(err, inspect.ErrUser) {
+			to.failf(key+".user", "%v", err)
+		}
+	}
 }
 
 func (r *Router) checkHTTP(to *report, key string, h HTTP) {
@@ -191,6 +222,10 @@ func (r *Router) warnUnused(to *report) {
 		for _, p := range d.Ports {
 			routed[p.HTTP.Default] = true
 			for _, rule := range p.HTTP.Rules {
+				routed[rule.Job] = true
+			}
+			routed[p.POP3.Default] = true
+			for _, rule := range p.POP3.Rules {
 				routed[rule.Job] = true
 			}
 		}

@@ -49,6 +49,7 @@ type CRT struct {
 	SourceFlows int      `yaml:"source_flows" default:"16384" range:"1..1048576"`    // of one address in the router's hands
 	SourcePunts int      `yaml:"source_punts" default:"20000" range:"1..1000000000"` // a second, of one address
 	Punts       int      `yaml:"punts" default:"200000" range:"1..1000000000"`       // a second, of all addresses
+	HalfOpen    int      `yaml:"half_open" default:"4096" range:"0..1048576"`        // handshakes whose SYN-ACK is repeated
 	RouterIdle  Duration `yaml:"router_idle" default:"60s" range:"1s..24h"`
 	Linger      Duration `yaml:"linger" default:"2s" range:"0s..1h"`
 }
@@ -87,14 +88,15 @@ type DVIPA struct {
 type Port struct {
 	Port        uint16   `yaml:"port" range:"1..65535"`
 	Distribute  string   `yaml:"distribute" default:"contentrouted" oneof:"contentrouted"`
-	Protocol    string   `yaml:"protocol" default:"http" oneof:"http"`
+	Protocol    string   `yaml:"protocol" default:"http" oneof:"http|pop3"`
 	MSS         uint16   `yaml:"mss" default:"1460" range:"536..8960"`       // announced, octets
 	Window      uint32   `yaml:"window" default:"32768" range:"2048..65535"` // W, octets; a multiple of 2^WindowScale
 	WindowScale uint8    `yaml:"window_scale" default:"7" range:"0..14"`
 	Freeze      string   `yaml:"freeze" default:"buffer" oneof:"buffer|discard"`
 	Transfer    string   `yaml:"transfer" default:"offered" oneof:"offered|unconditional"`
 	Timeouts    Timeouts `yaml:"timeouts"`
-	HTTP        HTTP     `yaml:"http"`
+	HTTP        HTTP     `yaml:"http"` // protocol http only
+	POP3        POP3     `yaml:"pop3"` // protocol pop3 only
 }
 
 // Timeouts of one connection and its transfer.
@@ -115,6 +117,18 @@ type HTTP struct {
 type Rule struct {
 	Host string `yaml:"host" default:""` // "": any
 	Path string `yaml:"path" default:""` // "": any
+	Job  string `yaml:"job"`
+}
+
+// POP3 is the routing application for mailboxes.
+type POP3 struct {
+	Default string     `yaml:"default" default:""` // job; "": none
+	Rules   []UserRule `yaml:"rules" default:""`
+}
+
+// UserRule is one routing rule. It converts to inspect.UserRule, which defines what the pattern means.
+type UserRule struct {
+	User string `yaml:"user"`
 	Job  string `yaml:"job"`
 }
 

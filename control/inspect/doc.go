@@ -1,14 +1,15 @@
 // Package inspect has the routing applications that are built in: they read what a client sends until they know who
-// should serve it. Its central type is Session, one connection's application; HTTP is the one for HTTP/1.x, by Host and
-// path (RFC 9110, RFC 9112).
+// should serve it. Its central type is Session, one connection's Application; HTTP is the one for HTTP/1.x, by Host and
+// path (RFC 9110, RFC 9112), POP3 the one for mailboxes, by user (RFC 1939).
 //
 // The package is pure: no I/O, clock, goroutine or lock. The router owns the octets and calls Inspect whenever there
 // are more of them; the same octets give the same decision however they were split, and all calls together cost no
 // more than linear time, because a session remembers how far it has read.
 //
 // A protocol in which the server answers before it is clear who serves (POP3, SMTP, PostgreSQL) fits Session as well:
-// Inspect(nil) gives the greeting as a Reply with NeedMore, and each later call the next answer. Where only the first
-// octets matter (the SNI of TLS), NeedMore and Route are all there is, and a Refusal is an alert.
+// each call gives the next answer as a Reply with NeedMore, and may consume what was answered. Where the server even
+// speaks first, Inspect(nil) gives its greeting. Where only the first octets matter (the SNI of TLS), NeedMore and Route
+// are all there is, and a Refusal is an alert.
 //
 // # What of a request decides
 //

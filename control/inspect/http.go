@@ -33,11 +33,13 @@ func NewHTTP(c HTTPConfig) (*HTTP, error) {
 	return h, nil
 }
 
-// Session begins a connection. window is W, the most octets that the next owner of the connection can take over; the
-// first head must end below it.
+// Session implements Application. The first head must end below the window.
 func (h *HTTP) Session(window int) Session {
 	return &httpSession{http: h, limit: window - 1}
 }
+
+// SpeaksFirst implements Application.
+func (h *HTTP) SpeaksFirst() bool { return false }
 
 // job returns who serves a normalised host and path, or "".
 func (h *HTTP) job(host, path []byte) string {

@@ -49,7 +49,9 @@ func outcome(d Decision) string {
 	}
 }
 
-func decide(h *HTTP, data string) string { return outcome(h.Session(window).Inspect([]byte(data))) }
+func decide(h Application, data string) string {
+	return outcome(h.Session(window).Inspect([]byte(data)))
+}
 
 func TestFirstMatchingRuleDecides(t *testing.T) {
 	h := newHTTP(t, "", testRules...)

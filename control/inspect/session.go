@@ -4,9 +4,10 @@ import "fmt"
 
 // Session is a routing application at work on one connection. It is not safe for concurrent use.
 type Session interface {
-	// Inspect decides on all octets that the client sent and that were not consumed: data starts at the same octet and
-	// is at least as long as in the call before; the session keeps no reference to it. Called again after a decision,
-	// with more octets, it may change Route to Refuse (a request for another job came in), never a Refuse.
+	// Inspect decides on all octets that the client sent and that were not consumed: data starts where the call before
+	// said that it would, and has what that one was shown and did not consume; the session keeps no reference to it. A
+	// call that consumed octets is followed by another one with those that are left, if any. Called again after a
+	// decision, with more octets, it may change Route to Refuse (a request for another job came in), never a Refuse.
 	Inspect(data []byte) Decision
 	// Refusal returns what the client is told, in its protocol, before the connection is closed. It is shared: do not
 	// change it.
@@ -19,7 +20,9 @@ type Decision struct {
 	Job     string // Route: who should serve
 	Cause   Cause  // Refuse: why
 	Detail  string // Refuse: why in words, for logs; constant text, nothing that the client sent
-	Reply   []byte // NeedMore, Refuse: to send to the client now; shared, do not change. A Refuse closes afterwards
+	Reply   []byte // NeedMore, Refuse, End: to send to the client now; shared, do not change
+	// Consumed is how many octets at the start of data are dealt with (NeedMore only): who serves will not read them.
+	Consumed int
 }
 
 // Verdict is the kind of a decision.
@@ -30,6 +33,7 @@ const (
 	NeedMore Verdict = iota // the octets do not tell yet
 	Route                   // hand the connection to Job
 	Refuse                  // send Reply and close
+	End                     // the same at the client's wish
 )
 
 // Cause is why a connection is refused. The router has Timeout and Unavailable, the others come from Inspect.
@@ -68,6 +72,8 @@ func (v Verdict) String() string {
 		return "route"
 	case Refuse:
 		return "refuse"
+	case End:
+		return "end"
 	}
 	return fmt.Sprintf("verdict(%d)", uint8(v))
 }

@@ -132,21 +132,47 @@ func (r *Router) advance(c *conn) {
 // inspect shows the routing application what has arrived. The acknowledgement waits for its verdict: the segment that
 // decides is best left to the client, which then still holds it.
 func (r *Router) inspect(c *conn) {
-	d := c.session.Inspect(c.tcp.Peek())
+	for again := true; again; {
+		again = r.decide(c, c.session.Inspect(c.tcp.Peek()))
+	}
+}
+
+// decide does what the routing application wants. It reports whether that is to be asked again at once.
+func (r *Router) decide(c *conn, d inspect.Decision) bool {
 	switch d.Verdict {
 	case inspect.NeedMore:
-		if len(d.Reply) > 0 {
-			r.act(c, c.tcp.Write(d.Reply, r.now))
-		}
-		r.act(c, c.tcp.AckNow(r.now))
-		if c.stage == reading && c.tcp.EOF() { // nothing more can come
-			r.close(c)
-		}
+		return r.converse(c, d)
 	case inspect.Route:
-		r.route(c, d.Job)
+		// A kernel could not repeat what the client has not acknowledged. It comes within the request's time, and brings
+		// this decision again.
+		if c.tcp.Queued() == 0 {
+			r.route(c, d.Job)
+		}
 	case inspect.Refuse:
 		r.refuse(c, d.Cause, d.Reply)
+	case inspect.End:
+		r.act(c, c.tcp.Write(d.Reply, r.now))
+		r.close(c)
 	}
+	return false
+}
+
+// converse answers, and waits for more. It reports whether there are octets left to look at.
+func (r *Router) converse(c *conn, d inspect.Decision) bool {
+	c.tcp.Receive(d.Consumed)
+	if len(d.Reply) > 0 {
+		r.act(c, c.tcp.Write(d.Reply, r.now))
+	}
+	r.act(c, c.tcp.AckNow(r.now))
+	switch {
+	case c.stage != reading:
+		return false
+	case d.Consumed > 0 && len(c.tcp.Peek()) > 0:
+		return true
+	case c.tcp.EOF(): // nothing more can come
+		r.close(c)
+	}
+	return false
 }
 
 // refuse answers the client with an error and closes.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"baton/control/inspect"
 	"baton/control/transfer"
 	"baton/fastpath/flow"
 	"baton/fastpath/wire"
@@ -686,4 +687,94 @@ func TestStatusSaysWhyATargetIsUnfit(t *testing.T) {
 	if r := rows[2]; r.Host != "t2" || r.Unfit != "not connected" || r.Connected {
 		t.Errorf("t2: %+v", r)
 	}
+}
+
+// greeter is a routing application that speaks first: it answers each line, and consumes it, until one names a job.
+type greeter struct{ greeted bool }
+
+func (g *greeter) Inspect(data []byte) inspect.Decision {
+	if !g.greeted {
+		g.greeted = true
+		return inspect.Decision{Reply: []byte("hello\n")}
+	}
+	line, _, ok := bytes.Cut(data, []byte("\n"))
+	job, isJob := bytes.CutPrefix(line, []byte("JOB "))
+	switch {
+	case !ok:
+		return inspect.Decision{}
+	case isJob:
+		return inspect.Decision{Verdict: inspect.Route, Job: string(job)}
+	case string(line) == "BYE":
+		return inspect.Decision{Verdict: inspect.End, Reply: []byte("bye\n")}
+	}
+	return inspect.Decision{Reply: []byte("yes\n"), Consumed: len(line) + 1}
+}
+
+func (g *greeter) Refusal(inspect.Cause) []byte { return []byte("no\n") }
+
+// greet is a world whose service speaks first, and a client that has been greeted.
+func greet(t *testing.T) (*world, *client) {
+	w := newWorld(t)
+	w.cluster.reply["t1"] = willing
+	w.router.services[service].NewSession = func() inspect.Session { return &greeter{} }
+	c := w.connect(4000)
+	c.segment(wire.ACK, "")
+	if string(c.got) != "hello\n" {
+		t.Fatalf("after its bare ACK the client got %q", c.got)
+	}
+	return w, c
+}
+
+func TestConsumedOctetsAreNotGiven(t *testing.T) {
+	w, c := greet(t)
+	c.send("one\ntwo\n")
+	if want := "hello\nyes\nyes\n"; string(c.got) != want {
+		t.Fatalf("client got %q, want %q", c.got, want)
+	}
+	from := c.next
+	c.send("JOB web-a\nmore")
+	w.wantGiven(c, "t1")
+	rec := w.record()
+	if string(rec.Data) != "JOB web-a\nmore" || rec.ReadFrom != from || rec.SndNxt != c.want {
+		t.Errorf("record: reads %q from %d, sends from %d; want from %d, from %d", rec.Data, rec.ReadFrom, rec.SndNxt, from, c.want)
+	}
+}
+
+func TestRouteWaitsUntilAllIsAcknowledged(t *testing.T) {
+	w, c := greet(t)
+	w.advance(time.Millisecond)
+	acked := c.want
+	c.send("one\nJOB web-a\n") // acknowledges the greeting, but not the answer to the first line
+	if c.owner != 0 || len(w.seen.ended) != 0 {
+		t.Fatalf("given to %d with an answer under way; transfers: %v", c.owner, w.seen.ended)
+	}
+	c.put(wire.Segment{Seq: c.next, Ack: acked.Add(2), Flags: wire.ACK, Window: 60000}) // half of it
+	if c.owner != 0 {
+		t.Fatal("given with half an answer under way")
+	}
+	c.segment(wire.ACK, "")
+	w.wantGiven(c, "t1")
+	if rec := w.record(); string(rec.Data) != "JOB web-a\n" {
+		t.Errorf("record carries %q", rec.Data)
+	}
+}
+
+func TestAnswerThatIsNeverAcknowledgedTimesOut(t *testing.T) {
+	w, c := greet(t)
+	c.send("one\nJOB web-a\n")
+	w.advance(10 * time.Second)
+	if c.owner != 0 || !slices.Equal(w.seen.refused, []string{"timeout"}) {
+		t.Errorf("owner %d, refused %v", c.owner, w.seen.refused)
+	}
+}
+
+func TestClientEndsTheConversation(t *testing.T) {
+	w, c := greet(t)
+	c.send("BYE\n")
+	if string(c.got) != "hello\nbye\n" || !c.fin || len(w.seen.refused) != 0 {
+		t.Errorf("got %q, fin %t, refused %v", c.got, c.fin, w.seen.refused)
+	}
+	c.finish()
+	w.advance(5 * time.Second)
+	w.wantEmpty()
 }
