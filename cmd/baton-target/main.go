@@ -14,6 +14,7 @@ import (
 
 	"baton/cmd/internal/daemon"
 	"baton/control/admin"
+	"baton/control/agent"
 	"baton/control/config"
 	"baton/control/metrics"
 	"baton/control/target"
@@ -58,37 +59,59 @@ func runAgent(cmd *cobra.Command, c *config.Target) error {
 		return err
 	}
 	defer func() { _ = socket.Close() }()
-	var observed *metrics.Target
-	agent, err := target.Open(c, "baton-target "+daemon.Version(), log, func(outcome string, took time.Duration) {
-		observed.Imported(outcome, took)
-	})
+	kernel, err := target.Open(c, log)
 	if err != nil {
 		return err
 	}
-	observed = metrics.NewTarget(agent.Sample)
+	var observed *metrics.Target
+	a, err := agent.New(agent.Config{
+		Host: c.Host, Software: "baton-target " + daemon.Version(), XCF: c.XCF, Jobs: target.Jobs(c), Limits: c.Limits,
+		Log: log, Observe: func(outcome string, took time.Duration) { observed.Imported(outcome, took) },
+	}, kernel)
+	if err != nil {
+		return errors.Join(err, kernel.Close())
+	}
+	h := &targetHost{c, a, kernel, time.Now()}
+	observed = metrics.NewTarget(h.sample)
 	log.Info("target host runs", "host", c.Host, "version", daemon.Version(), "jobs", len(c.Jobs), "admin", socket.Addr())
-	err = serve(cmd.Context(), c, agent, observed, socket)
+	err = h.serve(cmd.Context(), observed, socket)
 	log.Info("target host ends, its connections go on", "err", err)
-	return errors.Join(err, agent.Close())
+	return errors.Join(err, kernel.Close())
+}
+
+// targetHost is the running daemon.
+type targetHost struct {
+	config  *config.Target
+	agent   *agent.Agent
+	kernel  *target.Kernel
+	started time.Time
 }
 
 // serve runs the agent with its admin socket and metrics until ctx ends or one of them fails.
-func serve(ctx context.Context, c *config.Target, a *target.Agent, m *metrics.Target, socket net.Listener) error {
+func (h *targetHost) serve(ctx context.Context, m *metrics.Target, socket net.Listener) error {
 	return daemon.Together(ctx,
-		func(ctx context.Context) error { a.Run(ctx); return nil },
-		func(ctx context.Context) error { return admin.Serve(ctx, socket, source(a, c.Host)) },
-		func(ctx context.Context) error { return metrics.Serve(ctx, c.Metrics.Listen, m.Registry()) },
+		func(ctx context.Context) error { h.agent.Run(ctx); return nil },
+		func(ctx context.Context) error { return admin.Serve(ctx, socket, h.source()) },
+		func(ctx context.Context) error { return metrics.Serve(ctx, h.config.Metrics.Listen, m.Registry()) },
 	)
 }
 
-func source(a *target.Agent, host string) admin.Source {
-	started := time.Now()
+func (h *targetHost) source() admin.Source {
 	return admin.Source{
 		Version: func(context.Context) (admin.Version, error) {
-			return daemon.Describe("baton-target", host, started), nil
+			return daemon.Describe("baton-target", h.config.Host, h.started), nil
 		},
-		Counters: func(context.Context) ([]admin.Counter, error) { return a.Counters(), nil },
-		Flows:    func(context.Context) ([]admin.Flow, error) { return a.Flows(), nil },
-		Doctor:   func(context.Context) ([]admin.Finding, error) { return a.Doctor(), nil },
+		Counters: func(context.Context) ([]admin.Counter, error) {
+			return append(h.kernel.GuardCounters(), h.agent.Counters()...), nil
+		},
+		Flows:  func(context.Context) ([]admin.Flow, error) { return h.agent.Flows(), nil },
+		Doctor: func(context.Context) ([]admin.Finding, error) { return examine(h.config) },
 	}
+}
+
+// sample is what Prometheus sees.
+func (h *targetHost) sample() metrics.TargetSample {
+	s := h.agent.Sample()
+	s.GuardDrops = h.kernel.Guards().Drops()
+	return s
 }

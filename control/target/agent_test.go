@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"baton/control/admin"
+	"baton/control/agent"
 	"baton/control/config"
 	"baton/control/transfer"
 	"baton/control/xcf"
@@ -127,15 +128,21 @@ func serve(t *testing.T, f func(context.Context)) (stop func()) {
 }
 
 // start runs an agent until the test ends, or the returned function is called.
-func (l *agentLab) startAgent(t *testing.T) (a *Agent, stop func()) {
+func (l *agentLab) startAgent(t *testing.T) (a *agent.Agent, stop func()) {
 	t.Helper()
-	a, err := Open(l.config, "test", quiet, nil)
+	kernel, err := Open(l.config, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err = agent.New(agent.Config{
+		Host: l.config.Host, Software: "test", XCF: l.config.XCF, Jobs: Jobs(l.config), Limits: l.config.Limits, Log: quiet,
+	}, kernel)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a, serve(t, func(ctx context.Context) {
 		a.Run(ctx)
-		if err := a.Close(); err != nil {
+		if err := kernel.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -198,8 +205,11 @@ func TestAgentTakesAConnectionAndReportsItsEnd(t *testing.T) {
 	}
 }
 
+// lookTwice is long enough for the agent to look at its connections twice.
+const lookTwice = 400 * time.Millisecond
+
 // oneFlow waits for the agent's only flow: the routing host hears of it a moment before the table does.
-func oneFlow(t *testing.T, a *Agent) admin.Flow {
+func oneFlow(t *testing.T, a *agent.Agent) admin.Flow {
 	t.Helper()
 	for deadline := time.Now().Add(answerTimeout); ; time.Sleep(time.Millisecond) {
 		flows := a.Flows()
@@ -223,7 +233,7 @@ func TestAgentKeepsAHalfClosedFlow(t *testing.T) {
 	l.give(t, 1, r)
 	accept(t, ln).Close()
 	newClient(l.lab, r).receive(t, 1) // ACKs the FIN
-	time.Sleep(2 * lookPeriod)
+	time.Sleep(lookTwice)
 	if flow := oneFlow(t, a); flow.State != "FIN-WAIT-2" {
 		t.Errorf("flow %+v, want FIN-WAIT-2", flow)
 	}

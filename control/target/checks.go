@@ -8,17 +8,9 @@ import (
 	"slices"
 	"strconv"
 
+	"baton/control/agent"
 	"baton/control/transfer"
 )
-
-// Problem is why a job cannot take a connection. Detail is one line that says what to set.
-type Problem struct {
-	Reason transfer.Reason
-	Detail string
-}
-
-// Error makes a Problem an error.
-func (p *Problem) Error() string { return p.Detail }
 
 // Check is the result of looking at one thing of the host.
 type Check struct {
@@ -151,28 +143,28 @@ func listenScore(s Socket, at netip.AddrPort) int {
 }
 
 // checkListener says whether the application at a listener can take connections, and with which first window at least.
-func checkListener(all []Socket, at netip.AddrPort, mss uint16, want uint32) (window uint32, p *Problem) {
+func checkListener(all []Socket, at netip.AddrPort, mss uint16, want uint32) (window uint32, p *agent.Problem) {
 	found := listenersAt(all, at)
 	if len(found) == 0 {
-		return 0, &Problem{transfer.ReasonNotListening, fmt.Sprintf("nobody listens on %v: start the application", at)}
+		return 0, &agent.Problem{Reason: transfer.ReasonNotListening, Detail: fmt.Sprintf("nobody listens on %v: start the application", at)}
 	}
 	for _, s := range found {
 		switch {
 		case s.MPTCP:
-			return 0, &Problem{transfer.ReasonHost, fmt.Sprintf("the listener on %v is MPTCP: set net.mptcp.enabled=0 and "+
+			return 0, &agent.Problem{Reason: transfer.ReasonHost, Detail: fmt.Sprintf("the listener on %v is MPTCP: set net.mptcp.enabled=0 and "+
 				"restart the application (Go: GODEBUG=multipathtcp=0)", at)}
 		case s.MD5:
-			return 0, &Problem{transfer.ReasonHost, fmt.Sprintf("the listener on %v has TCP MD5 keys: "+
+			return 0, &agent.Problem{Reason: transfer.ReasonHost, Detail: fmt.Sprintf("the listener on %v has TCP MD5 keys: "+
 				"let it listen without TCP_MD5SIG", at)}
 		case s.Interface != 0:
-			return 0, &Problem{transfer.ReasonHost, fmt.Sprintf("the listener on %v is bound to a device: "+
+			return 0, &agent.Problem{Reason: transfer.ReasonHost, Detail: fmt.Sprintf("the listener on %v is bound to a device: "+
 				"let it listen without SO_BINDTODEVICE", at)}
 		}
 	}
 	smallest := slices.MinFunc(found, func(a, b Socket) int { return int(a.Rcvbuf) - int(b.Rcvbuf) })
 	window = FirstWindow(smallest.Rcvbuf, mss)
 	if window < want {
-		return window, &Problem{transfer.ReasonWindow, fmt.Sprintf("the first window of %v is %d, below %d: raise the "+
+		return window, &agent.Problem{Reason: transfer.ReasonWindow, Detail: fmt.Sprintf("the first window of %v is %d, below %d: raise the "+
 			"application's SO_RCVBUF or net.ipv4.tcp_rmem, or lower the job's window here and at the routing host",
 			at, window, want)}
 	}

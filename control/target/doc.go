@@ -1,8 +1,8 @@
-// Package target is the agent of a host whose Linux kernel continues connections: it puts a live TCP connection,
-// described by a transfer.Record, into the kernel, where an unmodified application gets it from accept().
+// Package target has the Linux kernel continue connections: it puts a live TCP connection, described by a
+// transfer.Record, into the kernel, where an unmodified application gets it from accept().
 //
-// Its central type is Agent; below it, Importer makes connections and Guard keeps strangers out. Both exist once per
-// network namespace that has a listener, and can be used without the Agent.
+// Its central type is Kernel, the agent's way to the kernel; below it, Importer makes connections and Guard keeps
+// strangers out. Both exist once per network namespace that has a listener, and can be used without the Kernel.
 //
 // # How a connection is made
 //

@@ -4,7 +4,6 @@ import (
 	"os"
 	"slices"
 
-	"baton/control/transfer"
 	"baton/fastpath/wire"
 )
 
@@ -64,99 +63,99 @@ func openDiagIn(namespace string) (d *diag, err error) {
 func over(s SocketState) bool { return s == None || s == TimeWait }
 
 // socketEnded takes the kernel's report from a namespace. Most are of sockets that are none of ours.
-func (a *Agent) socketEnded(namespace string, e Socket) {
+func (k *Kernel) socketEnded(namespace string, e Socket) {
 	switch client := e.Tuple.Client; {
 	case e == Socket{}:
-		a.log.Info("the kernel's reports came faster than they were read; comparing", "netns", namespace)
-		a.reconcile(namespace)
+		k.log.Info("the kernel's reports came faster than they were read; comparing", "netns", namespace)
+		k.reconcile(namespace)
 	case client.Port() != 0:
-		a.checkEnd(e.Tuple)
+		k.checkEnd(e.Tuple)
 	case client.Addr().IsUnspecified():
-		poke(a.lookNow) // a listener
+		k.to.LookAgain() // a listener
 	default:
-		a.checkEnd(a.tupleOf(e.Cookie)) // aborted
+		k.checkEnd(k.tupleOf(e.Cookie)) // aborted
 	}
 }
 
 // tupleOf is the tuple of a flow by its socket; the zero one if it is none of ours.
-func (a *Agent) tupleOf(cookie uint64) wire.Tuple {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.cookies[cookie]
+func (k *Kernel) tupleOf(cookie uint64) wire.Tuple {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.cookies[cookie]
 }
 
 // hold takes a flow into the tables. Called with mu held.
-func (a *Agent) hold(f liveFlow) {
-	a.drop(f.Inc.Tuple)
-	a.live[f.Inc.Tuple] = f
+func (k *Kernel) hold(f liveFlow) {
+	k.drop(f.Inc.Tuple)
+	k.live[f.Inc.Tuple] = f
 	if f.cookie != 0 {
-		a.cookies[f.cookie] = f.Inc.Tuple
+		k.cookies[f.cookie] = f.Inc.Tuple
 	}
 }
 
 // drop takes the flow of a tuple, if there is one, out of the tables. Called with mu held.
-func (a *Agent) drop(t wire.Tuple) {
-	delete(a.cookies, a.live[t].cookie)
-	delete(a.live, t)
-	delete(a.leaving, t)
+func (k *Kernel) drop(t wire.Tuple) {
+	delete(k.cookies, k.live[t].cookie)
+	delete(k.live, t)
+	delete(k.leaving, t)
 }
 
 // checkEnd ends the flow of a tuple if its socket is gone. The pins keep it until the machine forgets it.
-func (a *Agent) checkEnd(t wire.Tuple) {
-	if ended := a.ended(t); ended != nil {
-		a.step(*ended)
+func (k *Kernel) checkEnd(t wire.Tuple) {
+	if ended := k.ended(t); ended != nil {
+		k.to.Ended(*ended)
 	}
 }
 
-func (a *Agent) ended(t wire.Tuple) *transfer.Ended {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	flow, ours := a.live[t]
+func (k *Kernel) ended(t wire.Tuple) *wire.Incarnation {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	flow, ours := k.live[t]
 	if !ours {
 		return nil
 	}
-	if s := a.spaces[flow.netns]; s != nil {
+	if s := k.spaces[flow.netns]; s != nil {
 		socket, err := s.importer.Lookup(t)
 		if err != nil {
-			a.log.Error("socket cannot be looked up", "client", t.Client, "error", err)
+			k.log.Error("socket cannot be looked up", "client", t.Client, "error", err)
 			return nil
 		}
 		if socket.State == FinWait2 {
-			a.leaving[t] = true // of one that has shrunk the kernel does not report the end
+			k.leaving[t] = true // of one that has shrunk the kernel does not report the end
 		}
 		if !over(socket.State) {
 			return nil
 		}
 	}
-	a.drop(t)
-	return &transfer.Ended{Inc: flow.Inc}
+	k.drop(t)
+	return &flow.Inc
 }
 
 // followLeaving looks after the sockets whose end the kernel will not report.
-func (a *Agent) followLeaving() {
-	a.mu.Lock()
-	leaving := make([]wire.Tuple, 0, len(a.leaving))
-	for t := range a.leaving {
+func (k *Kernel) followLeaving() {
+	k.mu.Lock()
+	leaving := make([]wire.Tuple, 0, len(k.leaving))
+	for t := range k.leaving {
 		leaving = append(leaving, t)
-		delete(a.leaving, t)
+		delete(k.leaving, t)
 	}
-	a.mu.Unlock()
+	k.mu.Unlock()
 	for _, t := range leaving {
-		a.checkEnd(t)
+		k.checkEnd(t)
 	}
 }
 
 // reconcile compares a namespace's flows with the kernel's sockets.
-func (a *Agent) reconcile(namespace string) {
-	a.mu.Lock()
-	candidates := make([]wire.Tuple, 0, len(a.live))
-	for t, f := range a.live {
+func (k *Kernel) reconcile(namespace string) {
+	k.mu.Lock()
+	candidates := make([]wire.Tuple, 0, len(k.live))
+	for t, f := range k.live {
 		if f.netns == namespace {
 			candidates = append(candidates, t)
 		}
 	}
-	a.mu.Unlock()
+	k.mu.Unlock()
 	for _, t := range candidates {
-		a.checkEnd(t)
+		k.checkEnd(t)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"baton/control/agent"
 	"baton/control/config"
 	"baton/control/transfer"
 	"baton/fastpath/wire"
@@ -146,28 +147,27 @@ func (s *space) Close() error {
 	return errors.Join(errs...)
 }
 
-// readiness is what a job can do right now.
-type readiness struct {
-	window  uint32   // first window for a client with readyMSS; 0 unknown
-	problem *Problem // nil: it takes connections
-}
-
 // look finds out about each job.
-func (s *space) look() (map[string]readiness, error) {
+func (s *space) look() (map[agent.Job]agent.Readiness, error) {
 	listeners, err := s.diag.Dump(Listen)
 	if err != nil {
 		return nil, err
 	}
 	host := s.hostProblem()
-	found := make(map[string]readiness)
+	found := make(map[agent.Job]agent.Readiness)
 	for _, j := range s.jobs {
 		window, problem := checkListener(listeners, listenerOf(j), readyMSS, j.Window)
 		if host != nil {
 			problem = host
 		}
-		found[j.Name] = readiness{window, problem}
+		found[jobOf(j)] = agent.Readiness{Window: window, Problem: problem}
 	}
 	return found, nil
+}
+
+// jobOf is a job as the agent knows it.
+func jobOf(j config.TargetJob) agent.Job {
+	return agent.Job{Name: j.Name, Service: netip.AddrPortFrom(j.Address, j.Port)}
 }
 
 // listenerOf is where to look for the application's listener: on the wildcard means on the DVIPA, too.
@@ -179,19 +179,19 @@ func listenerOf(j config.TargetJob) netip.AddrPort {
 }
 
 // hostProblem is the first thing of the namespace that keeps all its jobs from taking connections.
-func (s *space) hostProblem() *Problem {
-	var problem *Problem
+func (s *space) hostProblem() *agent.Problem {
+	var problem *agent.Problem
 	err := s.ns.Do(func() error {
 		for _, c := range append(checkSysctls(), checkAddresses(dvipasOf(s.jobs))...) {
 			if !c.OK {
-				problem = &Problem{transfer.ReasonHost, c.Detail}
+				problem = &agent.Problem{Reason: transfer.ReasonHost, Detail: c.Detail}
 				return nil
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		return &Problem{transfer.ReasonHost, err.Error()}
+		return &agent.Problem{Reason: transfer.ReasonHost, Detail: err.Error()}
 	}
 	return problem
 }
@@ -207,18 +207,18 @@ func (s *space) states(to map[wire.Tuple]SocketState) error {
 
 // offered says whether a job could take a client with this MSS and a first window of want. Of a SO_REUSEPORT group it
 // asks one member; look, which tells the routing hosts what is ready, asks all.
-func (s *space) offered(j config.TargetJob, mss uint16, want uint32) *Problem {
+func (s *space) offered(j config.TargetJob, mss uint16, want uint32) *agent.Problem {
 	least := uint16(MinMSS4)
 	if j.Address.Is6() {
 		least = MinMSS6
 	}
 	if mss < least {
 		detail := fmt.Sprintf("the client's MSS is %d; the kernel takes none below %d", mss, least)
-		return &Problem{transfer.ReasonMSS, detail}
+		return &agent.Problem{Reason: transfer.ReasonMSS, Detail: detail}
 	}
 	listener, err := s.diag.Listener(listenerOf(j))
 	if err != nil {
-		return &Problem{transfer.ReasonHost, err.Error()}
+		return &agent.Problem{Reason: transfer.ReasonHost, Detail: err.Error()}
 	}
 	_, problem := checkListener([]Socket{listener}, listenerOf(j), mss, want)
 	return problem
