@@ -82,6 +82,10 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(PROBE_REPLY, "packets", "keepalive_replies", "Keep-alive probes answered on flows without a request.")       \
 	X(BARE_ACK, "packets", "bare_acks", "Segments without data on flows that the control plane needs not see.")    \
 	X(HELD, "packets", "held", "Frames queued on a frozen flow.")                                                  \
+	X(PICKED, "packets", "picked", "Connections of conventional services given to a target by their SYN.")         \
+	X(RECOVERED, "packets", "recovered",                                                                           \
+	  "Segments of flows without an entry that a Maglev table gave to a target.")                                  \
+	X(UNTRACKED, "packets", "untracked", "Of picked and recovered ones: without an entry, as the table was full.") \
 	X(SYNACK, "handshakes", "answered", "SYNs answered with a cookie.")                                            \
 	X(ACCEPTED, "handshakes", "accepted", "First segments with a valid cookie.")                                   \
 	X(REINCARNATED, "handshakes", "reincarnated", "Accepted ones that replaced an older connection of the tuple.") \
@@ -122,6 +126,7 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(DROP_HOLD_FULL, "drops", "hold_full", "Frozen flow already held as many frames as it may.")                  \
 	X(DROP_DISCARDED, "drops", "discarded", "Frozen flow is configured to discard.")                               \
 	X(DROP_HOLD_ENDED, "drops", "hold_ended", "Held for a flow that ended.")                                       \
+	X(DROP_NO_TARGET, "drops", "no_target", "Conventional service without a target that takes connections.")       \
 	X(DROP_NO_NEXTHOP, "drops", "no_nexthop", "Owner without a known MAC address.")                                \
 	X(DROP_TOO_BIG, "drops", "too_big", "Does not fit the tunnel to its target, and the client was told enough.")  \
 	X(DROP_NO_HEADROOM, "drops", "no_headroom", "The port's buffers have no room for a tunnel's headers.")         \
@@ -225,12 +230,18 @@ struct baton_crt {
 	uint32_t key_words; /* 1 or 3 */
 	uint64_t
 	    changes; /* inserts and removes so far: entries found before the last one may have moved. Writer only. */
+	/* removing, if set, is told of each entry that goes, by baton_crt_remove. */
+	void (*removing)(void *arg, uint16_t service_id, uint64_t value);
+	void *removing_arg;
 	baton_word used;
 	baton_word displaced; /* entries moved between buckets so far */
 	_Atomic uint32_t version[BATON_CRT_STRIPES];
 };
 
-/* A value: | age 15 | incarnation 24 | end 1 | syn 2 | state 2 | index 20 | */
+/* A value: | age 15 | incarnation 24 | end 1 | syn 2 | state 2 | index 20 |
+ *
+ * Of a conventional service, whose SYNs are forwarded, syn means that only the SYN was seen so far (then end is set as
+ * well: the entry need not be kept long), and the incarnation is a hash of the client's first sequence number alone. */
 enum baton_state {
 	BATON_ROUTER, /* index is a slot of the flow table */
 	BATON_FROZEN, /* the same, frames are held or discarded */
@@ -239,6 +250,8 @@ enum baton_state {
 };
 
 #define BATON_VALUE_INDEX 0xfffffull
+#define BATON_VALUE_OWNER 0xffffull      /* of an index, in BATON_TARGET and BATON_LINGER */
+#define BATON_VALUE_COUNTED (1ull << 19) /* there: counts as a connection of its service to its owner */
 #define BATON_VALUE_STATE_SHIFT 20
 #define BATON_VALUE_SYN_SHIFT 22
 #define BATON_VALUE_SYN (3ull << BATON_VALUE_SYN_SHIFT) /* when a SYN was answered: baton_value_syn, 0: never */
@@ -414,6 +427,7 @@ enum baton_command_kind {
 	BATON_REMOVE,
 	BATON_SET_OWNER,
 	BATON_ADOPT,
+	BATON_SET_TARGETS, /* by baton_targets_publish only: flow is the set's address, port the service's number */
 };
 
 /* How the packets of an owner that is not on the data network travel. IPv4 and IPv6 go inside of either. */
@@ -488,17 +502,28 @@ static_assert(sizeof(struct baton_punt) == 88, "shared with Go");
 
 /* ----------------------------------------------------------------------------------------------------- forwarder */
 
+/* How a service's connections find their target: values of flow.Distribution. All but the first are conventional: the
+ * forwarder picks the target at the SYN, which the target answers. */
+enum baton_distribution {
+	BATON_CONTENTROUTED,
+	BATON_ROUNDROBIN,
+	BATON_WEIGHTED, /* smooth weighted round robin */
+	BATON_LEASTCONN,
+	BATON_MAGLEV,
+};
+
 /* baton_service is one address and port that clients connect to. */
 struct baton_service {
 	struct baton_ip addr;
 	uint16_t port;
-	uint16_t id;       /* in CRT keys; unique */
-	uint16_t own_mss;  /* octets */
-	uint8_t scale;     /* window scale that we announce, 0-14 */
-	uint8_t adopts;    /* 1: its flows come by BATON_ADOPT only, and another host answers for its address */
-	uint32_t window;   /* W, octets */
-	bool speaks_first; /* the client waits for a greeting: its first bare ACK is punted */
-	uint8_t pad[3];
+	uint16_t id;          /* in CRT keys; unique */
+	uint16_t own_mss;     /* octets */
+	uint8_t scale;        /* window scale that we announce, 0-14 */
+	uint8_t adopts;       /* 1: its flows come by BATON_ADOPT only, and another host answers for its address */
+	uint32_t window;      /* W, octets */
+	bool speaks_first;    /* the client waits for a greeting: its first bare ACK is punted */
+	uint8_t distribution; /* enum baton_distribution */
+	uint8_t pad[2];
 };
 static_assert(sizeof(struct baton_service) == 32, "shared with Go");
 
@@ -540,6 +565,22 @@ void baton_clock_set(struct baton_forwarder *f, uint64_t now_ms);
 
 /* baton_command_send queues a command, -EBUSY when the ring is full. One thread at a time. */
 int baton_command_send(struct baton_forwarder *f, const struct baton_command *c, const uint8_t *frame);
+/* baton_candidate is a target that takes new connections of a conventional service. */
+struct baton_candidate {
+	uint16_t owner;  /* 1 to BATON_MAX_OWNERS - 1 */
+	uint16_t weight; /* 1 and up; not read by ROUNDROBIN and MAGLEV */
+};
+
+/* baton_targets_publish queues a new set of targets for service number `service` (its place in baton_open's array), which
+ * must be conventional. All is copied. candidates: in rising order of owners. table (MAGLEV; else 0 entries): owners, one
+ * for each value of a flow's hash. recovers: flows without an entry go where the table says. Flows that have an entry stay
+ * where they are, whatever the set. -EBUSY when the ring is full, -EINVAL, -ENOMEM. The same thread as for
+ * baton_command_send. */
+int baton_targets_publish(struct baton_forwarder *f, uint16_t service, const struct baton_candidate *candidates,
+			  uint32_t count, const uint16_t *table, uint32_t table_size, bool recovers);
+/* baton_connections_read tells how many connections of a conventional service each owner has. Any thread. */
+void baton_connections_read(struct baton_forwarder *f, uint16_t service, uint32_t out[BATON_MAX_OWNERS]);
+
 /* baton_receive gives back what it returned before and fills out with up to n punts, each followed by its frame.
  * One thread at a time. */
 int baton_receive(struct baton_forwarder *f, struct baton_punt **out, int n);

@@ -12,6 +12,10 @@ package cgo
 #cgo nocallback baton_poll
 #cgo noescape baton_command_send
 #cgo nocallback baton_command_send
+#cgo noescape baton_targets_publish
+#cgo nocallback baton_targets_publish
+#cgo noescape baton_connections_read
+#cgo nocallback baton_connections_read
 #cgo noescape baton_receive
 #cgo nocallback baton_receive
 #cgo noescape baton_punt_sleep
@@ -46,16 +50,23 @@ type Tuple struct {
 
 // Service is struct baton_service.
 type Service struct {
-	Addr        IP
-	Port        uint16
-	ID          uint16
-	OwnMSS      uint16
-	Scale       uint8
-	Adopts      uint8
-	Window      uint32
-	SpeaksFirst bool
-	_           [3]uint8
+	Addr         IP
+	Port         uint16
+	ID           uint16
+	OwnMSS       uint16
+	Scale        uint8
+	Adopts       uint8
+	Window       uint32
+	SpeaksFirst  bool
+	Distribution uint8
+	_            [2]uint8
 }
+
+// Candidate is struct baton_candidate.
+type Candidate struct{ Owner, Weight uint16 }
+
+// MaxOwners is BATON_MAX_OWNERS.
+const MaxOwners = C.BATON_MAX_OWNERS
 
 // Config is struct baton_config.
 type Config struct {
@@ -157,7 +168,12 @@ type Entry struct {
 func (e *Entry) State() int { return int(e.Value >> C.BATON_VALUE_STATE_SHIFT & 3) }
 
 // Index returns the owner (StateTarget, StateLinger) or the slot of the router's flow.
-func (e *Entry) Index() uint32 { return uint32(e.Value & C.BATON_VALUE_INDEX) }
+func (e *Entry) Index() uint32 {
+	if e.State() >= StateTarget {
+		return uint32(e.Value & C.BATON_VALUE_OWNER)
+	}
+	return uint32(e.Value & C.BATON_VALUE_INDEX)
+}
 
 // Incarnation returns the 24-bit hash of the entry's incarnation.
 func (e *Entry) Incarnation() uint32 { return uint32(e.Value>>C.BATON_VALUE_INC_SHIFT) & 0xffffff }
@@ -169,6 +185,8 @@ func (e *Entry) Second() uint16 { return uint16(e.Value >> C.BATON_VALUE_AGE_SHI
 var (
 	_ = [1]struct{}{}[unsafe.Sizeof(Tuple{})-C.sizeof_struct_baton_tuple]
 	_ = [1]struct{}{}[unsafe.Sizeof(Service{})-C.sizeof_struct_baton_service]
+	_ = [1]struct{}{}[unsafe.Sizeof(Candidate{})-C.sizeof_struct_baton_candidate]
+	_ = [1]struct{}{}[unsafe.Offsetof(Service{}.Distribution)-unsafe.Offsetof(C.struct_baton_service{}.distribution)]
 	_ = [1]struct{}{}[unsafe.Offsetof(Service{}.Window)-unsafe.Offsetof(C.struct_baton_service{}.window)]
 	_ = [1]struct{}{}[unsafe.Sizeof(Config{})-C.sizeof_struct_baton_config]
 	_ = [1]struct{}{}[unsafe.Offsetof(Config{}.PortCount)-unsafe.Offsetof(C.struct_baton_config{}.port_count)]
@@ -294,6 +312,18 @@ func (f *Forwarder) Send(c *Command, frame []byte) error {
 	c.FrameLen = uint32(len(frame))
 	return errno(C.baton_command_send(f.c, (*C.struct_baton_command)(unsafe.Pointer(c)),
 		(*C.uint8_t)(unsafe.Pointer(unsafe.SliceData(frame)))))
+}
+
+// SetTargets publishes the targets of the service with that number, in the order of Open. syscall.EBUSY: the ring is full.
+func (f *Forwarder) SetTargets(service uint16, candidates []Candidate, table []uint16, recovers bool) error {
+	return errno(C.baton_targets_publish(f.c, C.uint16_t(service),
+		(*C.struct_baton_candidate)(unsafe.Pointer(unsafe.SliceData(candidates))), C.uint32_t(len(candidates)),
+		(*C.uint16_t)(unsafe.Pointer(unsafe.SliceData(table))), C.uint32_t(len(table)), C.bool(recovers)))
+}
+
+// Connections reads how many connections of the service with that number each owner has. Any thread.
+func (f *Forwarder) Connections(service uint16, out *[MaxOwners]uint32) {
+	C.baton_connections_read(f.c, C.uint16_t(service), (*C.uint32_t)(unsafe.Pointer(out)))
 }
 
 // Receive gives back the punts it returned before, and returns up to n new ones.

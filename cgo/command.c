@@ -239,7 +239,7 @@ static bool adopt(struct baton_forwarder *f, const struct baton_command *c)
 
 	if (!punt_room(f, 0, 2))
 		return false;
-	if (!service_key(f, &c->tuple, &k)) {
+	if (!service_key(f, &c->tuple, &k) || is_conventional(f, &k, !baton_ip_is4(c->tuple.client))) {
 		count(f, BATON_COMMAND_STALE);
 		adopted_report(f, c, NULL);
 		return true;
@@ -250,6 +250,12 @@ static bool adopt(struct baton_forwarder *f, const struct baton_command *c)
 	if (v)
 		entry_vacate(f, value_load(v));
 	adopted_report(f, c, adopted_flow(f, c, v, &k, hash));
+	return true;
+}
+
+static bool set_targets(struct baton_forwarder *f, const struct baton_command *c)
+{
+	targets_replace(f, c->port, (struct baton_targets *)(uintptr_t)c->flow);
 	return true;
 }
 
@@ -284,6 +290,8 @@ static bool command_do(struct baton_forwarder *f, const struct baton_command *c)
 		return set_owner(f, c);
 	case BATON_ADOPT:
 		return adopt(f, c);
+	case BATON_SET_TARGETS:
+		return set_targets(f, c);
 	default:
 		return flow_command(f, c);
 	}

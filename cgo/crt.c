@@ -398,8 +398,16 @@ baton_word *baton_crt_insert(struct baton_crt *t, const struct baton_key *k, uin
 	return t->key_words == 1 ? insert(t, k, hash, value, 1) : insert(t, k, hash, value, 3);
 }
 
+/* service_id_of reads the service from an entry's key, as baton.h draws it. */
+static uint16_t service_id_of(const struct baton_crt *t, const baton_word *v)
+{
+	return t->key_words == 1 ? (uint16_t)load(v - 1) : (uint16_t)(load(v - 1) >> 16);
+}
+
 void baton_crt_remove(struct baton_crt *t, baton_word *v)
 {
+	if (t->removing)
+		t->removing(t->removing_arg, service_id_of(t, v), load(v));
 	if (t->key_words == 1)
 		entry_clear(t, v - 1, 1);
 	else

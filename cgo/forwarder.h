@@ -108,6 +108,27 @@ struct local {
 
 enum { ANY_PORT = 0xffff };
 
+/* baton_targets is a set of targets: immutable but for holders, made and freed by the thread that publishes, read by poll
+ * threads. */
+struct baton_targets {
+	_Atomic uint32_t holders;   /* poll threads that use it or will; released by them, acquired by the publisher */
+	struct baton_targets *next; /* published before this one, and not freed yet */
+	uint32_t count, table_size;
+	bool recovers;
+	const uint16_t *table;               /* table_size owners, behind the candidates */
+	struct baton_candidate candidates[]; /* count */
+};
+
+/* picker is the state of one conventional service. */
+struct picker {
+	struct baton_targets *set;                      /* NULL: none yet */
+	uint16_t last;                                  /* owner that was picked last */
+	int32_t credit[BATON_MAX_OWNERS];               /* WEIGHTED: of each candidate of the set */
+	_Atomic uint32_t connections[BATON_MAX_OWNERS]; /* by owner; read by any thread */
+};
+
+enum { SERVICE_IDS = 1 << 16 };
+
 struct service_place {
 	struct baton_ip addr;
 	uint16_t port;
@@ -142,6 +163,9 @@ struct baton_forwarder {
 	struct tunnel tunnels[BATON_MAX_OWNERS]; /* of owners that have one */
 	struct local *locals;
 	uint32_t local_count;
+
+	struct picker **pickers;         /* by service ID, SERVICE_IDS of them; NULL: the service is not conventional */
+	struct baton_targets *published; /* newest first; of the thread that publishes */
 
 	struct baton_cookies cookies;
 	struct half_opens half;
@@ -271,6 +295,16 @@ void answer_icmp(struct baton_forwarder *f, struct packet *p);
  * that came in by that port. False: it was not told, for good reasons or to bound how often; the frame is the caller's. */
 bool answer_too_big(struct baton_forwarder *f, uint16_t port, const struct baton_buf *buf, uint16_t mtu);
 const struct local *local_find(const struct baton_forwarder *f, struct baton_ip addr, uint16_t port);
+
+/* ---- pick.c: conventional services */
+
+int pickers_init(struct baton_forwarder *f);
+void pickers_free(struct baton_forwarder *f);
+/* targets_replace takes a published set as the service's; the old one goes back to its publisher. */
+void targets_replace(struct baton_forwarder *f, uint16_t service, struct baton_targets *set);
+bool is_conventional(const struct baton_forwarder *f, const struct baton_key *k, bool ip6);
+/* conventional handles a segment of a conventional service; consumes p. */
+void conventional(struct baton_forwarder *f, struct packet *p);
 
 /* ---- loop.c */
 

@@ -51,7 +51,8 @@ static int forwarder_init(struct baton_forwarder *f, const struct baton_config *
 	if ((err = baton_crt_init(&f->crt4, c->ipv4_entries, BATON_CRT_PERCENT, 1, c->seed)) ||
 	    (err = baton_crt_init(&f->crt6, c->ipv6_entries, BATON_CRT_PERCENT, 3, c->seed)) ||
 	    (err = flows_init(f, c)) || (err = services_index(f, services, c->service_count)) ||
-	    (err = baton_ring_init(&f->commands, COMMAND_RING)) || (err = baton_ring_init(&f->punts, PUNT_RING)))
+	    (err = pickers_init(f)) || (err = baton_ring_init(&f->commands, COMMAND_RING)) ||
+	    (err = baton_ring_init(&f->punts, PUNT_RING)))
 		return err;
 	return 0;
 }
@@ -97,6 +98,7 @@ void baton_close(struct baton_forwarder *f)
 	flows_free(f);
 	baton_ring_free(&f->commands);
 	baton_ring_free(&f->punts);
+	pickers_free(f);
 	free(f->services_by_addr);
 	free(f->services);
 	free(f->locals);

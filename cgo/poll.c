@@ -595,6 +595,8 @@ static void act_tcp(struct baton_forwarder *f, struct packet *p)
 		packet_fill(p);
 	if (unlikely(f->services[p->service].adopts) && (!p->lookup.entry || (p->flags & TCP_SYN)))
 		drop(f, p, BATON_DROP_NO_FLOW); /* strangers; SYNs are answered by whoever owns the address */
+	else if (f->services[p->service].distribution != BATON_CONTENTROUTED)
+		conventional(f, p);
 	else if (p->flags & TCP_SYN)
 		syn(f, p, p->lookup.entry);
 	else if (p->lookup.entry)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
+	"slices"
 	"syscall"
 
 	"baton/cgo"
@@ -82,4 +84,59 @@ func (f *Forwarder) SetOwner(id flow.OwnerID, hop flow.Nexthop) error {
 		c.Tuple = cgo.Tuple{Client: toIP(t.Dst), Service: toIP(t.Src)}
 	}
 	return f.send(&c, nil)
+}
+
+// SetTargets gives a conventional service other targets for its new connections.
+func (f *Forwarder) SetTargets(service netip.AddrPort, t flow.Targets) error {
+	if f.closed {
+		return ErrClosed
+	}
+	i, err := f.serviceNumber(service)
+	if err != nil {
+		return err
+	}
+	candidates := make([]cgo.Candidate, len(t.Candidates))
+	for j, c := range t.Candidates {
+		candidates[j] = cgo.Candidate{Owner: uint16(c.Owner), Weight: c.Weight}
+	}
+	table := make([]uint16, len(t.Table))
+	for j, owner := range t.Table {
+		table[j] = uint16(owner)
+	}
+	switch err := f.c.SetTargets(i, candidates, table, t.Recovers); {
+	case errors.Is(err, syscall.EBUSY):
+		return ErrBusy
+	case err != nil:
+		return fmt.Errorf("targets of %v: %w", service, err)
+	}
+	return nil
+}
+
+// Connections is how many connections of a conventional service each of its targets has: those whose client has not
+// ended them. For a service that is not conventional it is empty.
+func (f *Forwarder) Connections(service netip.AddrPort) map[flow.OwnerID]int {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	count := map[flow.OwnerID]int{}
+	i, err := f.serviceNumber(service)
+	if f.closed || err != nil {
+		return count
+	}
+	var all [cgo.MaxOwners]uint32
+	f.c.Connections(i, &all)
+	for owner, n := range all {
+		if n > 0 {
+			count[flow.OwnerID(owner)] = int(n)
+		}
+	}
+	return count
+}
+
+// serviceNumber is the service's place in the configuration.
+func (f *Forwarder) serviceNumber(service netip.AddrPort) (uint16, error) {
+	i := slices.IndexFunc(f.config.Services, func(s Service) bool { return s.Addr == service })
+	if i < 0 {
+		return 0, fmt.Errorf("%w: %v", ErrNoService, service)
+	}
+	return uint16(i), nil
 }

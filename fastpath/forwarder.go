@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"baton/cgo"
+	"baton/fastpath/flow"
 	"baton/fastpath/wire"
 )
 
@@ -52,11 +53,12 @@ const AutoLcore = -1
 
 // Service is one address and port of a DVIPA that clients connect to.
 type Service struct {
-	ID     uint16         // names the service in CRT keys; unique
-	Addr   netip.AddrPort // the DVIPA and its port
-	OwnMSS uint16         // the MSS that we announce, octets
-	Window uint32         // W: the first window, octets; a multiple of 1<<Scale
-	Scale  uint8          // the window scale that we announce, 0-14
+	ID           uint16            // names the service in CRT keys; unique
+	Addr         netip.AddrPort    // the DVIPA and its port
+	Distribution flow.Distribution // if conventional, what follows is not used: its targets answer the handshake
+	OwnMSS       uint16            // the MSS that we announce, octets
+	Window       uint32            // W: the first window, octets; a multiple of 1<<Scale
+	Scale        uint8             // the window scale that we announce, 0-14
 	// Adopts makes it a service of a target host: its flows come by Adopt only, everything of no flow is dropped, and
 	// nobody is told that its address is here. OwnMSS, Window and Scale do not matter then.
 	Adopts bool
@@ -70,6 +72,8 @@ var (
 	ErrBusy = errors.New("forwarder's command ring is full")
 	// ErrClosed says that the forwarder was closed.
 	ErrClosed = errors.New("forwarder is closed")
+	// ErrNoService says that an address and port is none of the configured services.
+	ErrNoService = errors.New("no such service")
 	// ErrNoDPDK says that a port needs DPDK, and the program was built without it.
 	ErrNoDPDK = errors.New("built without DPDK (-tags dpdk): only in-memory ports (mem0)")
 )
@@ -176,7 +180,9 @@ func checkServices(services []Service) error {
 			return fmt.Errorf("service %v: not an address and a port", s.Addr)
 		case ids[s.ID]:
 			return fmt.Errorf("service %v: ID %d is used twice", s.Addr, s.ID)
-		case s.Adopts:
+		case s.Distribution.Conventional() && s.Adopts:
+			return fmt.Errorf("service %v: %v, and its flows are adopted", s.Addr, s.Distribution)
+		case s.Distribution.Conventional() || s.Adopts:
 		case s.Scale > 14 || s.Window == 0 || s.Window%(1<<s.Scale) != 0 || s.Window>>s.Scale > 65535:
 			return fmt.Errorf("service %v: window %d with scale %d is impossible", s.Addr, s.Window, s.Scale)
 		case s.OwnMSS < 64:
@@ -219,6 +225,7 @@ func serviceLayouts(services []Service) []cgo.Service {
 		out[i] = cgo.Service{
 			Addr: toIP(s.Addr.Addr()), Port: s.Addr.Port(), ID: s.ID,
 			OwnMSS: s.OwnMSS, Scale: s.Scale, Window: s.Window, SpeaksFirst: s.SpeaksFirst,
+			Distribution: uint8(s.Distribution),
 		}
 		if s.Adopts {
 			out[i].Adopts = 1
