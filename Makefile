@@ -1,11 +1,14 @@
 # What a newcomer needs is `make test`; everything else is a part of it, or a tool for the work on Baton.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan test-migrate mutants peers judge-selftest e2e bench-transfer bench-fastpath sim fmt clean
+.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan test-migrate cover mutants peers judge-selftest e2e bench-transfer bench-fastpath sim fmt clean
 
 # Hugepages (2 MiB) that the demo and the scenarios reserve, and give back; 0 runs them without.
 HUGEPAGES ?= 160
 ONLY ?=
+
+# The first seed of the simulation.
+FROM = $(shell printf %d 0x$$(git rev-parse --short=8 HEAD 2>/dev/null || echo 1))
 
 LINT := go tool -modfile=.ci/tools/go.mod golangci-lint
 
@@ -20,7 +23,7 @@ demo: setup build ## the main job on real traffic, judged
 setup: ## install the Debian packages that are missing
 	scripts/deps.sh
 
-test: setup lint check-generated unit unit-dpdk asan test-migrate judge-selftest e2e ## everything that gates a change
+test: setup lint check-generated unit unit-dpdk asan test-migrate cover sim peers judge-selftest e2e ## everything that gates a change
 
 lint:
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
@@ -46,11 +49,15 @@ asan: ## the C of the data path under AddressSanitizer and UndefinedBehaviorSani
 test-migrate: ## the suite of the TCP core with a transfer after every event: export, octets, import
 	go test -count=1 ./control/tcp -migrate
 
+cover: ## statements of the connection's core that its own tests reach: at least 95 %
+	set -o pipefail; go test -count=1 -cover ./control/tcp ./control/transfer | \
+		awk '{ print } match($$0, /[0-9.]+%/) { n++; if (substr($$0, RSTART) + 0 < 95) bad = 1 } END { exit bad || n != 2 }'
+
 mutants: ## plant bugs in the TCP core and the record: the unit tests have to find all, the simulation alone at least 8
 	go run ./control/mutants
 	go run ./control/mutants -tests ./control/sim -run TestSchedules -args "-seeds=300" -min 8
 
-peers: ## the TCP core against gVisor's and the kernel's TCP, over bad links
+peers: ## the TCP core against gVisor's and the kernel's TCP, over bad links; half a minute
 	cd control/peers && go test -count=1 ./...
 
 judge-selftest: ## one built capture per rule that must fail under its name
@@ -68,8 +75,8 @@ bench-transfer: build ## what a hand-over costs; results and machine into bench/
 	go build -o bin/baton-bench-transfer ./bench/transfer
 	bin/baton-bench-transfer -hugepages $(HUGEPAGES)
 
-sim: ## random schedules in virtual time: SEEDS=20000 of them, or SEED=n with its transcript
-	go run ./control/sim/run $(if $(SEED),-seed $(SEED),-seeds $(or $(SEEDS),2000))
+sim: ## random schedules in virtual time, other ones for each commit: SEEDS=20000 of them, or SEED=n with its transcript
+	go run ./control/sim/run $(if $(SEED),-seed $(SEED),-seeds $(or $(SEEDS),2000) -from $(FROM))
 
 bench-fastpath: ## what a frame costs, and against rte_hash; results, machine and plot into bench/results/fastpath.*
 	go build -tags dpdk -o bin/baton-bench-fastpath ./bench/fastpath

@@ -33,6 +33,9 @@ func (w *world) act(a Act) {
 	case StallRouter:
 		w.tally.fault(RouterStalled)
 		w.host.stalled = w.now.Add(a.For)
+	case StallForwarder:
+		w.tally.fault(ForwarderStalled)
+		w.host.halted = w.now.Add(a.For)
 	case PauseTarget:
 		t.pause(a.For)
 	case CrashAgent:

@@ -6,7 +6,7 @@
 //
 //	client          a TCP of its own (client.go), so that no mistake of control/tcp is made twice
 //	client's net    frames with their checksums; loss, duplication, reordering, corruption, delay, MTU, partition
-//	routing host    fastpath.Forwarder (Poll, SetClock), router.Router (Turn); each may be late, the host may stand still
+//	routing host    fastpath.Forwarder (Poll, SetClock), router.Router (Turn); each may stand still, and so may the host
 //	streams         messages in order, repeated, or dying with their stream; they break and are cut off
 //	target host     transfer.Taker; its kernel's sockets are tcp.Import-ed, its agent and the host may crash or pause
 //	application     reads and writes as its plan says; a socket may move on by Export and Import at any time

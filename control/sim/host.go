@@ -49,6 +49,7 @@ type host struct {
 	frame   []byte        // scratch
 	stopped time.Time     // the whole host stands still until then
 	stalled time.Time     // the router does
+	halted  time.Time     // the forwarder does
 	asked   chan struct{} // the question of snapshot is posted
 	first   *life         // of the First punt that the router is handling
 }
@@ -120,7 +121,15 @@ func (h *host) upkeep() {
 }
 
 // resume ends pauses.
-func (h *host) resume() { h.stopped, h.stalled = time.Time{}, time.Time{} }
+func (h *host) resume() { h.stopped, h.stalled, h.halted = time.Time{}, time.Time{}, time.Time{} }
+
+// idleUntil is when the forwarder runs again; in the past if it runs.
+func (h *host) idleUntil() time.Time {
+	if h.halted.After(h.stopped) {
+		return h.halted
+	}
+	return h.stopped
+}
 
 // arrive takes a frame from the wire.
 func (h *host) arrive(frame []byte) {
@@ -138,8 +147,8 @@ func (h *host) planPoll() {
 	}
 	h.polling = true
 	at := h.w.now.Add(2 * time.Microsecond)
-	if at.Before(h.stopped) {
-		at = h.stopped
+	if until := h.idleUntil(); at.Before(until) {
+		at = until
 	}
 	h.w.upkeeps++ // a poll is not counted, what it carries is
 	h.w.at(at, h.poll)
@@ -147,9 +156,9 @@ func (h *host) planPoll() {
 
 // poll runs the forwarder until it is idle.
 func (h *host) poll() {
-	if h.w.now.Before(h.stopped) {
+	if until := h.idleUntil(); h.w.now.Before(until) {
 		h.w.upkeeps++
-		h.w.at(h.stopped, h.poll)
+		h.w.at(until, h.poll)
 		return
 	}
 	h.polling = false

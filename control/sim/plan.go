@@ -83,29 +83,30 @@ type ActKind uint8
 
 // The disturbances.
 const (
-	BreakStream   ActKind = iota // the stream to a target ends; both sides notice soon
-	CutStream                    // nothing passes on the stream; both sides notice late
-	CutClient                    // a client's network is gone for a while
-	CutTarget                    // a target's data network is gone for a while
-	ShrinkPath                   // large frames do not pass for a while
-	PauseHost                    // the routing host stands still
-	StallRouter                  // its router does, the forwarder goes on
-	PauseTarget                  // a target host stands still
-	CrashAgent                   // a target's agent restarts; its kernel goes on
-	CrashTarget                  // a target host restarts
-	ResetClient                  // a client sends RST
-	FinishClient                 // a client sends FIN
-	SynClient                    // a blind SYN for a client's tuple
-	ProbeClient                  // a client's keep-alive probe
-	RestartClient                // a client forgets its connection and begins anew, if its plan has another
-	ForgeReset                   // somebody guesses a RST that lies in the window, but is not the next octet
-	ForgeOld                     // octets of nobody come with a timestamp of long ago
-	ForgeACK                     // somebody acknowledges what was never sent
+	BreakStream    ActKind = iota // the stream to a target ends; both sides notice soon
+	CutStream                     // nothing passes on the stream; both sides notice late
+	CutClient                     // a client's network is gone for a while
+	CutTarget                     // a target's data network is gone for a while
+	ShrinkPath                    // large frames do not pass for a while
+	PauseHost                     // the routing host stands still
+	StallRouter                   // its router does, the forwarder goes on
+	StallForwarder                // its forwarder does, the router goes on
+	PauseTarget                   // a target host stands still
+	CrashAgent                    // a target's agent restarts; its kernel goes on
+	CrashTarget                   // a target host restarts
+	ResetClient                   // a client sends RST
+	FinishClient                  // a client sends FIN
+	SynClient                     // a blind SYN for a client's tuple
+	ProbeClient                   // a client's keep-alive probe
+	RestartClient                 // a client forgets its connection and begins anew, if its plan has another
+	ForgeReset                    // somebody guesses a RST that lies in the window, but is not the next octet
+	ForgeOld                      // octets of nobody come with a timestamp of long ago
+	ForgeACK                      // somebody acknowledges what was never sent
 	actKinds
 )
 
 var actNames = [actKinds]string{"break stream", "cut stream", "cut client", "cut target", "shrink path", "pause host",
-	"stall router", "pause target", "crash agent", "crash target", "reset client", "finish client", "blind SYN",
+	"stall router", "stall forwarder", "pause target", "crash agent", "crash target", "reset client", "finish client", "blind SYN",
 	"keep-alive probe", "restart client", "forged RST", "old octets", "forged ACK"}
 
 // Subject stands for the client or the target that a trigger is about.
@@ -204,6 +205,10 @@ func (g planner) trouble(p *Plan) {
 		}
 		p.Triggers = append(p.Triggers, t)
 	}
+	if g.one(16) {
+		p.Triggers = append(p.Triggers, Trigger{Point: AtFreeze, Nth: g.r.IntN(2), Act: Act{Kind: StallForwarder,
+			For: g.between(100*time.Millisecond, time.Second), Client: Subject, Target: Subject}})
+	}
 	rare := func(n int, v *float64, p float64) {
 		if g.one(n) {
 			*v = p
@@ -221,6 +226,10 @@ func (g planner) trouble(p *Plan) {
 	}
 	if g.one(6) {
 		p.Import = g.between(0, 4*time.Second)
+		if g.one(2) { // clients that come again meanwhile
+			p.Triggers = append(p.Triggers, Trigger{Point: AtCommit, Nth: g.r.IntN(2), After: g.between(0, 20*time.Millisecond),
+				Act: Act{Kind: RestartClient, Client: Subject, Target: Subject}})
+		}
 	}
 	if g.one(3) {
 		p.Skew = g.between(0, 3*time.Second)
@@ -244,7 +253,7 @@ func (g planner) client(i int, p *Plan) ClientPlan {
 		Start: g.between(0, 2*time.Second), ISN: seq.Value(g.r.Uint32()),
 		Path: []int{1500, 1500, 1400, 1280}[g.r.IntN(4)], Timestamps: !g.one(4), SACK: !g.one(4),
 		Scale: g.r.IntN(10) - 1, Buffer: 4096 << g.r.IntN(5), DelayedACK: g.one(2), ReadChunk: 1 << 20,
-		HalfClose: g.one(5), HangUp: g.one(4), Again: g.one(3),
+		HalfClose: g.one(5), HangUp: g.one(4), Again: g.one(2),
 		Response: g.r.IntN(40 << 10), Early: g.one(6), AppChunk: 200 + g.r.IntN(8000), AppCloses: !g.one(3), AppHalf: g.one(3),
 	}
 	if g.one(4) {
@@ -254,8 +263,12 @@ func (g planner) client(i int, p *Plan) ClientPlan {
 		c.Response += g.r.IntN(100 << 10)
 	}
 	c.MSS = uint16(c.Path - 40 - 20*services[c.Service].v6())
-	if g.one(8) {
+	switch {
+	case g.one(8):
 		c.MSS = max(536, c.MSS/2)
+	case g.one(16):
+		c.MSS = uint16(88 + g.r.IntN(448))
+		c.Response /= 10
 	}
 	if g.one(4) {
 		c.ReadEvery, c.ReadChunk = g.between(time.Millisecond, 100*time.Millisecond), 1500+g.r.IntN(6000)

@@ -142,6 +142,95 @@ var scenarios = []scenario{
 		},
 		has: []string{"[FP.]", "imports", "through: served"},
 	},
+	{
+		name: "slow-reader", why: "the client reads in small steps; its window opens in large ones, and is never passed", want: served,
+		plan: func(_ *Plan, c *ClientPlan) {
+			c.Buffer, c.ReadEvery, c.ReadChunk = 8192, 20*time.Millisecond, 500
+		},
+		has: []string{"switches to t1", "through: served"},
+		not: []string{"win 0 "},
+	},
+	{
+		name: "mss-536", why: "the client takes 536 octets a segment, options included", want: served,
+		plan: func(_ *Plan, c *ClientPlan) { c.MSS = 536 },
+		has:  []string{"switches to t1", "+524", "through: served"},
+		not:  []string{"+525"},
+	},
+	{
+		name: "keepalive-probe", why: "a probe of the silent client is answered, whoever owns the connection", want: served,
+		plan: func(p *Plan, c *ClientPlan) {
+			c.AppEvery = 2 * time.Second
+			p.Acts = []Act{{Kind: ProbeClient, At: time.Second}}
+		},
+		has: []string{"switches to t1", "keep-alive probe", "[.] seq 37 ack 1 win", ">c1    [.] seq 1 ack 38", "through: served"},
+	},
+	{
+		name: "forged", why: "in the client's name come a RST in the window, old octets and an impossible ACK: nobody believes them",
+		want: served,
+		plan: func(p *Plan, c *ClientPlan) {
+			c.AppEvery = 2 * time.Second
+			for i, kind := range []ActKind{ForgeReset, ForgeOld, ForgeACK} {
+				p.Acts = append(p.Acts, Act{Kind: kind, At: time.Duration(i+1) * time.Second})
+			}
+		},
+		has: []string{"switches to t1", "forged RST", "[R]", "ack 38", "old octets", "+6", "ack 38", "forged ACK", "+6",
+			"through: served"},
+	},
+	{
+		name: "multi-hop", why: "the connection moves on at every segment and deadline; the client sees one connection", want: served,
+		plan: func(p *Plan, c *ClientPlan) {
+			p.Move, p.Skew = 1, time.Minute
+			c.uploads(6000, 20*time.Millisecond)
+		},
+		has: []string{"switches to t1", "moves on in ESTABLISHED", "moves on in ESTABLISHED", "through: served"},
+	},
+	{
+		name: "offers-rejected", why: "no target takes the connection: the router thaws, and tells the client", want: refused + " unavailable",
+		plan: func(p *Plan, _ *ClientPlan) { p.Reject = 1 },
+		has:  []string{"freezes", "to t1: offer", "rejected: capacity", "to t2: offer", "rejected: capacity", "thaws", "refused"},
+		not:  []string{"imports"},
+	},
+	{
+		name: "offer-unanswered", why: "the first target stands still: the second one is asked in time", want: served,
+		plan: func(p *Plan, _ *ClientPlan) { p.at(AtOffer, 0, PauseTarget, 2*time.Second) },
+		has:  []string{"transfer to t1 ended: no_answer", "to t2: offer", "switches to t2", "through: served"},
+		not:  []string{"t1     c1: imports"},
+	},
+	{
+		name: "commit-lost", why: "the stream breaks with the commit on it: the target says that it never will import, another one does",
+		want: served,
+		plan: func(p *Plan, _ *ClientPlan) { p.at(AtCommit, 0, BreakStream, 0) },
+		has:  []string{"commit is lost", "query", "query answered: unknown", "transfer to t1 ended: fenced", "switches to t2", "served"},
+		not:  []string{"t1     c1: imports"},
+	},
+	{
+		name: "agent-crashes-after-confirm", why: "the agent restarts with the confirmation lost: the new one knows the connection",
+		want: served,
+		plan: func(p *Plan, _ *ClientPlan) { p.at(AtConfirm, 0, CrashAgent, time.Second) },
+		has:  []string{"imports", "agent crashes", "agent starts", "query", "query answered: live", "switches to t1", "served"},
+		not:  []string{"thaws", "t2     c1: imports"},
+	},
+	{
+		name: "target-crashes-after-commit", want: lost,
+		why:  "nobody can say who has the connection: it is dropped without a word rather than owned twice",
+		plan: func(p *Plan, _ *ClientPlan) { p.slowly(); p.at(AtCommit, time.Millisecond, CrashTarget, 0) },
+		has:  []string{"commit", "host crashes", "forgets the flow", "through: lost"},
+		not:  []string{"thaws", "t2     c1: imports"},
+	},
+	{
+		name: "partition", why: "the client's network is gone for two seconds in the middle of the response", want: served,
+		plan: func(p *Plan, _ *ClientPlan) { p.at(AtSwitch, 2*time.Millisecond, CutClient, 2*time.Second) },
+		has:  []string{"switches to t1", "lost, cut off", "through: served"},
+	},
+	{
+		name: "client-comes-again", want: served,
+		why: "the client forgets the connection during its transfer and connects from the same port: its import is stopped for the new one",
+		plan: func(p *Plan, c *ClientPlan) {
+			p.Import, c.Again = time.Second, true
+			p.at(AtImport, 10*time.Millisecond, RestartClient, 0)
+		},
+		has: []string{"commit", "restart client", "connects", "ended: abandoned", "opens", "import stopped", "imports", "served"},
+	},
 }
 
 func TestScenarios(t *testing.T) {

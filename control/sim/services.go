@@ -143,11 +143,12 @@ const switched = "switched"
 var allOutcomes = []string{
 	"transfer " + switched,
 	"transfer " + transfer.CauseNoCandidate.String(), "transfer " + transfer.CauseCanceled.String(),
+	"transfer " + transfer.CauseFreeze.String(),
 	"transfer " + transfer.CauseRejected.String(), "transfer " + transfer.CauseNoAnswer.String(),
 	"transfer " + transfer.CausePeerLost.String(), "transfer " + transfer.CauseNotImported.String(),
 	"transfer " + transfer.CauseFenced.String(), "transfer abandoned",
 	"connection " + served, "connection " + resetByClient,
 	"connection " + refused + " " + inspect.Unavailable.String(), "connection " + refused + " " + inspect.NoMatch.String(),
 	"connection " + refused + " " + inspect.Timeout.String(), "connection " + refused + " " + inspect.Malformed.String(),
-	"connection " + lost,
+	"connection " + cutShort, "connection " + lost, "connection " + movedOn,
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"sort"
+	"strings"
 )
 
 // Fault is a kind of what goes wrong.
@@ -22,6 +23,7 @@ const (
 	StreamLost
 	HostPaused
 	RouterStalled
+	ForwarderStalled
 	TargetPaused
 	AgentCrashed
 	TargetCrashed
@@ -33,7 +35,7 @@ const (
 )
 
 var faultNames = [faults]string{"loss", "duplicate", "reorder", "corrupt", "delay", "mtu", "partition", "stream lost",
-	"host paused", "router stalled", "target paused", "agent crashed", "target crashed", "ring full", "message repeated",
+	"host paused", "router stalled", "forwarder stalled", "target paused", "agent crashed", "target crashed", "ring full", "message repeated",
 	"blind SYN", "forged segment"}
 
 // Tally counts what happened in a schedule.
@@ -116,6 +118,19 @@ func (t *Totals) Rare(share float64) []string {
 		few(name, t.outcomes[name])
 	}
 	return rare
+}
+
+// Thin says what the schedules lack to mean anything: events, or a kind of fault or outcome that hardly happened. Of
+// fewer than 2000 schedules, chance alone decides about the latter.
+func (t *Totals) Thin() []string {
+	var thin []string
+	if m := t.MedianEvents(); m < 300 {
+		thin = append(thin, fmt.Sprintf("median %d events, want 300", m))
+	}
+	if rare := t.Rare(0.01); len(rare) > 0 && t.Schedules >= 2000 {
+		thin = append(thin, fmt.Sprintf("in less than 1 %% of %d schedules: %s", t.Schedules, strings.Join(rare, ", ")))
+	}
+	return thin
 }
 
 // Print writes in how many schedules each kind of fault and of outcome happened.

@@ -348,6 +348,9 @@ func (t *target) frame(frame []byte) {
 	if t.w.chance(t.w.plan.Move) {
 		s.moves()
 	}
+	if s.gone {
+		return
+	}
 	s.act(s.conn.Segment(f.Segment, s.clock()))
 	s.run()
 }
@@ -437,7 +440,9 @@ func (s *socket) tick() {
 	if s.t.w.chance(s.t.w.plan.Move) {
 		s.moves()
 	}
-	s.act(s.conn.Tick(s.clock()))
+	if !s.gone {
+		s.act(s.conn.Tick(s.clock()))
+	}
 	if !s.gone && !s.left && s.t.w.now.Sub(s.active) >= appIdle {
 		s.t.w.logf(s.t.name, "%s: idle, closes", s.life.client.name)
 		s.life.idle = true
@@ -513,6 +518,10 @@ func (s *socket) closes(leave bool) {
 // with one. Only the clock is another one.
 func (s *socket) moves() {
 	w := s.t.w
+	s.act(s.conn.Tick(s.clock())) // timers travel as distances from the last event
+	if s.gone {
+		return
+	}
 	s.conn.Freeze()
 	rec, err := s.conn.Export("next", 1)
 	if err != nil {
@@ -533,7 +542,7 @@ func (s *socket) moves() {
 		s.life.fail("move: %v", err)
 		return
 	}
-	w.tally.conn("moved on")
+	w.tally.conn(movedOn)
 	w.logf(s.t.name, "%s: moves on in %v", s.life.client.name, s.conn.State())
 	s.starts()
 }

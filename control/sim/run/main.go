@@ -27,7 +27,11 @@ func main() {
 	for _, v := range totals.Violations {
 		fmt.Println(v)
 	}
-	if n := len(totals.Violations); n > 0 {
+	thin := totals.Thin()
+	for _, lack := range thin {
+		fmt.Println(lack)
+	}
+	if n := len(totals.Violations); n+len(thin) > 0 {
 		fmt.Printf("sim failed: %d schedules, %d transfers, %d violations\n", totals.Schedules, totals.Transfers, n)
 		os.Exit(1)
 	}
