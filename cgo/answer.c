@@ -450,12 +450,14 @@ void answer_icmp(struct baton_forwarder *f, struct packet *p)
 		answer_nd(f, p, icmp[0]);
 	} else if (!local_find(f, p->dst, p->port)) {
 		drop(f, p, BATON_DROP_NOT_OURS);
-	} else if (tunnel_narrow(f, p)) {
-		drop(f, p, BATON_PATH_MTU);
-	} else if (icmp[0] != (p->ip6 ? ICMP6_ECHO : ICMP_ECHO) || icmp[1] != 0) {
-		drop(f, p, BATON_DROP_ICMP);
 	} else if (!source_possible(p->src)) {
 		drop(f, p, BATON_DROP_SOURCE);
+	} else if (tunnel_narrow(f, p)) {
+		drop(f, p, BATON_PATH_MTU);
+	} else if (icmp_is_error(p)) {
+		icmp_error(f, p);
+	} else if (icmp[0] != (p->ip6 ? ICMP6_ECHO : ICMP_ECHO) || icmp[1] != 0) {
+		drop(f, p, BATON_DROP_ICMP);
 	} else {
 		echo_reply(f, p);
 	}

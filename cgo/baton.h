@@ -77,6 +77,7 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	  "Segments that do not fit the tunnel to their target, answered with what would.")                            \
 	X(PATH_MTU, "packets", "path_mtu_updates", "Reports that the way to a target carries less than assumed.")      \
 	X(SENT, "packets", "transmitted", "Frames sent for the control plane.")                                        \
+	X(ICMP_FORWARDED, "packets", "icmp_errors", "ICMP errors sent to the target that owns the quoted flow.")       \
 	X(ARP_REPLY, "packets", "arp_replies", "ARP requests and neighbour solicitations answered.")                   \
 	X(ECHO_REPLY, "packets", "echo_replies", "ICMP echo requests answered.")                                       \
 	X(PROBE_REPLY, "packets", "keepalive_replies", "Keep-alive probes answered on flows without a request.")       \
@@ -102,6 +103,7 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(PUNT_ORPHAN, "punts", "orphan", "Copies of segments of no flow.")                                            \
 	X(PUNT_NEIGHBOUR, "punts", "neighbour", "Neighbour addresses learnt.")                                         \
 	X(PUNT_ADOPTED, "punts", "adopted", "Answers to connections that were handed over to this host.")              \
+	X(PUNT_ICMP, "punts", "icmp", "ICMP errors about connections that the router owns.")                           \
 	X(COMMAND, "commands", "done", "Commands carried out.")                                                        \
 	X(COMMAND_STALE, "commands", "stale", "Commands for a flow or entry that had ended.")                          \
 	X(DROP_TRUNCATED, "drops", "truncated", "Shorter than its headers or lengths say.")                            \
@@ -117,7 +119,8 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(DROP_FRAGMENT, "drops", "fragment", "IP fragment.")                                                          \
 	X(DROP_SOURCE, "drops", "bad_source", "Source address or port that no client can have.")                       \
 	X(DROP_PROTOCOL, "drops", "protocol", "Neither TCP nor ICMP.")                                                 \
-	X(DROP_ICMP, "drops", "icmp", "ICMP other than echo.")                                                         \
+	X(DROP_ICMP, "drops", "icmp", "ICMP other than echo and errors.")                                              \
+	X(DROP_ICMP_FLOW, "drops", "icmp_no_flow", "ICMP errors that quote no flow, or one that is changing hands.")   \
 	X(DROP_NO_PORT, "drops", "no_such_port", "TCP to a served address, but to no configured port.")                \
 	X(DROP_FLAGS, "drops", "tcp_flags", "TCP flags that cannot be: SYN with FIN, RST or ACK.")                     \
 	X(DROP_NO_FLOW, "drops", "no_flow",                                                                            \
@@ -469,6 +472,7 @@ enum baton_punt_kind {
 	BATON_ORPHAN,
 	BATON_NEIGHBOUR,
 	BATON_ADOPTED,
+	BATON_ICMP,
 };
 
 enum {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * forwarder.h: the state behind struct baton_forwarder, shared by poll.c, flow.c, command.c, answer.c, emit.c and loop.c.
- * Everything is written by the poll thread only, except where it says otherwise.
+ * forwarder.h: the state behind struct baton_forwarder, shared by poll.c, flow.c, command.c, answer.c, icmp.c, emit.c
+ * and loop.c. Everything is written by the poll thread only, except where it says otherwise.
  */
 #ifndef BATON_FORWARDER_H
 #define BATON_FORWARDER_H
@@ -28,6 +28,7 @@ enum {
 	TOO_BIGS_PER_SOURCE = 16, /* a second; as above */
 	ENDS_PER_SECOND = 20000,
 	NEIGHBOURS_PER_SECOND = 1000,
+	ERRORS_PER_SECOND = 1000, /* ICMP errors for the router */
 	SOURCE_PLACES = 1024,
 	HELD_TOTAL = 4096, /* frames held by all frozen flows: part of the ports' buffers */
 	LINGER_PLACES = 1 << 16,
@@ -170,7 +171,7 @@ struct baton_forwarder {
 	struct baton_cookies cookies;
 	struct half_opens half;
 	struct limit limit;
-	struct token_bucket orphans, ends, neighbours, too_bigs, narrows;
+	struct token_bucket orphans, ends, neighbours, too_bigs, narrows, errors;
 	struct token_bucket orphan_sources[SOURCE_PLACES], too_big_sources[SOURCE_PLACES];
 
 	struct flow *flows;
@@ -294,6 +295,9 @@ void answer_icmp(struct baton_forwarder *f, struct packet *p);
 /* answer_too_big tells the sender of a TCP segment the size of the largest packet that would get on. buf is a whole frame
  * that came in by that port. False: it was not told, for good reasons or to bound how often; the frame is the caller's. */
 bool answer_too_big(struct baton_forwarder *f, uint16_t port, const struct baton_buf *buf, uint16_t mtu);
+/* icmp.c: icmp_is_error says whether a checked ICMP packet is one; icmp_error gives it to the owner of the flow. */
+bool icmp_is_error(const struct packet *p);
+void icmp_error(struct baton_forwarder *f, struct packet *p);
 const struct local *local_find(const struct baton_forwarder *f, struct baton_ip addr, uint16_t port);
 
 /* ---- pick.c: conventional services */

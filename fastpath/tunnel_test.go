@@ -429,7 +429,7 @@ func TestReportsOfStrangersChangeNothing(t *testing.T) {
 			if got := p.only(); wire.MAC(got[:6]) != gatewayMAC {
 				t.Error("a full packet does not pass any more")
 			}
-			p.wantCount("drops", "icmp", 1)
+			p.wantCount("drops", "icmp_no_flow", 1)
 			p.wantCount("packets", "path_mtu_updates", 0)
 		})
 	}

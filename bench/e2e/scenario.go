@@ -101,7 +101,8 @@ func (x Expect) allowed() []judge.Rule {
 // scenarios holds all scenarios.
 var scenarios = slices.Concat(
 	httpScenarios, optionScenarios, reuseScenarios, loadScenarios, bulkScenarios, targetScenarios,
-	operatorScenarios, agentScenarios, xcfScenarios, hostScenarios, demoScenarios, floodScenarios)
+	operatorScenarios, agentScenarios, xcfScenarios, hostScenarios, demoScenarios, floodScenarios,
+	wireScenarios)
 
 // grouped puts scenarios that can share a laboratory next to each other, and keeps their order otherwise.
 func grouped(list []Scenario) []Scenario {

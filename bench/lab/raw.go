@@ -238,6 +238,19 @@ func (c *RawConn) SendSegment(s wire.Segment) error {
 	return c.host.send(wire.AppendTCP(nil, link, c.Tuple.Client, c.Tuple.Service, s))
 }
 
+// SendError sends an ICMP error in which the host from complains about a segment of the service, at e.Seq of its stream.
+// It quotes that segment's IP header and so many octets behind it.
+func (c *RawConn) SendError(from netip.Addr, e wire.ICMPError, quoted int) error {
+	link := wire.Link{Dst: c.hop, Src: c.host.MAC}
+	e.Tuple = c.Tuple
+	packet := wire.AppendTCP(nil, link, c.Tuple.Service, c.Tuple.Client, wire.Segment{Seq: e.Seq, Ack: c.SndNxt, Flags: wire.ACK})
+	header := 20
+	if c.Tuple.Client.Addr().Is6() {
+		header = 40
+	}
+	return c.host.send(wire.AppendICMPError(nil, link, from, e, packet[wire.EthernetLen:][:header+quoted]))
+}
+
 // arrived queues a segment; what exceeds the queue is lost, as on a network.
 func (c *RawConn) arrived(s wire.Segment) {
 	select {

@@ -56,6 +56,8 @@ func (r *Router) punted(p *flow.Punt) {
 	case flow.Neighbour:
 		r.neighbours.answered(p.Addr, p.MAC, r.now)
 	case flow.Adopted: // a router adopts nothing
+	case flow.ICMP:
+		r.pathError(p)
 	}
 }
 
@@ -108,6 +110,22 @@ func (r *Router) arrived(c *conn, p *flow.Punt) {
 	c.port, c.peer = p.Port, f.Link.Src
 	r.act(c, c.tcp.Segment(f.Segment, r.now))
 	r.advance(c)
+}
+
+// pathError tells a connection's endpoint of an ICMP error about a segment that was sent; it judges what to make of it.
+func (r *Router) pathError(p *flow.Punt) {
+	c := r.conns[p.Flow]
+	e, err := wire.ParseICMPError(p.Frame)
+	switch {
+	case c == nil: // ended meanwhile
+		return
+	case err != nil || e.Tuple != c.inc.Tuple:
+		r.count.BadFrames++
+		return
+	}
+	r.count.ICMPErrors++
+	r.act(c, c.tcp.ICMP(e, r.now))
+	r.arm(c)
 }
 
 // act does what the endpoint wants done.

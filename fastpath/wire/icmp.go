@@ -19,6 +19,7 @@ import (
 const (
 	icmpType     = 0
 	icmpCode     = 1
+	icmpChecksum = 2
 	icmpMTU      = 4
 	icmpQuote    = 8
 	icmpQuoteTCP = 8 // what is quoted of TCP at least (RFC 792)
@@ -164,4 +165,22 @@ func (e *ICMPError) quote(b []byte, v4 bool) error {
 	e.Tuple.Client = netip.AddrPortFrom(dst, binary.BigEndian.Uint16(t[tcpDstPort:]))
 	e.Seq = seq.Value(binary.BigEndian.Uint32(t[tcpSeq:]))
 	return nil
+}
+
+// AppendICMPError appends a frame in which the host from tells e.Tuple.Service about a packet of it. quoted is that IP
+// packet, or how much of it is to be quoted; of e only Type, Code, MTU and the addresses of Tuple matter.
+func AppendICMPError(b []byte, l Link, from netip.Addr, e ICMPError, quoted []byte) []byte {
+	p := packet{src: from, dst: e.Tuple.Service.Addr(), protocol: protoICMP, hops: defaultTTL}
+	size, start := icmpQuote+len(quoted), uint64(0)
+	if from.Is6() {
+		p.protocol = protoICMPv6
+		start = pseudoSum(p.src, p.dst, protoICMPv6, size)
+	}
+	b = appendIP(b, l, p, size)
+	at := len(b)
+	b = append(b, e.Type, e.Code, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, uint32(e.MTU))
+	b = append(b, quoted...)
+	binary.BigEndian.PutUint16(b[at+icmpChecksum:], checksum(sum(start, b[at:])))
+	return b
 }

@@ -119,6 +119,28 @@ func TestParseICMPError(t *testing.T) {
 	}
 }
 
+func TestAppendICMPError(t *testing.T) {
+	link := Link{Dst: MAC{2, 0, 0, 0, 0, 1}, Src: MAC{2, 0, 0, 0, 0, 2}}
+	for _, row := range []struct {
+		from string
+		e    ICMPError
+	}{
+		{"192.0.2.99", ICMPError{Tuple: quote4, Seq: 7, Kind: TooBig, Type: 3, Code: 4, MTU: 1000}},
+		{"192.0.2.99", ICMPError{Tuple: quote4, Seq: 7, Kind: Soft, Type: 11}},
+		{"2001:db8::99", ICMPError{Tuple: quote6, Seq: 7, Kind: TooBig, Type: 2, MTU: 1280}},
+	} {
+		quoted := AppendTCP(nil, Link{}, row.e.Tuple.Service, row.e.Tuple.Client, Segment{Seq: row.e.Seq, Flags: ACK})
+		quoted = quoted[EthernetLen : len(quoted)-tcpMinLen+icmpQuoteTCP]
+		b := AppendICMPError([]byte("before"), link, netip.MustParseAddr(row.from), row.e, quoted)
+		if got, err := ParseICMPError(b[len("before"):]); err != nil || got != row.e {
+			t.Errorf("%+v is parsed as %+v, %v", row.e, got, err)
+		}
+		if l, _, _, _ := ParseEthernet(b[len("before"):]); l != link {
+			t.Errorf("link %v, want %v", l, link)
+		}
+	}
+}
+
 // FuzzParseICMPError: any octets are refused or make an error about two addresses of one family.
 func FuzzParseICMPError(f *testing.F) {
 	f.Add(icmpCase{typ: 3, code: 4, mtu: 1280, quoted: 8, quotedProto: layers.IPProtocolTCP}.frame(f))
