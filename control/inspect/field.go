@@ -116,14 +116,16 @@ func (s *httpSession) headEnd(data []byte) bool {
 		return s.refuse(Malformed, "Transfer-Encoding does not end in chunked")
 	}
 	s.afterHead()
-	job := s.http.job(r.host[:r.hostLen], r.normalPath(data))
+	job, rule := s.http.job(r.host[:r.hostLen], r.normalPath(data))
 	switch {
 	case s.routed && job != s.job:
 		return s.refuse(Mixed, "requests in hand are for different jobs")
 	case job == "":
 		return s.refuse(NoMatch, "no rule matches and there is no default job")
 	}
-	s.routed, s.job = true, job
+	if !s.routed {
+		s.routed, s.job, s.rule = true, job, rule
+	}
 	return true
 }
 

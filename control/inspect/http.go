@@ -41,12 +41,12 @@ func (h *HTTP) Session(window int) Session {
 // SpeaksFirst implements Application.
 func (h *HTTP) SpeaksFirst() bool { return false }
 
-// job returns who serves a normalised host and path, or "".
-func (h *HTTP) job(host, path []byte) string {
+// job returns who serves a normalised host and path, or "", and the number of the rule.
+func (h *HTTP) job(host, path []byte) (job string, rule int) {
 	if i := h.rules.find(host, path); i != none {
-		return h.jobs[i]
+		return h.jobs[i], i + 1
 	}
-	return h.fallback
+	return h.fallback, 0
 }
 
 // httpSession reads requests line by line. All positions are offsets into the data of Inspect, which may move.
@@ -61,6 +61,7 @@ type httpSession struct {
 
 	request request  // the one being read
 	job     string   // of all complete requests, once there is one
+	rule    int      // that the first one matched
 	routed  bool     // there is one
 	isHead  bool     // the first request is HEAD: its response has no body
 	refused Decision // once it is a refusal
@@ -90,7 +91,7 @@ func (s *httpSession) Inspect(data []byte) Decision {
 	case s.refused.Verdict == Refuse:
 		return s.refused
 	case s.routed:
-		return Decision{Verdict: Route, Job: s.job}
+		return Decision{Verdict: Route, Job: s.job, Rule: s.rule}
 	case len(data) >= s.limit:
 		s.refuse(TooLarge, "request head does not end within the window")
 		return s.refused

@@ -66,21 +66,21 @@ func normalUser(name string) string {
 	return name[:at] + strings.ToLower(name[at:])
 }
 
-// job returns who serves a user, or "".
-func (p *POP3) job(user string) string {
+// job returns who serves a user, or "", and the number of the rule.
+func (p *POP3) job(user string) (job string, rule int) {
 	name := normalUser(user)
 	domain := name
 	if at := strings.LastIndexByte(name, '@'); at > 0 {
 		domain = name[at:]
 	}
-	job, ok := p.jobs[name]
-	if other, also := p.jobs[domain]; also && (!ok || p.order[domain] < p.order[name]) {
-		job, ok = other, true
+	key := name
+	if _, ok := p.jobs[domain]; ok && (p.jobs[name] == "" || p.order[domain] < p.order[name]) {
+		key = domain
 	}
-	if !ok {
-		return p.fallback
+	if p.jobs[key] == "" {
+		return p.fallback, 0
 	}
-	return job
+	return p.jobs[key], p.order[key] + 1
 }
 
 // Session implements Application.
@@ -169,8 +169,8 @@ func (s *pop3Session) ends(verb, arg string) (Decision, bool) {
 	case verb == "QUIT":
 		return Decision{Verdict: End, Reply: []byte(pop3Bye)}, true
 	case verb == "USER" && arg != "":
-		if job := s.pop3.job(arg); job != "" {
-			return Decision{Verdict: Route, Job: job}, true
+		if job, rule := s.pop3.job(arg); job != "" {
+			return Decision{Verdict: Route, Job: job, Rule: rule}, true
 		}
 		return s.refusal(NoMatch, "no rule for the user"), true
 	case s.said > pop3Commands:

@@ -115,8 +115,9 @@ func TestTableFindsWhatAScanFinds(t *testing.T) {
 		for range 50 {
 			host := pick("", "a.b.c", "b.c", "z.b.c", "c", "x.c")
 			path := pick("", "/", "/p", "/p/", "/p/q", "/p/q/r", "/s")
-			if got, want := h.job([]byte(host), []byte(path)), scan(rules, host, path); got != want {
-				t.Fatalf("%q %q: rule %s, want %s of %v", host, path, got, want, rules)
+			got, number := h.job([]byte(host), []byte(path))
+			if want := scan(rules, host, path); got != want || number > 0 && rules[number-1].Job != got {
+				t.Fatalf("%q %q: rule %s (%d), want %s of %v", host, path, got, number, want, rules)
 			}
 		}
 	}

@@ -18,6 +18,7 @@ type Session interface {
 type Decision struct {
 	Verdict Verdict
 	Job     string // Route: who should serve
+	Rule    int    // Route: the number of the rule that says so, from 1; 0: no rule, but the default
 	Cause   Cause  // Refuse: why
 	Detail  string // Refuse: why in words, for logs; constant text, nothing that the client sent
 	Reply   []byte // NeedMore, Refuse, End: to send to the client now; shared, do not change

@@ -1,0 +1,172 @@
+package inspect
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+)
+
+// PostgresConfig is the configuration of Postgres.
+type PostgresConfig struct {
+	Rules   []PostgresRule // the first that matches decides
+	Default string         // job of clients that no rule matches; "": they are refused
+	// Encrypted is the job that gets connections whose client asks for encryption (SSLRequest, GSSENCRequest), with the
+	// request unanswered. "": the request is declined, and most clients then go on in the clear.
+	Encrypted string
+}
+
+// PostgresRule sends clients to a job. Empty fields match everything.
+type PostgresRule struct {
+	User     string // exact
+	Database string // exact; a client that names none means the one that is called as its user
+	Job      string
+}
+
+// Postgres routes connections of PostgreSQL's protocol 3 by their startup message (PostgreSQL documentation, "Frontend/
+// Backend Protocol", Message Flow and Message Formats). The target reads that message, and authenticates the client.
+type Postgres struct{ config PostgresConfig }
+
+// NewPostgres checks the rules. It returns the error of the first one that has no job.
+func NewPostgres(c PostgresConfig) (*Postgres, error) {
+	for i, r := range c.Rules {
+		if r.Job == "" {
+			return nil, fmt.Errorf("compile rule %d: %w", i+1, ErrJob)
+		}
+	}
+	return &Postgres{c}, nil
+}
+
+// Session implements Application.
+func (p *Postgres) Session(window int) Session { return &postgresSession{postgres: p, limit: window} }
+
+// SpeaksFirst implements Application.
+func (p *Postgres) SpeaksFirst() bool { return false }
+
+// job returns who serves a client, or "", and the number of the rule.
+func (p *Postgres) job(user, database string) (job string, rule int) {
+	for i, r := range p.config.Rules {
+		if (r.User == "" || r.User == user) && (r.Database == "" || r.Database == database) {
+			return r.Job, i + 1
+		}
+	}
+	return p.config.Default, 0
+}
+
+// Codes in the place of the protocol version.
+const (
+	postgresCancel  = 80877102
+	postgresTLS     = 80877103
+	postgresGSS     = 80877104
+	postgresMaxHead = 10000 // octets; the server's own limit (MAX_STARTUP_PACKET_LENGTH)
+)
+
+type postgresSession struct {
+	postgres *Postgres
+	limit    int
+	asked    int // requests for encryption
+	decided  Decision
+}
+
+// Inspect implements Session.
+func (s *postgresSession) Inspect(data []byte) Decision {
+	if s.decided.Verdict == NeedMore {
+		d := s.read(data)
+		if d.Verdict != NeedMore {
+			s.decided = d
+		}
+		return d
+	}
+	return s.decided
+}
+
+func (s *postgresSession) read(data []byte) Decision {
+	if len(data) < 8 {
+		return Decision{}
+	}
+	length, code := int64(binary.BigEndian.Uint32(data)), binary.BigEndian.Uint32(data[4:])
+	switch {
+	case length < 8 || length > postgresMaxHead:
+		return s.refuse(Malformed, "not a startup message")
+	case length > int64(s.limit):
+		return s.refuse(TooLarge, "the startup message does not fit into the window")
+	case len(data) < int(length):
+		return Decision{}
+	}
+	switch message := data[8:length]; {
+	case code == postgresCancel:
+		// The key that it carries tells the server, not us; and nobody answers it in any case.
+		return Decision{Verdict: End}
+	case code == postgresTLS || code == postgresGSS:
+		return s.encryption(message)
+	case code>>16 == 3:
+		return s.startup(message)
+	default:
+		return s.refuse(Version, "not protocol 3")
+	}
+}
+
+// encryption answers a request for it. A client may try both kinds, once each.
+func (s *postgresSession) encryption(message []byte) Decision {
+	s.asked++
+	switch {
+	case len(message) > 0 || s.asked > 2:
+		return s.refuse(Malformed, "malformed request for encryption")
+	case s.postgres.config.Encrypted != "":
+		return Decision{Verdict: Route, Job: s.postgres.config.Encrypted}
+	}
+	return Decision{Reply: []byte{'N'}, Consumed: 8}
+}
+
+// startup reads the parameters: pairs of strings that end with NUL, and a NUL.
+func (s *postgresSession) startup(message []byte) Decision {
+	var user, database string
+	for len(message) != 1 {
+		var name, value []byte
+		var ok, ok2 bool
+		name, message, ok = bytes.Cut(message, []byte{0})
+		value, message, ok2 = bytes.Cut(message, []byte{0})
+		if !ok || !ok2 || len(name) == 0 {
+			return s.refuse(Malformed, "malformed startup message")
+		}
+		switch string(name) {
+		case "user":
+			user = string(value)
+		case "database":
+			database = string(value)
+		}
+	}
+	if message[0] != 0 || user == "" {
+		return s.refuse(Malformed, "startup message without a user")
+	}
+	if database == "" {
+		database = user
+	}
+	if job, rule := s.postgres.job(user, database); job != "" {
+		return Decision{Verdict: Route, Job: job, Rule: rule}
+	}
+	return s.refuse(NoMatch, "no rule for user and database")
+}
+
+func (s *postgresSession) refuse(c Cause, detail string) Decision {
+	return Decision{Verdict: Refuse, Cause: c, Detail: detail, Reply: s.Refusal(c)}
+}
+
+// postgresErrors are the SQLSTATE codes of PostgreSQL (appendix A) and what they say.
+var postgresErrors = [...][2]string{
+	Malformed:   {"08P01", "malformed startup message"},
+	NoMatch:     {"3D000", "nobody serves this database and user here"},
+	Timeout:     {"08P01", "no startup message within the time"},
+	TooLarge:    {"08P01", "startup message too long"},
+	Unavailable: {"57P03", "no server can take the connection now"},
+	Version:     {"0A000", "unsupported frontend protocol"},
+}
+
+// Refusal implements Session: an ErrorResponse.
+func (s *postgresSession) Refusal(c Cause) []byte {
+	if int(c) >= len(postgresErrors) || postgresErrors[c][0] == "" {
+		c = Unavailable
+	}
+	fields := fmt.Sprintf("SFATAL\x00VFATAL\x00C%s\x00M%s\x00\x00", postgresErrors[c][0], postgresErrors[c][1])
+	b := binary.BigEndian.AppendUint32([]byte{'E'}, uint32(4+len(fields)))
+	return append(b, fields...)
+}
