@@ -116,7 +116,7 @@ func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address})
 	}
 	for _, s := range services(cfg) {
-		app, err := application(s.port)
+		app, err := s.port.Application()
 		if err != nil {
 			return c, fmt.Errorf("routing application of %s: %w", s.addr, err)
 		}
@@ -167,24 +167,8 @@ func routerConfig(cfg *config.Router, log *slog.Logger, o router.Observer) (rout
 	return c, nil
 }
 
-// application is the routing application of a port.
-func application(p *config.Port) (inspect.Application, error) {
-	if p.Protocol == "pop3" {
-		rules := inspect.POP3Config{Default: p.POP3.Default}
-		for _, r := range p.POP3.Rules {
-			rules.Rules = append(rules.Rules, inspect.UserRule(r))
-		}
-		return inspect.NewPOP3(rules)
-	}
-	rules := inspect.HTTPConfig{Default: p.HTTP.Default}
-	for _, r := range p.HTTP.Rules {
-		rules.Rules = append(rules.Rules, inspect.Rule(r))
-	}
-	return inspect.NewHTTP(rules)
-}
-
 func routerService(s servicePort) (router.Service, error) {
-	app, err := application(s.port)
+	app, err := s.port.Application()
 	if err != nil {
 		return router.Service{}, err
 	}

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -106,8 +105,8 @@ func (r *Router) checkJobs(to *report) {
 
 func (r *Router) checkPorts(to *report, key string, ports []Port) {
 	seen := map[string]string{}
-	for i, p := range ports {
-		key := at(key, i)
+	for i := range ports {
+		p, key := &ports[i], at(key, i)
 		to.once(seen, key+".port", fmt.Sprintf("port %d", p.Port))
 		to.window(key+".window", p.Window, p.WindowScale)
 		r.checkRequest(to, key+".timeouts.request", p.Timeouts.Request)
@@ -139,62 +138,6 @@ func (r *report) window(key string, window uint32, scale uint8) {
 	r.failf(key, "%d is no multiple of 2^window_scale = %d: want %s, or a smaller window_scale", window, unit, choice)
 }
 
-// checkProtocol checks the section of the port's protocol, and that there is no other one.
-func (r *Router) checkProtocol(to *report, key string, p Port) {
-	other := map[string]bool{"http": p.HTTP.Default != "" || len(p.HTTP.Rules) > 0, "pop3": p.POP3.Default != "" || len(p.POP3.Rules) > 0}
-	for _, name := range sortedKeys(other) {
-		if other[name] && name != p.Protocol {
-			to.failf(join(key, name), "the port's protocol is %s: move the section, or set protocol: %s", p.Protocol, name)
-		}
-	}
-	if p.Protocol == "pop3" {
-		r.checkPOP3(to, join(key, "pop3"), p.POP3)
-		return
-	}
-	r.checkHTTP(to, join(key, "http"), p.HTTP)
-}
-
-func (r *Router) checkPOP3(to *report, key string, p POP3) {
-	if p.Default == "" && len(p.Rules) == 0 {
-		to.failf(key, "no rules and no default: every user would be refused")
-	}
-	if p.Default != "" {
-		r.knownJob(to, key+".default", p.Default)
-	}
-	for i, rule := range p.Rules {
-		key := at(key+".rules", i)
-		r.knownJob(to, key+".job", rule.Job)
-		if err := inspect.UserRule(rule).Check(); errors.Is(err, inspect.ErrUser) {
-			to.failf(key+".user", "%v", err)
-		}
-	}
-}
-
-func (r *Router) checkHTTP(to *report, key string, h HTTP) {
-	if h.Default == "" && len(h.Rules) == 0 {
-		to.failf(key, "no rules and no default: every request would get 404")
-	}
-	if h.Default != "" {
-		r.knownJob(to, key+".default", h.Default)
-	}
-	rules := make([]inspect.Rule, len(h.Rules))
-	for i, rule := range h.Rules {
-		rules[i] = inspect.Rule(rule)
-		r.checkRule(to, at(key+".rules", i), rules[i])
-	}
-	to.warnRules(key+".rules", rules, h.Default)
-}
-
-func (r *Router) checkRule(to *report, key string, rule inspect.Rule) {
-	r.knownJob(to, key+".job", rule.Job)
-	switch err := rule.Check(); {
-	case errors.Is(err, inspect.ErrHost):
-		to.failf(key+".host", "%v", err)
-	case errors.Is(err, inspect.ErrPath):
-		to.failf(key+".path", "%v", err)
-	}
-}
-
 // warnRules warns of rules that do not do what they seem to.
 func (r *report) warnRules(key string, rules []inspect.Rule, fallback string) {
 	for i, first := range inspect.Shadowed(rules) {
@@ -219,14 +162,11 @@ func (r *Router) knownJob(to *report, key, job string) {
 func (r *Router) warnUnused(to *report) {
 	routed, serving := map[string]bool{}, map[string]bool{}
 	for _, d := range r.DVIPAs {
-		for _, p := range d.Ports {
-			routed[p.HTTP.Default] = true
-			for _, rule := range p.HTTP.Rules {
-				routed[rule.Job] = true
-			}
-			routed[p.POP3.Default] = true
-			for _, rule := range p.POP3.Rules {
-				routed[rule.Job] = true
+		for i := range d.Ports {
+			for _, section := range d.Ports[i].sections() {
+				for _, route := range section.routes() {
+					routed[route.job] = true
+				}
 			}
 		}
 	}

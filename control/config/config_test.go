@@ -88,12 +88,10 @@ func TestExamplesHaveEveryKey(t *testing.T) {
 		visit("", reflect.ValueOf(whole).Elem(), func(owner reflect.Type, key string, f reflect.StructField) {
 			name := owner.Name() + "." + f.Tag.Get("yaml")
 			at, ok := to.places[key]
-			if !found[name] {
-				found[name] = ok
-			}
-			if ok {
+			if ok && !found[name] { // the first time is where it is explained
 				checkComment(t, key, lines[at.line-1], f)
 			}
+			found[name] = found[name] || ok
 		})
 		for name, ok := range found {
 			if !ok {

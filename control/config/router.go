@@ -1,6 +1,9 @@
 package config
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // Router is the configuration of a routing host.
 type Router struct {
@@ -88,15 +91,20 @@ type DVIPA struct {
 type Port struct {
 	Port        uint16   `yaml:"port" range:"1..65535"`
 	Distribute  string   `yaml:"distribute" default:"contentrouted" oneof:"contentrouted"`
-	Protocol    string   `yaml:"protocol" default:"http" oneof:"http|pop3"`
+	Protocol    string   `yaml:"protocol" default:"http" oneof:"http|pop3|tls|postgres|redis|raw"`
 	MSS         uint16   `yaml:"mss" default:"1460" range:"536..8960"`       // announced, octets
 	Window      uint32   `yaml:"window" default:"32768" range:"2048..65535"` // W, octets; a multiple of 2^WindowScale
 	WindowScale uint8    `yaml:"window_scale" default:"7" range:"0..14"`
 	Freeze      string   `yaml:"freeze" default:"buffer" oneof:"buffer|discard"`
 	Transfer    string   `yaml:"transfer" default:"offered" oneof:"offered|unconditional"`
 	Timeouts    Timeouts `yaml:"timeouts"`
-	HTTP        HTTP     `yaml:"http"` // protocol http only
-	POP3        POP3     `yaml:"pop3"` // protocol pop3 only
+	// The section of the protocol; the others are absent.
+	HTTP     HTTP     `yaml:"http"`
+	POP3     POP3     `yaml:"pop3"`
+	TLS      TLS      `yaml:"tls"`
+	Postgres Postgres `yaml:"postgres"`
+	Redis    Redis    `yaml:"redis"`
+	Raw      Raw      `yaml:"raw"`
 }
 
 // Timeouts of one connection and its transfer.
@@ -104,32 +112,6 @@ type Timeouts struct {
 	Request Duration `yaml:"request" default:"10s" range:"100ms..1h"`
 	Offer   Duration `yaml:"offer" default:"200ms" range:"1ms..1m"`
 	Confirm Duration `yaml:"confirm" default:"1s" range:"10ms..5m"`
-}
-
-// HTTP is the routing application for HTTP/1.x.
-type HTTP struct {
-	Mixed   string `yaml:"mixed" default:"reject" oneof:"reject"`
-	Default string `yaml:"default" default:""` // job; "": none
-	Rules   []Rule `yaml:"rules" default:""`
-}
-
-// Rule is one routing rule. It converts to inspect.Rule, which defines what the patterns mean.
-type Rule struct {
-	Host string `yaml:"host" default:""` // "": any
-	Path string `yaml:"path" default:""` // "": any
-	Job  string `yaml:"job"`
-}
-
-// POP3 is the routing application for mailboxes.
-type POP3 struct {
-	Default string     `yaml:"default" default:""` // job; "": none
-	Rules   []UserRule `yaml:"rules" default:""`
-}
-
-// UserRule is one routing rule. It converts to inspect.UserRule, which defines what the pattern means.
-type UserRule struct {
-	User string `yaml:"user"`
-	Job  string `yaml:"job"`
 }
 
 // Job names who can serve.
@@ -140,6 +122,48 @@ type Job struct {
 // TargetHost is how a target is reached.
 type TargetHost struct {
 	Address netip.Addr `yaml:"address"` // on the data network
+}
+
+// Service returns the port of a service. The error says which there are.
+func (r *Router) Service(a netip.AddrPort) (*Port, error) {
+	_, p := r.find(a)
+	if p != nil {
+		return p, nil
+	}
+	var all []string
+	for _, d := range r.DVIPAs {
+		for _, p := range d.Ports {
+			all = append(all, netip.AddrPortFrom(d.Address, p.Port).String())
+		}
+	}
+	return nil, fmt.Errorf("%s: no service %s%s", r.report.file, a, suggest(a.String(), all))
+}
+
+// RuleAt returns where the n-th rule (from 1) of a service is, as file:line; for 0 where its default is.
+func (r *Router) RuleAt(a netip.AddrPort, n int) string {
+	key, p := r.find(a)
+	if p == nil {
+		return ""
+	}
+	key = join(key, p.Protocol)
+	if n == 0 {
+		key = join(key, "default")
+	} else {
+		key = at(join(key, "rules"), n-1)
+	}
+	return fmt.Sprintf("%s:%d", r.report.file, r.report.locate(key).line)
+}
+
+// find returns the port of a service and its key, or nil.
+func (r *Router) find(a netip.AddrPort) (key string, p *Port) {
+	for i, d := range r.DVIPAs {
+		for j := range d.Ports {
+			if netip.AddrPortFrom(d.Address, d.Ports[j].Port) == a {
+				return at(at("dvipas", i)+".ports", j), &d.Ports[j]
+			}
+		}
+	}
+	return "", nil
 }
 
 // Warnings returns what the file may say and probably does not mean, in the order of the file.
