@@ -112,6 +112,7 @@ func (h *targetHost) source() admin.Source {
 // sample is what Prometheus sees.
 func (h *targetHost) sample() metrics.TargetSample {
 	s := h.agent.Sample()
-	s.GuardDrops = h.kernel.Guards().Drops()
+	guards := h.kernel.Guards()
+	s.GuardDrops, s.Decapsulated = guards.Drops(), guards.Decapsulated
 	return s
 }

@@ -44,6 +44,12 @@ func (g *Guard) check(to *report) {
 		to.once(seen, key, name)
 	}
 	to.absolutePath("guard.bpffs", g.BPFFS)
+	sources := map[string]string{}
+	for i, a := range g.TunnelSources {
+		key := at("guard.tunnel_sources", i)
+		to.unicast(key, a)
+		to.once(sources, key, a.String())
+	}
 }
 
 func (t *Target) checkJobs(to *report) {

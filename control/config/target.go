@@ -35,6 +35,8 @@ type Guard struct {
 	Interfaces []string `yaml:"interfaces"`
 	BPFFS      string   `yaml:"bpffs" default:"/sys/fs/bpf/baton"`
 	Addresses  string   `yaml:"addresses" default:"manage" oneof:"manage|check"`
+	// TunnelSources may send packets for the DVIPAs through tunnels.
+	TunnelSources []netip.Addr `yaml:"tunnel_sources" default:""`
 }
 
 // TargetJob is a job that this host serves, and the listener that does it.

@@ -39,7 +39,7 @@ func fullRouter() (*Router, *int) {
 
 func fullTarget() *Target {
 	m := NewTarget(func() TargetSample {
-		return TargetSample{Flows: 4, Reservations: 1, GuardDrops: map[string]uint64{"syn": 9},
+		return TargetSample{Flows: 4, Reservations: 1, GuardDrops: map[string]uint64{"syn": 9}, Decapsulated: 5,
 			Routers: []Peer{{Host: "rh1", Up: true}}}
 	})
 	m.Imported("imported", 40*time.Microsecond)

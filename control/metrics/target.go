@@ -11,6 +11,7 @@ type TargetSample struct {
 	Flows        int               // connections taken and still alive
 	Reservations int               // offers accepted and not yet committed
 	GuardDrops   map[string]uint64 // packets dropped by the guard program, by reason
+	Decapsulated uint64            // packets that the guard program took out of tunnels
 	Routers      []Peer            // routing hosts, seen over XCF
 }
 
@@ -54,6 +55,7 @@ var (
 	targetFlowsDesc = desc("baton_target_flows", "Transferred connections that live on this host.")
 	reservedDesc    = desc("baton_target_reservations", "Offers accepted and not yet committed.")
 	guardDesc       = desc("baton_target_guard_drops_total", "Packets dropped by the guard program, by reason.", "reason")
+	decapDesc       = desc("baton_target_decapsulated_total", "Packets that the guard program took out of tunnels.")
 	routerUpDesc    = desc("baton_target_router_up", "Whether the routing host is connected.", "host")
 )
 
@@ -61,7 +63,7 @@ type targetCollector struct{ read func() TargetSample }
 
 // Describe implements prometheus.Collector.
 func (c *targetCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{targetFlowsDesc, reservedDesc, guardDesc, routerUpDesc} {
+	for _, d := range []*prometheus.Desc{targetFlowsDesc, reservedDesc, guardDesc, decapDesc, routerUpDesc} {
 		ch <- d
 	}
 }
@@ -72,6 +74,7 @@ func (c *targetCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- gauge(targetFlowsDesc, float64(s.Flows))
 	ch <- gauge(reservedDesc, float64(s.Reservations))
 	counters(ch, guardDesc, s.GuardDrops)
+	ch <- counter(decapDesc, s.Decapsulated)
 	for _, p := range s.Routers {
 		ch <- gauge(routerUpDesc, one(p.Up), p.Host)
 	}

@@ -3,10 +3,12 @@ package target
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"syscall"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
 
 	"baton/control/config"
@@ -68,6 +70,7 @@ func examineNamespace(c *config.Target, name string) []Check {
 		checks = append(checkSysctls(), checkAddresses(dvipasOf(jobs))...)
 		checks = append(checks, checkReversePath(c.Guard.Interfaces)...)
 		checks = append(checks, checkGuard(pinDir(c.Guard.BPFFS, name), c.Guard.Interfaces)...)
+		checks = append(checks, checkTunnels(pinDir(c.Guard.BPFFS, name), c.Guard.TunnelSources)...)
 		checks = append(checks, checkJobs(jobs)...)
 		return nil
 	})
@@ -97,6 +100,28 @@ func checkGuard(dir string, interfaces []string) []Check {
 		checks = append(checks, check)
 	}
 	return checks
+}
+
+// checkTunnels looks at what the guard counted, if there is a guard and tunnels concern it. Packets of strangers are told,
+// and not held against a host that has tunnels: anybody can send them.
+func checkTunnels(dir string, sources []netip.Addr) []Check {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, bpf.GuardMapCounters), &ebpf.LoadPinOptions{ReadOnly: true})
+	if err != nil {
+		return nil // checkGuard says why
+	}
+	defer m.Close()
+	n, err := (&Guard{counters: m}).Counters()
+	switch {
+	case err != nil:
+		return []Check{{"tunnels", false, err.Error()}}
+	case len(sources) == 0 && n.TunnelSource > 0:
+		return []Check{{"tunnels", false, fmt.Sprintf("%d packets for the DVIPAs came through a tunnel and were dropped: "+
+			"set guard.tunnel_sources to the routing hosts' data addresses", n.TunnelSource)}}
+	case len(sources) == 0:
+		return nil
+	}
+	return []Check{{"tunnels", true, fmt.Sprintf("%d packets came from %v; %d from elsewhere were dropped",
+		n.Decapsulated, sources, n.TunnelSource)}}
 }
 
 // checkJobs looks at the listeners of the calling thread's namespace.

@@ -24,15 +24,18 @@ const linkPrefix = "link-"
 type Guard struct {
 	dir      string
 	services *ebpf.Map
+	sources  *ebpf.Map // of tunnels
 	counters *ebpf.Map
 }
 
 // OpenGuard guards services on the interfaces of a namespace; what an earlier agent pinned in dir is taken over
-// without a gap. Interfaces that the namespace does not have are left out; with none at all it is an error. dir must
-// be in a bpffs and exist.
-func OpenGuard(n *Namespace, dir string, interfaces []string, services []netip.AddrPort) (*Guard, error) {
+// without a gap. Interfaces that the namespace does not have are left out; with none at all it is an error. sources are
+// the addresses from which packets for the services may come through a tunnel. dir must be in a bpffs and exist.
+func OpenGuard(n *Namespace, dir string, interfaces []string, services []netip.AddrPort, sources []netip.Addr) (
+	*Guard, error,
+) {
 	g := &Guard{dir: dir}
-	err := n.Do(func() error { return g.open(interfaces, services) })
+	err := n.Do(func() error { return g.open(interfaces, services, sources) })
 	if err != nil {
 		g.Close()
 		return nil, fmt.Errorf("guard: %w", err)
@@ -40,7 +43,7 @@ func OpenGuard(n *Namespace, dir string, interfaces []string, services []netip.A
 	return g, nil
 }
 
-func (g *Guard) open(interfaces []string, services []netip.AddrPort) error {
+func (g *Guard) open(interfaces []string, services []netip.AddrPort, sources []netip.Addr) error {
 	indexes, err := indexesOf(interfaces)
 	if err != nil {
 		return err
@@ -52,7 +55,10 @@ func (g *Guard) open(interfaces []string, services []netip.AddrPort) error {
 	defer program.Close()
 	// First the services, then the interfaces: there is no moment at which a guarded service is open.
 	if err := g.setServices(services); err != nil {
-		return err
+		return fmt.Errorf("guard services: %w", err)
+	}
+	if err := g.setSources(sources); err != nil {
+		return fmt.Errorf("allow tunnels: %w", err)
 	}
 	for name, index := range indexes {
 		if err := g.attach(name, index, program); err != nil {
@@ -88,12 +94,15 @@ func (g *Guard) load() (*ebpf.Program, error) {
 	if g.services, err = openPinned(g.dir, spec.Maps[bpf.GuardMapServices]); err != nil {
 		return nil, err
 	}
+	if g.sources, err = openPinned(g.dir, spec.Maps[bpf.GuardMapTunnelSources]); err != nil {
+		return nil, err
+	}
 	if g.counters, err = openPinned(g.dir, spec.Maps[bpf.GuardMapCounters]); err != nil {
 		return nil, err
 	}
 	var programs bpf.GuardPrograms
 	err = spec.LoadAndAssign(&programs, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
-		bpf.GuardMapServices: g.services, bpf.GuardMapCounters: g.counters,
+		bpf.GuardMapServices: g.services, bpf.GuardMapTunnelSources: g.sources, bpf.GuardMapCounters: g.counters,
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("load program: %w", err)
@@ -163,22 +172,36 @@ func (g *Guard) setServices(services []netip.AddrPort) error {
 		wanted[serviceKey(s.Addr(), 0)] = true
 		wanted[serviceKey(s.Addr(), s.Port())] = true
 	}
+	return setKeys(g.services, wanted)
+}
+
+// setSources makes the map hold exactly these addresses.
+func (g *Guard) setSources(sources []netip.Addr) error {
+	wanted := make(map[bpf.GuardBatonAddress]bool)
+	for _, a := range sources {
+		wanted[bpf.GuardBatonAddress{AddressBe: words(netip.AddrFrom16(a.As16()))}] = true
+	}
+	return setKeys(g.sources, wanted)
+}
+
+// setKeys makes a map hold exactly these keys, whose values nobody reads. There is no moment without those that stay.
+func setKeys[K comparable](m *ebpf.Map, wanted map[K]bool) error {
 	for key := range wanted {
-		if err := g.services.Put(key, uint32(1)); err != nil {
-			return fmt.Errorf("guard a service: %w", err)
+		if err := m.Put(&key, uint32(1)); err != nil {
+			return err
 		}
 	}
-	var key bpf.GuardBatonService
+	var key K
 	var value uint32
-	var stale []bpf.GuardBatonService
-	entries := g.services.Iterate()
+	var stale []K
+	entries := m.Iterate()
 	for entries.Next(&key, &value) {
 		if !wanted[key] {
 			stale = append(stale, key)
 		}
 	}
 	for _, key := range stale {
-		if err := g.services.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := m.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return err
 		}
 	}
@@ -193,12 +216,17 @@ type Counters struct {
 	NoSocket  uint64 // dropped: of no connection, nobody listens
 	Fragment  uint64 // dropped: fragments have no ports
 	Malformed uint64 // dropped: truncated, or too many IPv6 extension headers
+
+	Decapsulated uint64 // taken out of a tunnel, and counted above as what they are
+	TunnelSource uint64 // dropped: in a tunnel from an address that is not configured
+	TunnelECN    uint64 // dropped: marked as congested on its way, and its sender does not know ECN
 }
 
 // Drops are the dropped ones by reason, as metrics and batonctl name them.
 func (c Counters) Drops() map[string]uint64 {
 	return map[string]uint64{
 		"syn": c.SYN, "listener": c.Listener, "no_socket": c.NoSocket, "fragment": c.Fragment, "malformed": c.Malformed,
+		"tunnel_source": c.TunnelSource, "tunnel_ecn": c.TunnelECN,
 	}
 }
 
@@ -212,6 +240,10 @@ func (g *Guard) Counters() (Counters, error) {
 		bpf.GuardBatonCounterBATON_COUNTER_NO_SOCKET: &c.NoSocket,
 		bpf.GuardBatonCounterBATON_COUNTER_FRAGMENT:  &c.Fragment,
 		bpf.GuardBatonCounterBATON_COUNTER_MALFORMED: &c.Malformed,
+
+		bpf.GuardBatonCounterBATON_COUNTER_DECAPSULATED:  &c.Decapsulated,
+		bpf.GuardBatonCounterBATON_COUNTER_TUNNEL_SOURCE: &c.TunnelSource,
+		bpf.GuardBatonCounterBATON_COUNTER_TUNNEL_ECN:    &c.TunnelECN,
 	}
 	for key, field := range fields {
 		var perCPU []uint64
@@ -226,4 +258,6 @@ func (g *Guard) Counters() (Counters, error) {
 }
 
 // Close lets go. The guard stays at its post.
-func (g *Guard) Close() error { return errors.Join(g.services.Close(), g.counters.Close()) }
+func (g *Guard) Close() error {
+	return errors.Join(g.services.Close(), g.sources.Close(), g.counters.Close())
+}

@@ -31,7 +31,7 @@ func newPinDir(t *testing.T) string {
 
 func (l *lab) guard(t *testing.T, dir string, services ...netip.AddrPort) *Guard {
 	t.Helper()
-	g, err := OpenGuard(l.Namespace, dir, []string{l.dev, "absent0"}, services)
+	g, err := OpenGuard(l.Namespace, dir, []string{l.dev, "absent0"}, services, tunnelSources)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestGuardOutlivesItsProcess(t *testing.T) {
 
 func TestGuardNeedsAnInterface(t *testing.T) {
 	l := newLab(t)
-	if _, err := OpenGuard(l.Namespace, newPinDir(t), []string{"absent0"}, nil); err == nil {
+	if _, err := OpenGuard(l.Namespace, newPinDir(t), []string{"absent0"}, nil, nil); err == nil {
 		t.Error("guards no interface at all")
 	}
 }

@@ -45,8 +45,9 @@ func needRoot(t testing.TB) {
 // lab is a namespace and its network device, whose other end the test holds.
 type lab struct {
 	*Namespace
-	nic *tap
-	dev string
+	nic  *tap
+	dev  string
+	wrap func(frame []byte) []byte // what the client's frames go through; nil: nothing
 }
 
 func newLab(t testing.TB) *lab {
@@ -172,7 +173,11 @@ func (l *lab) run(t testing.TB, stdin, name string, args ...string) {
 // send is what the client sends over the network.
 func (l *lab) send(t testing.TB, src, dst netip.AddrPort, s wire.Segment) {
 	t.Helper()
-	if err := l.nic.Write(wire.AppendTCP(nil, wire.Link{Dst: tapMAC, Src: agentMAC}, src, dst, s)); err != nil {
+	frame := wire.AppendTCP(nil, wire.Link{Dst: tapMAC, Src: agentMAC}, src, dst, s)
+	if l.wrap != nil {
+		frame = l.wrap(frame)
+	}
+	if err := l.nic.Write(frame); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -16,7 +16,10 @@ func Findings(checks []Check) []admin.Finding {
 // GuardCounters lists what the guards passed and dropped since they were first pinned.
 func (k *Kernel) GuardCounters() []admin.Counter {
 	guard := k.Guards()
-	list := []admin.Counter{{Group: "guard", Name: "passed", Value: guard.Passed}}
+	list := []admin.Counter{
+		{Group: "guard", Name: "passed", Value: guard.Passed},
+		{Group: "guard", Name: "decapsulated", Value: guard.Decapsulated},
+	}
 	for reason, n := range guard.Drops() {
 		list = append(list, admin.Counter{Group: "guard_drop", Name: reason, Value: n})
 	}
@@ -39,6 +42,9 @@ func (k *Kernel) Guards() Counters {
 		sum.NoSocket += c.NoSocket
 		sum.Fragment += c.Fragment
 		sum.Malformed += c.Malformed
+		sum.Decapsulated += c.Decapsulated
+		sum.TunnelSource += c.TunnelSource
+		sum.TunnelECN += c.TunnelECN
 	}
 	return sum
 }

@@ -46,7 +46,7 @@ func openSpace(c *config.Target, name string, ended func(Socket)) (s *space, err
 	if s.flows, err = openFlows(dir); err != nil {
 		return s, err
 	}
-	if s.guard, err = OpenGuard(s.ns, dir, c.Guard.Interfaces, servicesOf(s.jobs)); err != nil {
+	if s.guard, err = OpenGuard(s.ns, dir, c.Guard.Interfaces, servicesOf(s.jobs), c.Guard.TunnelSources); err != nil {
 		return s, err
 	}
 	if c.Guard.Addresses == "manage" {

@@ -6,32 +6,46 @@
 //
 // guard: the doorkeeper on the interfaces at which clients' packets arrive. A service here has no
 // connections but those that were handed over, so whatever would start one (a SYN) or would make
-// the stack answer with a RST (a segment that finds a listener or nobody) is dropped. It needs no
-// agent: program, maps and link are pinned.
+// the stack answer with a RST (a segment that finds a listener or nobody) is dropped. Packets for a
+// service that come through a tunnel (IPIP, GUE) are taken out of it first. It needs no agent:
+// program, maps and link are pinned.
 #include "kernel.h"
 
 enum {
 	ETH_P_IP = 0x0800,
 	ETH_P_IPV6 = 0x86DD,
 	IPPROTO_HOPOPTS = 0,
+	IPPROTO_IPIP = 4,
 	IPPROTO_TCP = 6,
+	IPPROTO_UDP = 17,
+	IPPROTO_IPV6 = 41,
 	IPPROTO_ROUTING = 43,
 	IPPROTO_FRAGMENT = 44,
 	IPPROTO_DSTOPTS = 60,
 	TCP_FLAG_SYN = 0x02,
 	TCP_FLAG_ACK = 0x10,
 	EXTENSION_HEADERS_MAX = 4,
+	GUE_PORT = 6080,
+	GUE_VERSION = 0xc0, // mask of the first octet
+	GUE_CONTROL = 0x20, // the same
+	GUE_LENGTH = 0x1f,  // the same: 32-bit words of extensions
+	ECN_MASK = 3,       // RFC 3168 section 5
+	ECN_CE = 3,
 };
 
-// enum baton_counter: what the guard did with a TCP packet for a DVIPA.
+// enum baton_counter: what the guard did with a TCP packet for a DVIPA; and with a tunnelled packet
+// before that.
 enum baton_counter {
-	BATON_COUNTER_PASSED = 0,    // belongs to a connection
-	BATON_COUNTER_SYN = 1,       // dropped: would start a connection that nobody routed
-	BATON_COUNTER_LISTENER = 2,  // dropped: of no connection, would hit the listener
-	BATON_COUNTER_NO_SOCKET = 3, // dropped: of no connection, nobody listens
-	BATON_COUNTER_FRAGMENT = 4,  // dropped: a fragment has no ports
-	BATON_COUNTER_MALFORMED = 5, // dropped: truncated, or more extension headers than we follow
-	BATON_COUNTERS = 6,
+	BATON_COUNTER_PASSED = 0,        // belongs to a connection
+	BATON_COUNTER_SYN = 1,           // dropped: would start a connection that nobody routed
+	BATON_COUNTER_LISTENER = 2,      // dropped: of no connection, would hit the listener
+	BATON_COUNTER_NO_SOCKET = 3,     // dropped: of no connection, nobody listens
+	BATON_COUNTER_FRAGMENT = 4,      // dropped: a fragment has no ports
+	BATON_COUNTER_MALFORMED = 5,     // dropped: truncated, or more extension headers than we follow
+	BATON_COUNTER_DECAPSULATED = 6,  // taken out of a tunnel; counted again as what it is
+	BATON_COUNTER_TUNNEL_SOURCE = 7, // dropped: in a tunnel from somebody who may not
+	BATON_COUNTER_TUNNEL_ECN = 8,    // dropped: marked on its way, and its sender does not know ECN
+	BATON_COUNTERS = 9,
 };
 
 // struct baton_service names a guarded service. IPv4 addresses are IPv4-mapped. Port 0: the address
@@ -56,6 +70,19 @@ struct {
 	__type(value, __u64);
 	__uint(max_entries, BATON_COUNTERS);
 } counters SEC(".maps");
+
+// struct baton_address is an address of either family; IPv4 is IPv4-mapped.
+struct baton_address {
+	__be32 address_be[4];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct baton_address);
+	__type(value, __u32); // not read
+	__uint(max_entries, 1024);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} tunnel_sources SEC(".maps");
 
 struct ethhdr {
 	__u8 h_dest[6];
@@ -85,6 +112,16 @@ struct ipv6hdr {
 	__be32 daddr[4];
 };
 
+struct udp_gue {
+	__be16 source;
+	__be16 dest;
+	__be16 len;
+	__u16 check;
+	__u8 version_control_length;
+	__u8 proto;
+	__be16 flags;
+};
+
 struct tcp_ports_flags {
 	__be16 source;
 	__be16 dest;
@@ -105,23 +142,23 @@ struct baton_packet {
 	__u32 too_deep;
 };
 
-// baton_drop counts and drops.
-static __always_inline int baton_drop(enum baton_counter reason)
+static __always_inline void baton_count(enum baton_counter what)
 {
-	__u64 *counter = bpf_map_lookup_elem(&counters, &reason);
+	__u64 *counter = bpf_map_lookup_elem(&counters, &what);
 
 	if (counter)
 		(*counter)++;
+}
+
+static __always_inline int baton_drop(enum baton_counter reason)
+{
+	baton_count(reason);
 	return TCX_DROP;
 }
 
 static __always_inline int baton_pass(void)
 {
-	enum baton_counter reason = BATON_COUNTER_PASSED;
-	__u64 *counter = bpf_map_lookup_elem(&counters, &reason);
-
-	if (counter)
-		(*counter)++;
+	baton_count(BATON_COUNTER_PASSED);
 	return TCX_NEXT;
 }
 
@@ -207,12 +244,130 @@ static __always_inline int baton_judge(struct __sk_buff *skb, struct baton_packe
 	return state == TCP_LISTEN ? baton_drop(BATON_COUNTER_LISTENER) : baton_pass();
 }
 
+// struct baton_tunnel: a packet with another one inside.
+struct baton_tunnel {
+	struct baton_address source;
+	__u32 inner_offset; // of the inner IP header in the frame
+	__u8 proto;         // of what is inside: IPPROTO_IPIP or IPPROTO_IPV6
+	__u8 class;         // outer traffic class
+	__u8 fragment;
+};
+
+// baton_tunnel_header reads the outer IP header. Extension headers are not looked behind: routing
+// hosts send none.
+static __always_inline int baton_tunnel_header(struct __sk_buff *skb, struct baton_tunnel *t)
+{
+	struct iphdr ip;
+	struct ipv6hdr ip6;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)))
+			return -1;
+		t->source.address_be[2] = bpf_htonl(0xffff);
+		t->source.address_be[3] = ip.saddr;
+		t->inner_offset = sizeof(struct ethhdr) + (ip.version_ihl & 0xf) * 4;
+		t->proto = ip.protocol;
+		t->class = ip.tos;
+		t->fragment = (ip.frag_off & bpf_htons(0x3fff)) != 0;
+		return 0;
+	}
+	if (skb->protocol != bpf_htons(ETH_P_IPV6) || bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip6, sizeof(ip6)))
+		return -1;
+	__builtin_memcpy(t->source.address_be, ip6.saddr, sizeof(ip6.saddr));
+	t->inner_offset = sizeof(struct ethhdr) + sizeof(ip6);
+	t->proto = ip6.nexthdr;
+	t->class = ip6.version_class_flow[0] << 4 | ip6.version_class_flow[1] >> 4;
+	return 0;
+}
+
+// baton_tunnel_gue goes on behind UDP and GUE headers (draft-ietf-intarea-gue, version 0), if they
+// are that. GUE's control messages are none of ours.
+static __always_inline int baton_tunnel_gue(struct __sk_buff *skb, struct baton_tunnel *t)
+{
+	struct udp_gue gue;
+
+	if (t->proto != IPPROTO_UDP)
+		return 0;
+	if (bpf_skb_load_bytes(skb, t->inner_offset, &gue, sizeof(gue)) || gue.dest != bpf_htons(GUE_PORT) ||
+	    gue.version_control_length & (GUE_VERSION | GUE_CONTROL))
+		return -1;
+	t->inner_offset += sizeof(gue) + (gue.version_control_length & GUE_LENGTH) * 4;
+	t->proto = gue.proto;
+	return 0;
+}
+
+// baton_tunnel_inner reads from the inner packet what decides: its destination, and its traffic class.
+static __always_inline int baton_tunnel_inner(struct __sk_buff *skb, const struct baton_tunnel *t,
+					      struct baton_service *to, __u8 *class)
+{
+	struct iphdr ip;
+	struct ipv6hdr ip6;
+
+	if (t->proto == IPPROTO_IPIP) {
+		if (bpf_skb_load_bytes(skb, t->inner_offset, &ip, sizeof(ip)) || ip.version_ihl >> 4 != 4)
+			return -1;
+		to->address_be[2] = bpf_htonl(0xffff);
+		to->address_be[3] = ip.daddr;
+		*class = ip.tos;
+		return 0;
+	}
+	if (t->proto != IPPROTO_IPV6 || bpf_skb_load_bytes(skb, t->inner_offset, &ip6, sizeof(ip6)) ||
+	    ip6.version_class_flow[0] >> 4 != 6)
+		return -1;
+	__builtin_memcpy(to->address_be, ip6.daddr, sizeof(ip6.daddr));
+	*class = ip6.version_class_flow[0] << 4 | ip6.version_class_flow[1] >> 4;
+	return 0;
+}
+
+// baton_tunnel_open removes the outer headers. The inner packet goes on as if it had come alone.
+static __always_inline int baton_tunnel_open(struct __sk_buff *skb, const struct baton_tunnel *t)
+{
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO |
+		      (t->proto == IPPROTO_IPIP ? BPF_F_ADJ_ROOM_DECAP_L3_IPV4 : BPF_F_ADJ_ROOM_DECAP_L3_IPV6);
+	__be16 type = t->proto == IPPROTO_IPIP ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+	__s32 outer = t->inner_offset - sizeof(struct ethhdr);
+
+	if (bpf_skb_adjust_room(skb, -outer, BPF_ADJ_ROOM_MAC, flags))
+		return -1;
+	return bpf_skb_store_bytes(skb, __builtin_offsetof(struct ethhdr, h_proto), &type, sizeof(type), 0);
+}
+
+// baton_decapsulate takes a packet for one of our addresses out of its tunnel. Anything else passes
+// as it is: tunnels to this host may have other purposes. Congestion on the way is passed on as in
+// RFC 6040 section 4.2, but for a changed codepoint between ECT(0) and ECT(1), which says nothing.
+static __always_inline int baton_decapsulate(struct __sk_buff *skb)
+{
+	struct baton_tunnel t = {};
+	struct baton_service to = {};
+	__u8 class;
+
+	if (skb->pkt_type != PACKET_HOST || baton_tunnel_header(skb, &t) || baton_tunnel_gue(skb, &t) ||
+	    baton_tunnel_inner(skb, &t, &to, &class))
+		return TCX_NEXT;
+	if (!bpf_map_lookup_elem(&services, &to))
+		return TCX_NEXT;
+	if (!bpf_map_lookup_elem(&tunnel_sources, &t.source))
+		return baton_drop(BATON_COUNTER_TUNNEL_SOURCE);
+	if (t.fragment)
+		return baton_drop(BATON_COUNTER_FRAGMENT);
+	if ((t.class & ECN_MASK) == ECN_CE && !(class & ECN_MASK))
+		return baton_drop(BATON_COUNTER_TUNNEL_ECN);
+	if (baton_tunnel_open(skb, &t))
+		return baton_drop(BATON_COUNTER_MALFORMED);
+	if ((t.class & ECN_MASK) == ECN_CE)
+		bpf_skb_ecn_set_ce(skb);
+	baton_count(BATON_COUNTER_DECAPSULATED);
+	return TCX_NEXT;
+}
+
 SEC("tc")
 int baton_guard(struct __sk_buff *skb)
 {
 	struct baton_packet p = {};
 	struct tcp_ports_flags tcp;
 
+	if (baton_decapsulate(skb) == TCX_DROP)
+		return TCX_DROP;
 	if (baton_parse(skb, &p))
 		return TCX_NEXT;
 	if (p.protocol != IPPROTO_TCP && !p.too_deep)

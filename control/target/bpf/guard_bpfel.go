@@ -13,16 +13,24 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type GuardBatonAddress struct {
+	_         structs.HostLayout
+	AddressBe [4]uint32
+}
+
 type GuardBatonCounter uint32
 
 const (
-	GuardBatonCounterBATON_COUNTER_PASSED    GuardBatonCounter = 0
-	GuardBatonCounterBATON_COUNTER_SYN       GuardBatonCounter = 1
-	GuardBatonCounterBATON_COUNTER_LISTENER  GuardBatonCounter = 2
-	GuardBatonCounterBATON_COUNTER_NO_SOCKET GuardBatonCounter = 3
-	GuardBatonCounterBATON_COUNTER_FRAGMENT  GuardBatonCounter = 4
-	GuardBatonCounterBATON_COUNTER_MALFORMED GuardBatonCounter = 5
-	GuardBatonCounterBATON_COUNTERS          GuardBatonCounter = 6
+	GuardBatonCounterBATON_COUNTER_PASSED        GuardBatonCounter = 0
+	GuardBatonCounterBATON_COUNTER_SYN           GuardBatonCounter = 1
+	GuardBatonCounterBATON_COUNTER_LISTENER      GuardBatonCounter = 2
+	GuardBatonCounterBATON_COUNTER_NO_SOCKET     GuardBatonCounter = 3
+	GuardBatonCounterBATON_COUNTER_FRAGMENT      GuardBatonCounter = 4
+	GuardBatonCounterBATON_COUNTER_MALFORMED     GuardBatonCounter = 5
+	GuardBatonCounterBATON_COUNTER_DECAPSULATED  GuardBatonCounter = 6
+	GuardBatonCounterBATON_COUNTER_TUNNEL_SOURCE GuardBatonCounter = 7
+	GuardBatonCounterBATON_COUNTER_TUNNEL_ECN    GuardBatonCounter = 8
+	GuardBatonCounterBATON_COUNTERS              GuardBatonCounter = 9
 )
 
 type GuardBatonService struct {
@@ -36,9 +44,10 @@ type GuardBatonService struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	GuardMapCounters    = "counters"
-	GuardMapServices    = "services"
-	GuardProgBatonGuard = "baton_guard"
+	GuardMapCounters      = "counters"
+	GuardMapServices      = "services"
+	GuardMapTunnelSources = "tunnel_sources"
+	GuardProgBatonGuard   = "baton_guard"
 )
 
 // LoadGuard returns the embedded CollectionSpec for Guard.
@@ -90,8 +99,9 @@ type GuardProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type GuardMapSpecs struct {
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Services *ebpf.MapSpec `ebpf:"services"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Services      *ebpf.MapSpec `ebpf:"services"`
+	TunnelSources *ebpf.MapSpec `ebpf:"tunnel_sources"`
 }
 
 // GuardVariableSpecs contains global variables before they are loaded into the kernel.
@@ -120,14 +130,16 @@ func (o *GuardObjects) Close() error {
 //
 // It can be passed to LoadGuardObjects or ebpf.CollectionSpec.LoadAndAssign.
 type GuardMaps struct {
-	Counters *ebpf.Map `ebpf:"counters"`
-	Services *ebpf.Map `ebpf:"services"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Services      *ebpf.Map `ebpf:"services"`
+	TunnelSources *ebpf.Map `ebpf:"tunnel_sources"`
 }
 
 func (m *GuardMaps) Close() error {
 	return _GuardClose(
 		m.Counters,
 		m.Services,
+		m.TunnelSources,
 	)
 }
 

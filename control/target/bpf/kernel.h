@@ -28,6 +28,18 @@ enum {
 	BPF_F_CURRENT_NETNS = -1,
 };
 
+// For bpf_skb_adjust_room: what is removed begins behind the Ethernet header.
+enum {
+	BPF_ADJ_ROOM_MAC = 1,
+	BPF_F_ADJ_ROOM_FIXED_GSO = 1,
+	BPF_F_ADJ_ROOM_DECAP_L3_IPV4 = 128, // what is left is IPv4: Linux 6.3
+	BPF_F_ADJ_ROOM_DECAP_L3_IPV6 = 256,
+};
+
+enum {
+	PACKET_HOST = 0, // sk_buff.pkt_type: the frame is for this host's MAC address
+};
+
 // enum tcx_action_base; NEXT lets the programs of others on the same hook have their say.
 enum {
 	TCX_NEXT = -1,
