@@ -453,7 +453,8 @@ void answer_icmp(struct baton_forwarder *f, struct packet *p)
 	} else if (!source_possible(p->src)) {
 		drop(f, p, BATON_DROP_SOURCE);
 	} else if (tunnel_narrow(f, p)) {
-		drop(f, p, BATON_PATH_MTU);
+		if (!shard_next(f, p))
+			drop(f, p, BATON_PATH_MTU);
 	} else if (icmp_is_error(p)) {
 		icmp_error(f, p);
 	} else if (icmp[0] != (p->ip6 ? ICMP6_ECHO : ICMP_ECHO) || icmp[1] != 0) {

@@ -4,7 +4,8 @@
  *
  * One forwarder = one polling thread. Everything that it decides with is written by that thread only; the other side
  * (Go) talks to it through two single-producer single-consumer rings and reads counters and the connection routing
- * tables while they change.
+ * tables while they change. Several forwarders may share ports as shards: each has the connections whose tuples hash to
+ * it, and hands what else it receives to the others.
  *
  *          command ring (commands, frames to send)          punt ring (frames, markers)
  *    Go ----------------------------------------> poll loop ----------------------------> Go
@@ -29,6 +30,7 @@ enum {
 	BATON_BURST = 32,     /* frames that one rx_burst() may return */
 	BATON_TX_STAGE = 128, /* frames that wait for one tx_burst() */
 	BATON_MAX_PORTS = 16,
+	BATON_MAX_SHARDS = 16,
 	BATON_MAX_OWNERS = 4096,   /* flow.MaxOwners */
 	BATON_MAX_FLOWS = 1 << 20, /* router-owned flows: an index of 20 bits in a CRT value */
 	BATON_MAC_LEN = 6,
@@ -87,6 +89,7 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(RECOVERED, "packets", "recovered",                                                                           \
 	  "Segments of flows without an entry that a Maglev table gave to a target.")                                  \
 	X(UNTRACKED, "packets", "untracked", "Of picked and recovered ones: without an entry, as the table was full.") \
+	X(PASSED, "packets", "passed", "Frames handed to the lcore of their flow.")                                    \
 	X(SYNACK, "handshakes", "answered", "SYNs answered with a cookie.")                                            \
 	X(ACCEPTED, "handshakes", "accepted", "First segments with a valid cookie.")                                   \
 	X(REINCARNATED, "handshakes", "reincarnated", "Accepted ones that replaced an older connection of the tuple.") \
@@ -139,6 +142,7 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	  "The client's address, or all together, asked too much of the router.")                                      \
 	X(DROP_FLOWS_FULL, "drops", "flow_table_full", "As many flows in the router's hands as configured.")           \
 	X(DROP_CRT_FULL, "drops", "crt_full", "Connection routing table is full.")                                     \
+	X(DROP_SHARD_FULL, "drops", "shard_full", "The lcore of the flow did not keep up with what others received.")  \
 	X(DROP_NO_BUFFER, "drops", "no_buffer", "No free packet buffer.")                                              \
 	X(DROP_FRAME_SIZE, "drops", "frame_size", "Frame of the control plane that the port cannot send.")
 
@@ -396,9 +400,12 @@ struct baton_port_ops {
 
 struct baton_port {
 	const struct baton_port_ops *ops;
-	void *device;       /* of the driver */
+	void *device; /* of the driver */
+	struct baton_forwarder *forwarder;
 	uint32_t frame_max; /* octets of the largest frame */
 	uint16_t index;
+	bool mixed;     /* its frames may be of any shard */
+	bool elsewhere; /* shard 0 receives and sends for it, and counts */
 	uint8_t mac[BATON_MAC_LEN];
 	struct baton_ip addr;                /* own address; lo = 0: none */
 	struct baton_buf tx[BATON_TX_STAGE]; /* staged for tx_burst() */
@@ -408,11 +415,16 @@ struct baton_port {
 
 struct baton_forwarder;
 
-/* baton_port_mem_open makes port `index` an in-memory port: frames go in and come out through two rings. With tight,
- * each received frame ends where its memory ends, so that address sanitizers see every read beyond it; with bare, it
- * also begins there: nothing can be put in front. */
-int baton_port_mem_open(struct baton_forwarder *f, uint16_t index, const uint8_t mac[BATON_MAC_LEN], bool tight,
-			bool bare);
+enum baton_mem_mode {
+	BATON_MEM_POOL, /* frames are in buffers of a pool, unless there are several shards */
+	BATON_MEM_TIGHT, /* each received frame ends where its memory ends: address sanitizers see every read beyond it */
+	BATON_MEM_BARE,  /* each begins where its memory begins: nothing can be put in front */
+	BATON_MEM_MIXED, /* as tight, for a port whose frames are of all shards: opened in shard 0, used by all */
+};
+
+/* baton_port_mem_open makes port `index` an in-memory port: frames go in and come out through two rings. */
+int baton_port_mem_open(struct baton_forwarder *f, uint16_t index, const uint8_t mac[BATON_MAC_LEN],
+			enum baton_mem_mode mode);
 /* For another thread than the poll thread: give the port a frame (-ENOBUFS: full), take one that it sent (0: none). */
 int baton_port_mem_inject(struct baton_forwarder *f, uint16_t index, const uint8_t *frame, uint32_t len);
 uint32_t baton_port_mem_collect(struct baton_forwarder *f, uint16_t index, uint8_t *frame, uint32_t room);
@@ -442,9 +454,12 @@ enum baton_tunnel_kind {
 };
 
 enum { BATON_TUNNEL_MTU_MIN = 576 }; /* what every IPv4 host takes (RFC 791 3.2); IPv6: 1280 */
+/* Where a flow's ID names its shard. */
+enum { BATON_ID_SHARD_SHIFT = 24 };
+static_assert(BATON_MAX_FLOWS <= 1 << BATON_ID_SHARD_SHIFT, "a slot fits below");
 
 struct baton_command {
-	uint64_t flow; /* FREEZE, THAW, SWITCH, CLOSE: generation << 32 | slot */
+	uint64_t flow; /* FREEZE, THAW, SWITCH, CLOSE: generation << 32 | shard << BATON_ID_SHARD_SHIFT | slot */
 	uint32_t kind;
 	uint32_t frame_len;         /* TRANSMIT: octets behind this struct */
 	uint16_t owner;             /* SWITCH, SET_OWNER */
@@ -547,7 +562,7 @@ struct baton_config {
 };
 static_assert(sizeof(struct baton_config) == 104, "shared with Go");
 
-/* baton_open makes a forwarder with port_count ports, which are to be opened one by one before the first poll.
+/* baton_open makes a forwarder of its own with port_count ports, which are to be opened one by one before the first poll.
  * services is copied. Returns NULL and sets *err to -errno on failure. */
 struct baton_forwarder *baton_open(const struct baton_config *c, const struct baton_service *services, int *err);
 /* baton_close closes the ports and frees everything. The loop must have ended. */
@@ -555,6 +570,34 @@ void baton_close(struct baton_forwarder *f);
 struct baton_port *baton_port(struct baton_forwarder *f, uint16_t index);
 /* baton_port_address sets a port's own address, before the first poll. */
 void baton_port_address(struct baton_forwarder *f, uint16_t index, struct baton_ip addr);
+
+/* ---- shards */
+
+enum {
+	BATON_STEER_KEY = 40,    /* octets: what Toeplitz needs for the 36 of an IPv6 tuple */
+	BATON_STEER_BUCKETS = 64 /* shard = lower 6 bits of the hash, modulo the number of shards */
+};
+
+/* baton_shards are forwarders that share ports and bounds: each has its part of config's tables and limits, and all have
+ * the same services. A connection is of the shard that baton_shard_of names, by the Toeplitz hash (NIC receive-side
+ * scaling) of its tuple under a random key, so that a NIC that takes that key sorts just as well. */
+struct baton_shards;
+/* baton_shards_open makes count forwarders (1 to BATON_MAX_SHARDS); all ports are to be opened in each of them. */
+struct baton_shards *baton_shards_open(const struct baton_config *c, const struct baton_service *services,
+				       uint32_t count, int *err);
+/* baton_shards_close closes all of them. Their loops must have ended. */
+void baton_shards_close(struct baton_shards *s);
+struct baton_forwarder *baton_shard(const struct baton_shards *s, uint32_t index);
+uint32_t baton_shard_of(const struct baton_shards *s, const struct baton_tuple *t);
+/* baton_shard_of_reply is the shard of the connection that a frame from a service to a client belongs to, 0 for any other
+ * frame. For those of the control plane: without VLAN tags, IP options and extension headers. */
+uint32_t baton_shard_of_reply(const struct baton_shards *s, const uint8_t *frame, uint32_t len);
+/* baton_shard_of_request is the same for a frame from a client. */
+uint32_t baton_shard_of_request(const struct baton_shards *s, const uint8_t *frame, uint32_t len);
+/* baton_toeplitz is the hash of a tuple as NICs compute it, in the direction of the client's packets. */
+uint32_t baton_toeplitz(const struct baton_shards *s, const struct baton_tuple *t);
+/* baton_toeplitz_key replaces the random key; before the ports are opened. */
+void baton_toeplitz_key(struct baton_shards *s, const uint8_t key[BATON_STEER_KEY]);
 
 /* baton_poll does one burst of every port and returns how many frames and commands it handled. */
 int baton_poll(struct baton_forwarder *f);

@@ -230,22 +230,40 @@ func Open(c *Config, services []Service) (*Forwarder, error) {
 	if f == nil {
 		return nil, errno(err)
 	}
+	return wrap(f), nil
+}
+
+func wrap(f *C.struct_baton_forwarder) *Forwarder {
 	punts := C.calloc(batch, C.size_t(unsafe.Sizeof(uintptr(0))))
-	return &Forwarder{c: f, punts: (**C.struct_baton_punt)(punts)}, nil
+	return &Forwarder{c: f, punts: (**C.struct_baton_punt)(punts)}
+}
+
+func (f *Forwarder) unwrap() {
+	C.free(unsafe.Pointer(f.punts))
+	f.c, f.punts = nil, nil
 }
 
 // Close frees everything. The loop must have ended.
 func (f *Forwarder) Close() {
 	C.baton_close(f.c)
-	C.free(unsafe.Pointer(f.punts))
-	f.c, f.punts = nil, nil
+	f.unwrap()
 }
 
-// OpenMemory makes port i an in-memory port. With tight, received frames end where their memory ends; with bare, they
-// begin where it begins.
-func (f *Forwarder) OpenMemory(i uint16, mac [6]byte, tight, bare bool) error {
-	return errno(C.baton_port_mem_open(f.c, C.uint16_t(i), (*C.uint8_t)(unsafe.Pointer(&mac)), C.bool(tight),
-		C.bool(bare)))
+// MemoryMode says how an in-memory port treats frames: enum baton_mem_mode.
+type MemoryMode uint32
+
+// The ways to treat frames.
+const (
+	MemoryPool  MemoryMode = C.BATON_MEM_POOL  // in buffers of a pool
+	MemoryTight MemoryMode = C.BATON_MEM_TIGHT // received frames end where their memory ends
+	MemoryBare  MemoryMode = C.BATON_MEM_BARE  // they begin where their memory begins
+	MemoryMixed MemoryMode = C.BATON_MEM_MIXED // as tight, and the first shard receives the frames of all
+)
+
+// OpenMemory makes port i an in-memory port.
+func (f *Forwarder) OpenMemory(i uint16, mac [6]byte, mode MemoryMode) error {
+	return errno(C.baton_port_mem_open(f.c, C.uint16_t(i), (*C.uint8_t)(unsafe.Pointer(&mac)),
+		C.enum_baton_mem_mode(mode)))
 }
 
 // Inject gives in-memory port i a frame.
@@ -280,7 +298,12 @@ type Port struct {
 // Port reads port i. Any thread.
 func (f *Forwarder) Port(i uint16) Port {
 	p := C.baton_port(f.c, C.uint16_t(i))
-	read := func(w *C.baton_word) uint64 { return loadWord(unsafe.Pointer(w)) }
+	read := func(w *C.baton_word) uint64 {
+		if p.elsewhere {
+			return 0 // the first shard counts
+		}
+		return loadWord(unsafe.Pointer(w))
+	}
 	return Port{
 		MAC:       *(*[6]byte)(unsafe.Pointer(&p.mac)),
 		FrameMax:  int(p.frame_max),

@@ -58,7 +58,7 @@ func StartEAL(args []string) error {
 	return err
 }
 
-// OpenDPDK makes the ethdev of that name port i.
+// OpenDPDK makes the ethdev of that name port i. f is alone, or the first shard: then the port is opened for all.
 func (f *Forwarder) OpenDPDK(i uint16, name string) error {
 	c := C.CString(name)
 	defer C.free(unsafe.Pointer(c))
@@ -67,7 +67,7 @@ func (f *Forwarder) OpenDPDK(i uint16, name string) error {
 	return err
 }
 
-// StartLcore runs the loop on the EAL's worker lcore.
+// StartLcore runs the loop on the EAL's worker lcore of its shard.
 func (f *Forwarder) StartLcore() error {
 	var err error
 	mainDo(func() { err = errno(C.baton_dpdk_launch(f.c)) })

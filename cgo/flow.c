@@ -121,12 +121,13 @@ void flow_touch(struct baton_forwarder *f, struct flow *w)
 
 uint64_t flow_id(const struct baton_forwarder *f, const struct flow *w)
 {
-	return (uint64_t)w->generation << 32 | slot_of(f, w);
+	return (uint64_t)w->generation << 32 | (uint64_t)f->shard << BATON_ID_SHARD_SHIFT | slot_of(f, w);
 }
 
 struct flow *flow_by_id(struct baton_forwarder *f, uint64_t id)
 {
-	uint32_t slot = (uint32_t)id;
+	uint32_t slot =
+	    (uint32_t)id - (f->shard << BATON_ID_SHARD_SHIFT); /* beyond the table if it is of another shard */
 
 	if (slot >= f->flow_count)
 		return NULL;

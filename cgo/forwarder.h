@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * forwarder.h: the state behind struct baton_forwarder, shared by poll.c, flow.c, command.c, answer.c, icmp.c, emit.c
- * and loop.c. Everything is written by the poll thread only, except where it says otherwise.
+ * forwarder.h: the state behind struct baton_forwarder, shared by poll.c, flow.c, command.c, answer.c, icmp.c, emit.c,
+ * shard.c and loop.c. Everything is written by the poll thread only, except where it says otherwise.
  */
 #ifndef BATON_FORWARDER_H
 #define BATON_FORWARDER_H
@@ -146,6 +146,7 @@ enum { AGE_GRAIN_BITS = 2 };
 
 struct baton_forwarder {
 	/* Read for each frame. */
+	bool mixed; /* the burst under way may have frames of other shards */
 	struct baton_crt crt4, crt6;
 	const struct baton_finder *finder4, *finder6;
 	uint64_t calm;
@@ -184,6 +185,10 @@ struct baton_forwarder {
 	uint32_t router_idle_ms, linger_ms;
 	uint64_t timers_ms; /* when timers last ran */
 
+	struct baton_shards *shards; /* NULL: it is alone */
+	uint32_t shard;              /* its index there */
+	uint32_t passed_to;          /* shards that got frames since they were last woken */
+
 	struct baton_ring commands, punts;
 	uint64_t command_stalled_ms;         /* since when the current command waits for a port; 0: it does not */
 	const struct baton_command *command; /* taken, not done; NULL: none */
@@ -200,6 +205,15 @@ struct baton_forwarder {
 	_Atomic uint32_t busy_ppm;
 	pthread_t thread;
 	bool thread_started;
+};
+
+/* baton_shards is what the forwarders have in common. Nothing of it changes after the ports were opened, but the rings. */
+struct baton_shards {
+	struct baton_forwarder *shard[BATON_MAX_SHARDS];
+	uint32_t count;
+	uint8_t key[BATON_STEER_KEY];
+	uint32_t toeplitz[36][256]; /* hash of each octet at each place of a tuple */
+	struct baton_ring *passing; /* [from * count + to] */
 };
 
 static inline void count_n(struct baton_forwarder *f, enum baton_counter c, uint64_t n)
@@ -314,6 +328,31 @@ void conventional(struct baton_forwarder *f, struct packet *p);
 
 /* loop_wake ends the nap of the loop, if it takes one. */
 void loop_wake(struct baton_forwarder *f);
+/* frames_release gives every frame that waits back to its port. The loop must have ended. */
+void frames_release(struct baton_forwarder *f);
+
+/* ---- shard.c: frames on their way between shards. Only for forwarders that are not alone. */
+
+/* shard_elsewhere passes p on if its connection, t, is of another shard: then p is CLASS_PASSED, or CLASS_DROP where that
+ * shard has no room. False: it is ours. */
+bool shard_elsewhere(struct baton_forwarder *f, struct packet *p, const struct baton_tuple *t);
+/* shard_handed does it for a packet that was classified before, and consumes p if it returns true. */
+bool shard_handed(struct baton_forwarder *f, struct packet *p, const struct baton_tuple *t);
+/* shard_next passes p, which concerns all shards and comes to the first or to one of a mixed port, on until all have seen
+ * it. False: they have, and p is still the caller's. */
+bool shard_next(struct baton_forwarder *f, struct packet *p);
+/* shard_take fills the burst with up to BATON_BURST frames that shard `from` received for us, stages those that it wants
+ * to be sent, and returns how many of the former there are. */
+uint16_t shard_take(struct baton_forwarder *f, uint32_t from);
+/* shard_bell wakes the shards that got something. */
+void shard_bell(struct baton_forwarder *f);
+/* shard_waiting says that others have passed something. */
+bool shard_waiting(const struct baton_forwarder *f);
+/* shard_discard frees what was passed and not taken. */
+void shard_discard(struct baton_forwarder *f);
+/* For ports of a device that only shard 0 can receive from: there is nothing, and shard 0 sends. */
+uint16_t shard_no_rx(struct baton_port *p, struct baton_buf *bufs, uint16_t n);
+uint16_t shard_tx(struct baton_port *p, struct baton_buf *bufs, uint16_t n);
 
 /* ---- command.c */
 

@@ -56,7 +56,7 @@ func memoryForwarder(t *testing.T, mac [6]byte, services ...Service) *Forwarder 
 		t.Fatal(err)
 	}
 	t.Cleanup(f.Close)
-	if err := f.OpenMemory(0, mac, false, false); err != nil {
+	if err := f.OpenMemory(0, mac, MemoryPool); err != nil {
 		t.Fatal(err)
 	}
 	return f

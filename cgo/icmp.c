@@ -93,7 +93,11 @@ void icmp_error(struct baton_forwarder *f, struct packet *p)
 	baton_word *v = NULL;
 	struct baton_key k;
 
-	if (quoted_tuple(p, &t) && service_key(f, &t, &k))
+	bool ours = quoted_tuple(p, &t) && service_key(f, &t, &k);
+
+	if (ours && shard_handed(f, p, &t))
+		return;
+	if (ours)
 		v = baton_crt_find(crt, &k, baton_crt_hash(crt, &k));
 	if (!v) {
 		frame_drop(f, p->port, &p->buf, BATON_DROP_ICMP_FLOW);

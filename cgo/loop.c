@@ -44,8 +44,10 @@ static int forwarder_init(struct baton_forwarder *f, const struct baton_config *
 	f->finder6 = baton_crt_finder(3, true);
 	f->idle_spin_us = c->idle_spin_us;
 	f->idle_sleep_us = c->idle_sleep_us;
-	for (uint32_t i = 0; i < BATON_MAX_PORTS; i++)
+	for (uint32_t i = 0; i < BATON_MAX_PORTS; i++) {
 		f->ports[i].index = (uint16_t)i;
+		f->ports[i].forwarder = f;
+	}
 	clock_update(f);
 	baton_cookies_init(&f->cookies, c->secret, f->now_ms);
 	if ((err = baton_crt_init(&f->crt4, c->ipv4_entries, BATON_CRT_PERCENT, 1, c->seed)) ||
@@ -74,17 +76,21 @@ struct baton_forwarder *baton_open(const struct baton_config *c, const struct ba
 	return NULL;
 }
 
-/* frames_release gives every frame that waits back to its port. */
-static void frames_release(struct baton_forwarder *f)
+void frames_release(struct baton_forwarder *f)
 {
 	for (uint32_t i = 0; i < f->flow_count; i++)
 		if (f->flows && f->flows[i].state != FLOW_FREE)
 			flow_release(f, &f->flows[i]);
+	if (f->shards)
+		shard_discard(f);
 	if (f->freed_count)
 		f->ports[0].ops->free(&f->ports[0], f->freed, f->freed_count);
-	for (uint32_t i = 0; i < f->port_count; i++)
+	f->freed_count = 0;
+	for (uint32_t i = 0; i < f->port_count; i++) {
 		if (f->ports[i].tx_count)
 			f->ports[i].ops->free(&f->ports[i], f->ports[i].tx, f->ports[i].tx_count);
+		f->ports[i].tx_count = 0;
+	}
 }
 
 void baton_close(struct baton_forwarder *f)
@@ -151,14 +157,15 @@ void loop_wake(struct baton_forwarder *f)
 		syscall(SYS_futex, &f->commands.sleeping, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-/* nap sleeps until a command comes, but no longer than ns. */
+/* nap sleeps until a command or another shard's frame comes, but no longer than ns. */
 static void nap(struct baton_forwarder *f, uint64_t ns)
 {
 	const struct timespec t = {.tv_nsec = (long)ns};
 
 	if (!baton_ring_announce(&f->commands))
 		return;
-	syscall(SYS_futex, &f->commands.sleeping, FUTEX_WAIT_PRIVATE, 1, &t, NULL, 0);
+	if (!f->shards || !shard_waiting(f))
+		syscall(SYS_futex, &f->commands.sleeping, FUTEX_WAIT_PRIVATE, 1, &t, NULL, 0);
 	atomic_store_explicit(&f->commands.sleeping, 0, memory_order_relaxed);
 }
 

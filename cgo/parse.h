@@ -39,6 +39,7 @@ enum packet_class {
 	CLASS_ARP,
 	CLASS_ICMP, /* of either family */
 	CLASS_TCP,
+	CLASS_PASSED, /* it is with another shard now */
 };
 
 /* packet is a received frame and what was read from it. Offsets count from the frame's first octet.

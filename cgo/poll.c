@@ -221,15 +221,24 @@ struct lookups {
 	struct baton_lookup *four[BATON_BURST], *six[BATON_BURST];
 };
 
+/* elsewhere passes a packet of another shard to it. */
+static bool elsewhere(struct baton_forwarder *f, struct packet *p)
+{
+	if (p->plain)
+		packet_fill(p);
+	return shard_elsewhere(f, p, &p->tuple);
+}
+
 static inline void classify(struct baton_forwarder *f, struct packet *p, struct lookups *l)
 {
 	if (likely(classify_plain(f, p))) {
 		classify_check(f, p);
-		l->four[l->fours++] = &p->lookup;
+		if (likely(!f->mixed) || !elsewhere(f, p))
+			l->four[l->fours++] = &p->lookup;
 		return;
 	}
 	classify_any(f, p);
-	if (p->class != CLASS_TCP)
+	if (p->class != CLASS_TCP || (f->shards && elsewhere(f, p)))
 		return;
 	if (p->ip6)
 		l->six[l->sixes++] = &p->lookup;
@@ -619,6 +628,9 @@ static void act(struct baton_forwarder *f, struct packet *p)
 		return;
 	case CLASS_DROP:
 		drop(f, p, p->reason);
+		return;
+	case CLASS_PASSED:
+		return;
 	}
 }
 
@@ -672,10 +684,9 @@ static inline uint16_t fetch(struct baton_forwarder *f, struct baton_port *port)
 	return n;
 }
 
-static inline int burst(struct baton_forwarder *f, struct baton_port *port)
+/* burst handles the n frames in f->burst. */
+static inline int burst(struct baton_forwarder *f, uint16_t n)
 {
-	uint16_t n = fetch(f, port);
-
 	struct lookups l = {.fours = 0, .sixes = 0};
 
 	if (n == 0)
@@ -699,6 +710,24 @@ static inline int burst(struct baton_forwarder *f, struct baton_port *port)
 	}
 	count_n(f, BATON_FORWARDED, forwarded);
 	return n;
+}
+
+static inline int received(struct baton_forwarder *f, struct baton_port *port)
+{
+	f->mixed = port->mixed;
+	return burst(f, fetch(f, port));
+}
+
+/* passed handles what other shards received for this one. */
+static int passed(struct baton_forwarder *f)
+{
+	int work = 0;
+
+	f->mixed = false;
+	for (uint32_t from = 0; from < f->shards->count; from++)
+		if (from != f->shard)
+			work += burst(f, shard_take(f, from));
+	return work;
 }
 
 static uint64_t wall_clock_ms(void)
@@ -729,11 +758,15 @@ int baton_poll(struct baton_forwarder *f)
 	int work = commands_run(f);
 
 	for (uint32_t i = 0; i < f->port_count; i++)
-		work += burst(f, &f->ports[i]);
+		work += received(f, &f->ports[i]);
+	if (f->shards)
+		work += passed(f);
 	timers_run(f);
 	for (uint32_t i = 0; i < f->port_count; i++)
 		tx_flush(&f->ports[i]);
 	freed_flush(f, &f->ports[0]);
+	if (f->shards)
+		shard_bell(f);
 	punt_bell(f);
 	return work;
 }

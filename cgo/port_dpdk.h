@@ -12,9 +12,11 @@ enum { BATON_DPDK_STATS = 9 };
 /* baton_dpdk_init is rte_eal_init: once per process, on a thread that stays (it becomes the main lcore). argv must live
  * as long as the process. */
 int baton_dpdk_init(int argc, char **argv);
-/* baton_port_dpdk_open makes the ethdev of that name port `index` and starts it. */
+/* baton_port_dpdk_open makes the ethdev of that name port `index` and starts it. f is alone, or the first shard: then the
+ * port is opened for all. */
 int baton_port_dpdk_open(struct baton_forwarder *f, uint16_t index, const char *name);
-/* baton_dpdk_launch runs baton_run on the worker lcore; baton_dpdk_halt stops it and waits. Main lcore only. */
+/* baton_dpdk_launch runs baton_run on the worker lcore of f's shard; baton_dpdk_halt stops it and waits. Main lcore
+ * only. */
 int baton_dpdk_launch(struct baton_forwarder *f);
 void baton_dpdk_halt(struct baton_forwarder *f);
 /* baton_dpdk_driver copies the driver's name and returns 1 when the link is up, 0 when it is down. */

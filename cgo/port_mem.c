@@ -26,11 +26,11 @@ enum { SLOT_SIZE = sizeof(struct slot) + MEM_HEAD + MEM_ROOM };
 
 struct mem {
 	struct baton_ring in, out;
-	uint8_t *memory; /* slots; NULL: tight, each slot is allocated for its frame */
+	uint8_t *memory; /* slots; NULL: each slot is allocated for its frame, and any thread may free it */
 	uint16_t head;   /* octets in front of each frame */
 	struct slot *stack[MEM_BUFFERS];
 	uint32_t free;
-	uint32_t in_use; /* poll thread only */
+	_Atomic uint32_t in_use;
 };
 
 static int mem_buf(struct mem *m, struct baton_buf *buf, uint32_t len)
@@ -45,7 +45,7 @@ static int mem_buf(struct mem *m, struct baton_buf *buf, uint32_t len)
 	if (!slot)
 		return -ENOMEM;
 	slot->owner = m;
-	m->in_use++;
+	atomic_fetch_add_explicit(&m->in_use, 1, memory_order_relaxed);
 	*buf = (struct baton_buf){slot->data + m->head, slot, len, (uint16_t)(tight ? len : MEM_ROOM), m->head};
 	return 0;
 }
@@ -62,7 +62,7 @@ static void mem_free(struct baton_port *p, struct baton_buf *bufs, uint16_t n)
 		struct slot *slot = bufs[i].handle;
 		struct mem *m = slot->owner;
 
-		m->in_use--;
+		atomic_fetch_sub_explicit(&m->in_use, 1, memory_order_relaxed);
 		if (m->memory)
 			m->stack[m->free++] = slot;
 		else
@@ -122,13 +122,27 @@ static const struct baton_port_ops mem_ops = {
     .close = mem_close,
 };
 
-static int mem_init(struct mem *m, bool tight)
+static void mem_leave(struct baton_port *p)
+{
+	p->ops = NULL;
+}
+
+/* mem_elsewhere_ops are of a port whose frames come and go by shard 0. */
+static const struct baton_port_ops mem_elsewhere_ops = {
+    .rx_burst = shard_no_rx,
+    .tx_burst = shard_tx,
+    .alloc = mem_alloc,
+    .free = mem_free,
+    .close = mem_leave,
+};
+
+static int mem_init(struct mem *m, bool pool)
 {
 	int err;
 
 	if ((err = baton_ring_init(&m->in, MEM_RING)) || (err = baton_ring_init(&m->out, MEM_RING)))
 		return err;
-	if (tight)
+	if (!pool)
 		return 0;
 	m->memory = calloc(MEM_BUFFERS, SLOT_SIZE);
 	if (!m->memory)
@@ -140,30 +154,43 @@ static int mem_init(struct mem *m, bool tight)
 	return 0;
 }
 
-int baton_port_mem_open(struct baton_forwarder *f, uint16_t index, const uint8_t mac[BATON_MAC_LEN], bool tight,
-			bool bare)
+static int mem_make(struct baton_port *p, bool pool, uint16_t head)
+{
+	struct mem *m = aligned_alloc(BATON_CACHE_LINE, sizeof(*m));
+	int err;
+
+	if (!m)
+		return -ENOMEM;
+	memset(m, 0, sizeof(*m));
+	m->head = head;
+	p->device = m;
+	p->ops = &mem_ops;
+	err = mem_init(m, pool);
+	if (err)
+		mem_close(p);
+	return err;
+}
+
+int baton_port_mem_open(struct baton_forwarder *f, uint16_t index, const uint8_t mac[BATON_MAC_LEN],
+			enum baton_mem_mode mode)
 {
 	struct baton_port *p = baton_port(f, index);
-	struct mem *m;
 	int err;
 
 	if (!p || p->ops)
 		return -EINVAL;
-	m = aligned_alloc(BATON_CACHE_LINE, sizeof(*m));
-	if (!m)
-		return -ENOMEM;
-	memset(m, 0, sizeof(*m));
-	m->head = bare ? 0 : MEM_HEAD;
-	err = mem_init(m, tight);
-	p->device = m;
-	if (err) {
-		mem_close(p);
-		return err;
-	}
 	memcpy(p->mac, mac, BATON_MAC_LEN);
 	p->frame_max = MEM_ROOM;
-	p->ops = &mem_ops;
-	return 0;
+	if (mode == BATON_MEM_MIXED && f->shard > 0) {
+		p->device = f->shards->shard[0]->ports[index].device;
+		p->ops = &mem_elsewhere_ops;
+		p->elsewhere = true;
+		return 0;
+	}
+	err = mem_make(p, !f->shards && (mode == BATON_MEM_POOL || mode == BATON_MEM_BARE),
+		       mode == BATON_MEM_BARE ? 0 : MEM_HEAD);
+	p->mixed = mode == BATON_MEM_MIXED;
+	return err;
 }
 
 int baton_port_mem_inject(struct baton_forwarder *f, uint16_t index, const uint8_t *frame, uint32_t len)

@@ -119,7 +119,7 @@ func TestAdoptedFlowsDoNotAge(t *testing.T) {
 }
 
 func TestAdoptionSaysWhenThereIsNoRoom(t *testing.T) {
-	r := newAdopter(t, func(c *Config) { c.RouterFlows = 1 })
+	r := newAdopter(t, oneLoop, func(c *Config) { c.RouterFlows = 1 })
 	if id := r.adopt(wire.Tuple{Client: client4, Service: service4}); id == 0 {
 		t.Error("no room for the first flow")
 	}

@@ -8,7 +8,7 @@ type Counter struct {
 	Value uint64
 }
 
-// Counters reads all counters, in the order of their definition. Each dropped frame is counted under exactly one of
+// Counters reads all counters, summed over the poll loops, in the order of their definition. Each dropped frame is counted under exactly one of
 // group "drops".
 func (f *Forwarder) Counters() []Counter {
 	f.mu.RLock()
@@ -18,9 +18,13 @@ func (f *Forwarder) Counters() []Counter {
 	}
 	var out []Counter
 	for i := 0; ; i++ {
-		group, name, help, value, ok := f.c.Counter(i)
+		group, name, help, value, ok := f.loops[0].Counter(i)
 		if !ok {
 			return out
+		}
+		for _, l := range f.loops[1:] {
+			_, _, _, more, _ := l.Counter(i)
+			value += more
 		}
 		out = append(out, Counter{Group: group, Name: name, Help: help, Value: value})
 	}

@@ -21,7 +21,6 @@ func TestDPDKPort(t *testing.T) {
 	f, err := Open(Config{
 		Ports:     []PortConfig{{Device: "net_ring0", Address: portAddr}},
 		Services:  []Service{{ID: 7, Addr: service4, OwnMSS: 1460, Window: window, Scale: 7}},
-		Lcore:     AutoLcore,
 		Hugepages: HugepagesNever,
 		MemoryMB:  96,
 	})

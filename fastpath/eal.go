@@ -5,36 +5,42 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// chooseCPUs returns the poll loop's CPU and the CPUs that are left for everything else: all others of the process's
-// affinity mask, or the same one if there is no other.
-func chooseCPUs(want int) (lcore int, others []int, err error) {
+// chooseCPUs returns the poll loops' CPUs and those that are left for everything else: all others of the process's
+// affinity mask, or the same ones if there is no other.
+func chooseCPUs(c Config) (lcores, others []int, err error) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return 0, nil, err
+		return nil, nil, err
 	}
 	cpus := cpusOf(&set)
-	lcore = want
-	if want < 0 {
-		lcore = cpus[len(cpus)-1]
+	lcores = c.CPUs
+	if len(lcores) == 0 {
+		if len(cpus) < c.Lcores {
+			return nil, nil, fmt.Errorf("%d loops, but the affinity mask is %v", c.Lcores, cpus)
+		}
+		lcores = cpus[len(cpus)-c.Lcores:]
 	}
-	if !set.IsSet(lcore) {
-		return 0, nil, fmt.Errorf("CPU %d is not in the affinity mask %v", lcore, cpus)
+	for _, l := range lcores {
+		if !set.IsSet(l) {
+			return nil, nil, fmt.Errorf("CPU %d is not in the affinity mask %v", l, cpus)
+		}
 	}
-	for _, c := range cpus {
-		if c != lcore {
-			others = append(others, c)
+	for _, cpu := range cpus {
+		if !slices.Contains(lcores, cpu) {
+			others = append(others, cpu)
 		}
 	}
 	if len(others) == 0 {
-		others = []int{lcore}
+		others = lcores
 	}
-	return lcore, others, nil
+	return lcores, others, nil
 }
 
 func cpusOf(set *unix.CPUSet) []int {
@@ -47,9 +53,9 @@ func cpusOf(set *unix.CPUSet) []int {
 	return cpus
 }
 
-// leaveCPU moves all threads of the process to the given CPUs. New threads inherit it: the Go runtime clones them from
+// leaveCPUs moves all threads of the process to the given CPUs. New threads inherit it: the Go runtime clones them from
 // threads of its own. The list is read until it has no thread that was not moved.
-func leaveCPU(cpus []int) error {
+func leaveCPUs(cpus []int) error {
 	var set unix.CPUSet
 	for _, c := range cpus {
 		set.Set(c)
@@ -76,9 +82,13 @@ func leaveCPU(cpus []int) error {
 }
 
 // ealArgs are the arguments of rte_eal_init for the forwarder's ports.
-func ealArgs(c Config, lcore int, others []int) ([]string, error) {
+func ealArgs(c Config, lcores, others []int) ([]string, error) {
+	threads := fmt.Sprintf("0@(%s)", joinInts(others))
+	for i, cpu := range lcores {
+		threads += fmt.Sprintf(",%d@%d", i+1, cpu)
+	}
 	args := []string{"baton", "--log-level=error", "--no-telemetry", "--iova-mode=va",
-		"--lcores", fmt.Sprintf("0@(%s),1@%d", joinInts(others), lcore), "-m", strconv.Itoa(c.MemoryMB)}
+		"--lcores", threads, "-m", strconv.Itoa(c.MemoryMB)}
 	huge, err := useHugepages(c)
 	if err != nil {
 		return nil, err

@@ -13,12 +13,12 @@ import (
 	"baton/fastpath/wire"
 )
 
-// send queues a command for the loop.
-func (f *Forwarder) send(c *cgo.Command, frame []byte) error {
+// send queues a command for one loop.
+func (f *Forwarder) send(loop int, c *cgo.Command, frame []byte) error {
 	if f.closed {
 		return ErrClosed
 	}
-	switch err := f.c.Send(c, frame); {
+	switch err := f.loops[loop].Send(c, frame); {
 	case err == nil:
 		return nil
 	case errors.Is(err, syscall.EBUSY):
@@ -28,10 +28,40 @@ func (f *Forwarder) send(c *cgo.Command, frame []byte) error {
 	}
 }
 
+// sendFlow queues a command for the loop of its flow.
+func (f *Forwarder) sendFlow(c *cgo.Command) error {
+	loop := cgo.OfFlow(c.Flow)
+	if loop >= len(f.loops) {
+		loop = 0 // counts it as stale
+	}
+	return f.send(loop, c, nil)
+}
+
+// sendTuple queues a command for the loop of its tuple.
+func (f *Forwarder) sendTuple(c *cgo.Command) error {
+	if f.closed {
+		return ErrClosed
+	}
+	return f.send(f.shards.Of(&c.Tuple), c, nil)
+}
+
+// sendAll queues a command for every loop. After ErrBusy some may have it, so it must do no harm when it is repeated.
+func (f *Forwarder) sendAll(c *cgo.Command) error {
+	for i := range f.loops {
+		if err := f.send(i, c, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Transmit sends a whole Ethernet frame on a data port; the frame is copied. One that the port cannot carry is dropped
-// and counted.
+// and counted. It goes the way of its flow's commands, so it cannot overtake them.
 func (f *Forwarder) Transmit(port uint16, frame []byte) error {
-	return f.send(&cgo.Command{Kind: cgo.Transmit, Port: port}, frame)
+	if f.closed {
+		return ErrClosed
+	}
+	return f.send(f.shards.OfReply(frame), &cgo.Command{Kind: cgo.Transmit, Port: port}, frame)
 }
 
 // Freeze stops punting the flow's segments; they are held or discarded until Thaw or Switch. Answered by flow.Frozen.
@@ -40,39 +70,39 @@ func (f *Forwarder) Freeze(id flow.ID, mode flow.HoldMode) error {
 	if mode == flow.HoldDiscard {
 		c.Discard = 1
 	}
-	return f.send(&c, nil)
+	return f.sendFlow(&c)
 }
 
 // Thaw punts what was held, in order, and then goes on punting as before Freeze.
 func (f *Forwarder) Thaw(id flow.ID) error {
-	return f.send(&cgo.Command{Kind: cgo.Thaw, Flow: uint64(id)}, nil)
+	return f.sendFlow(&cgo.Command{Kind: cgo.Thaw, Flow: uint64(id)})
 }
 
 // Switch sends what was held to the owner, in order, and makes it the flow's owner. Answered by flow.Switched. owner
 // must not be flow.Router.
 func (f *Forwarder) Switch(id flow.ID, owner flow.OwnerID) error {
-	return f.send(&cgo.Command{Kind: cgo.Switch, Flow: uint64(id), Owner: uint16(owner)}, nil)
+	return f.sendFlow(&cgo.Command{Kind: cgo.Switch, Flow: uint64(id), Owner: uint16(owner)})
 }
 
 // CloseFlow forgets a flow that the router owns and ended; its late segments count as unknown.
 func (f *Forwarder) CloseFlow(id flow.ID) error {
-	return f.send(&cgo.Command{Kind: cgo.Close, Flow: uint64(id)}, nil)
+	return f.sendFlow(&cgo.Command{Kind: cgo.Close, Flow: uint64(id)})
 }
 
 // Remove forgets a flow that a target owned, after the configured linger, if the entry still is of this incarnation.
 func (f *Forwarder) Remove(inc wire.Incarnation) error {
-	return f.send(&cgo.Command{
+	return f.sendTuple(&cgo.Command{
 		Kind: cgo.Remove, Tuple: toTuple(inc.Tuple), IRS: uint32(inc.IRS), ISS: uint32(inc.ISS),
-	}, nil)
+	})
 }
 
 // Adopt makes a flow of a connection that was handed over to this host, of a service that Adopts: from then on its
 // segments are punted, from whatever port they come. An older flow of the tuple ends (flow.Gone). Answered by
 // flow.Adopted.
 func (f *Forwarder) Adopt(port uint16, inc wire.Incarnation) error {
-	return f.send(&cgo.Command{
+	return f.sendTuple(&cgo.Command{
 		Kind: cgo.Adopt, Port: port, Tuple: toTuple(inc.Tuple), IRS: uint32(inc.IRS), ISS: uint32(inc.ISS),
-	}, nil)
+	})
 }
 
 // SetOwner defines or changes an owner's next hop; what was learnt of a tunnel's path is forgotten. Frames for an owner
@@ -83,7 +113,7 @@ func (f *Forwarder) SetOwner(id flow.OwnerID, hop flow.Nexthop) error {
 		c.Tunnel, c.MTU = uint8(t.Kind), uint16(min(t.MTU, math.MaxUint16))
 		c.Tuple = cgo.Tuple{Client: toIP(t.Dst), Service: toIP(t.Src)}
 	}
-	return f.send(&c, nil)
+	return f.sendAll(&c)
 }
 
 // SetTargets gives a conventional service other targets for its new connections.
@@ -103,11 +133,13 @@ func (f *Forwarder) SetTargets(service netip.AddrPort, t flow.Targets) error {
 	for j, owner := range t.Table {
 		table[j] = uint16(owner)
 	}
-	switch err := f.c.SetTargets(i, candidates, table, t.Recovers); {
-	case errors.Is(err, syscall.EBUSY):
-		return ErrBusy
-	case err != nil:
-		return fmt.Errorf("targets of %v: %w", service, err)
+	for _, l := range f.loops {
+		switch err := l.SetTargets(i, candidates, table, t.Recovers); {
+		case errors.Is(err, syscall.EBUSY):
+			return ErrBusy
+		case err != nil:
+			return fmt.Errorf("targets of %v: %w", service, err)
+		}
 	}
 	return nil
 }
@@ -123,10 +155,12 @@ func (f *Forwarder) Connections(service netip.AddrPort) map[flow.OwnerID]int {
 		return count
 	}
 	var all [cgo.MaxOwners]uint32
-	f.c.Connections(i, &all)
-	for owner, n := range all {
-		if n > 0 {
-			count[flow.OwnerID(owner)] = int(n)
+	for _, l := range f.loops {
+		l.Connections(i, &all)
+		for owner, n := range all {
+			if n > 0 {
+				count[flow.OwnerID(owner)] += int(n)
+			}
 		}
 	}
 	return count

@@ -361,7 +361,7 @@ func TestHeldFINIsReportedBehindTheSwitch(t *testing.T) {
 }
 
 func TestOrphansAreLimited(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, oneLoop)
 	orphan := func(addr string) {
 		p := r.peer(netip.MustParseAddrPort(addr), 5)
 		r.put(p.frame(wire.Segment{Seq: 1, Ack: 1, Flags: wire.ACK}))
@@ -394,7 +394,7 @@ func TestResetOfNoFlowIsDroppedWithoutAnAnswer(t *testing.T) {
 func TestFullTables(t *testing.T) {
 	client := func(i int) netip.AddrPort { return netip.AddrPortFrom(client4.Addr(), uint16(1000+i)) }
 	t.Run("router flows", func(t *testing.T) {
-		r := newRig(t, func(c *Config) { c.RouterFlows = 3 })
+		r := newRig(t, oneLoop, func(c *Config) { c.RouterFlows = 3 })
 		for i := range 5 {
 			r.peer(client(i), 5).connect().send(0, wire.ACK, "x")
 		}
@@ -404,7 +404,7 @@ func TestFullTables(t *testing.T) {
 		}
 	})
 	t.Run("CRT", func(t *testing.T) {
-		r := newRig(t, func(c *Config) { c.IPv4Entries = 20 })
+		r := newRig(t, oneLoop, func(c *Config) { c.IPv4Entries = 20 })
 		for i := range 25 {
 			r.peer(client(i), 5).connect().send(0, wire.ACK, "x")
 		}
@@ -480,7 +480,7 @@ func (r *rig) fill() {
 }
 
 func TestSwitchWaitsForABusyPort(t *testing.T) {
-	p := newRig(t).peer(client4, 5)
+	p := newRig(t, oneLoop).peer(client4, 5)
 	id := p.open().Flow
 	p.must(p.Freeze(id, flow.HoldBuffer))
 	p.Poll()
@@ -508,7 +508,7 @@ func TestSwitchWaitsForABusyPort(t *testing.T) {
 }
 
 func TestSwitchOvertakenByANewIncarnationLeavesNothingToTheNext(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, oneLoop)
 	old, other := r.peer(client4, 5), r.peer(netip.AddrPortFrom(client4.Addr(), 41000), 9)
 	id, otherID := old.open().Flow, other.open().Flow
 	r.must(r.Freeze(id, flow.HoldBuffer))

@@ -43,13 +43,13 @@ type Config struct {
 	// long. A command ends every sleep. Default 100 us; negative: never sleep.
 	IdleSleep time.Duration
 
-	Lcore     int       // CPU of the poll loop; AutoLcore: the last one of the affinity mask (memory ports: 0 is any)
+	// Lcores is how many poll loops share the ports and connections, each on a CPU of its own: default 1, at most 16.
+	// CPUs names them; empty: the last ones of the affinity mask (memory ports: any).
+	Lcores    int
+	CPUs      []int
 	Hugepages Hugepages // DPDK ports only
 	MemoryMB  int       // for DPDK; default 256
 }
-
-// AutoLcore lets Start choose the last CPU of the affinity mask.
-const AutoLcore = -1
 
 // Service is one address and port of a DVIPA that clients connect to.
 type Service struct {
@@ -78,14 +78,16 @@ var (
 	ErrNoDPDK = errors.New("built without DPDK (-tags dpdk): only in-memory ports (mem0)")
 )
 
-// Forwarder is one poll loop with its ports and tables. It implements router.Dataplane, whose methods but Wake belong
-// to one goroutine. Counters, Snapshot, Ports, Tables, Busy and Flows may be called from any goroutine at any time.
+// Forwarder is one or several poll loops with their ports and tables. Each connection is in one of them, its shard, which
+// a hash of its tuple names. Forwarder implements router.Dataplane, whose methods but Wake belong to one goroutine. Counters, Snapshot, Ports, Tables, Busy and Flows may be called from any goroutine at any time.
 type Forwarder struct {
-	c        *cgo.Forwarder
+	shards   *cgo.Shards
+	loops    []*cgo.Forwarder // of the shards
+	next     int              // loop whose punts are received first
 	config   Config
 	services map[uint16]netip.AddrPort // by ID
 	dpdk     bool
-	started  bool
+	started  int // loops
 
 	bell  *os.File      // the loop's eventfd
 	woken chan struct{} // holds one: Wait has a reason to return
@@ -116,6 +118,7 @@ func (c Config) withDefaults() Config {
 	setInt(&c.Punts, 200_000)
 	setInt(&c.HalfOpen, 4096)
 	setInt(&c.MemoryMB, 256)
+	setInt(&c.Lcores, max(1, len(c.CPUs)))
 	setDuration(&c.RouterIdle, 60*time.Second)
 	setDuration(&c.Linger, 2*time.Second)
 	setDuration(&c.IdleSpin, 50*time.Microsecond)
@@ -136,17 +139,17 @@ func Open(config Config) (*Forwarder, error) {
 	for _, s := range config.Services {
 		f.services[s.ID] = s.Addr
 	}
-	c, err := cgo.Open(config.layout(), serviceLayouts(config.Services))
+	shards, err := cgo.OpenShards(config.layout(), serviceLayouts(config.Services), config.Lcores)
 	if err != nil {
 		return nil, fmt.Errorf("make forwarder: %w", err)
 	}
-	f.c = c
+	f.shards, f.loops = shards, shards.All
 	err = f.openPorts()
 	if err == nil {
 		err = f.openBell()
 	}
 	if err != nil {
-		c.Close()
+		shards.Close()
 		return nil, err
 	}
 	return f, nil
@@ -156,6 +159,9 @@ func Open(config Config) (*Forwarder, error) {
 func (c Config) check() error {
 	if len(c.Ports) == 0 || len(c.Ports) > 16 {
 		return fmt.Errorf("%d data ports: 1 to 16 are possible", len(c.Ports))
+	}
+	if c.Lcores < 1 || c.Lcores > cgo.MaxShards || (len(c.CPUs) > 0 && len(c.CPUs) != c.Lcores) {
+		return fmt.Errorf("%d lcores on %d CPUs: 1 to %d are possible, each on its own", c.Lcores, len(c.CPUs), cgo.MaxShards)
 	}
 	if c.RouterFlows < 1 || c.RouterFlows > 1<<20 {
 		return fmt.Errorf("%d router flows: 1 to %d are possible", c.RouterFlows, 1<<20)
@@ -234,22 +240,24 @@ func serviceLayouts(services []Service) []cgo.Service {
 	return out
 }
 
-// Start runs the poll loop on a thread of its own until Close.
+// Start runs each poll loop on a thread of its own until Close.
 func (f *Forwarder) Start() error {
 	if f.closed {
 		return ErrClosed
 	}
-	if f.started {
+	if f.started > 0 {
 		return errors.New("forwarder is started already")
 	}
-	if err := f.launch(); err != nil {
-		return fmt.Errorf("start poll loop: %w", err)
+	for i := range f.loops {
+		if err := f.launch(i); err != nil {
+			return fmt.Errorf("start poll loop %d: %w", i, err)
+		}
+		f.started++
 	}
-	f.started = true
 	return nil
 }
 
-// Close stops the loop, closes the ports and frees everything, frames of Receive included. A second one does nothing.
+// Close stops the loops, closes the ports and frees everything, frames of Receive included. A second one does nothing.
 // No other method but the readers named at Forwarder may be running.
 func (f *Forwarder) Close() error {
 	f.mu.Lock()
@@ -258,44 +266,63 @@ func (f *Forwarder) Close() error {
 		return nil
 	}
 	f.closed = true
-	if f.started {
-		f.halt()
+	for ; f.started > 0; f.started-- {
+		f.halt(f.started - 1) // the first loop, which may send for others, stops last
 	}
 	f.closePorts()
 	return f.bell.Close()
 }
 
 // Poll does one burst of every port and returns how many frames and commands it handled. Tests call it instead of Start.
-func (f *Forwarder) Poll() int { return f.c.Poll() }
+// Several loops take turns, so that what one hands to another is handled, too.
+func (f *Forwarder) Poll() int {
+	work := 0
+	for range f.loops { // at least as often as a frame may change hands
+		for _, l := range f.loops {
+			work += l.Poll()
+		}
+	}
+	return work
+}
 
 // SetClock replaces the wall clock from the next poll on, for tests. The zero time gives the real one back. The
 // forwarder's clock never goes back.
 func (f *Forwarder) SetClock(now time.Time) {
-	if now.IsZero() {
-		f.c.SetClock(0)
-		return
+	var ms uint64
+	if !now.IsZero() {
+		ms = uint64(now.UnixMilli())
 	}
-	f.c.SetClock(uint64(now.UnixMilli()))
+	for _, l := range f.loops {
+		l.SetClock(ms)
+	}
 }
 
-// Busy is the share of the last second that the poll loop spent on frames and commands, 0 to 1.
+// Busy is the share of the last second that the busiest poll loop spent on frames and commands, 0 to 1.
 func (f *Forwarder) Busy() float64 {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
+	busy := 0.0
 	if f.closed {
-		return 0
+		return busy
 	}
-	return f.c.Busy()
+	for _, l := range f.loops {
+		busy = max(busy, l.Busy())
+	}
+	return busy
 }
 
 // Flows is how many connections the router owns at the moment, those included of which it has not heard yet.
 func (f *Forwarder) Flows() int {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
+	n := 0
 	if f.closed {
-		return 0
+		return n
 	}
-	return f.c.Flows()
+	for _, l := range f.loops {
+		n += l.Flows()
+	}
+	return n
 }
 
 func toIP(a netip.Addr) cgo.IP {

@@ -61,7 +61,7 @@ func FuzzPipeline(f *testing.F) {
 		r.Poll()
 		r.out()
 		r.Poll()
-		if n := r.c.BuffersInUse(0); n != 0 && r.Flows() == 0 {
+		if n := r.BuffersInUse(0); n != 0 && r.Flows() == 0 {
 			t.Errorf("%d buffers lost", n)
 		}
 	})

@@ -128,7 +128,7 @@ func TestResetEndsTheHandshake(t *testing.T) {
 }
 
 func TestFullTableOfHandshakesLeavesTheCookie(t *testing.T) {
-	r := greeterRig(t, func(c *Config) { c.HalfOpen = 2 })
+	r := greeterRig(t, oneLoop, func(c *Config) { c.HalfOpen = 2 })
 	var peers []*peer
 	for i := range 3 {
 		client := netip.AddrPortFrom(client4.Addr(), uint16(40000+i))

@@ -285,7 +285,7 @@ func TestIdleFlowExpires(t *testing.T) {
 }
 
 func TestOneClientAddressCannotTakeAllFlows(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.SourceFlows = 3 })
+	r := newRig(t, oneLoop, func(c *Config) { c.SourceFlows = 3 })
 	begin := func(addr netip.Addr, port uint16) {
 		r.peer(netip.AddrPortFrom(addr, port), 1).connect().send(0, wire.ACK|wire.PSH, "GET ")
 	}
@@ -304,7 +304,7 @@ func TestOneClientAddressCannotTakeAllFlows(t *testing.T) {
 }
 
 func TestOneClientAddressCannotTakeAllPunts(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.SourcePunts = 100 }) // half of them at once
+	r := newRig(t, oneLoop, func(c *Config) { c.SourcePunts = 100 }) // half of them at once
 	p, other := r.peer(client4, 1), r.peer(netip.AddrPortFrom(client4.Addr().Next(), 1024), 1)
 	p.open()
 	for i := range 100 {
@@ -321,7 +321,7 @@ func TestOneClientAddressCannotTakeAllPunts(t *testing.T) {
 }
 
 func TestAllClientsCannotTakeMorePuntsThanConfigured(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Punts = 100 })
+	r := newRig(t, oneLoop, func(c *Config) { c.Punts = 100 })
 	for i := range byte(100) {
 		r.peer(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, 0, i}), 1024), 1).connect().send(0, wire.ACK|wire.PSH, "GET ")
 	}

@@ -156,7 +156,7 @@ func TestDeviceStrings(t *testing.T) {
 		}
 	}
 	for device, memory := range map[string]bool{"mem0": true, "mem12,tight": true, "mem": true, "net_memif0": false, "memory0": false} {
-		if _, _, ok := memoryDevice(device); ok != memory {
+		if _, ok := memoryDevice(device); ok != memory {
 			t.Errorf("memoryDevice(%q) = %v", device, ok)
 		}
 	}
@@ -190,14 +190,14 @@ func benchmarkHit(b *testing.B, flows int) {
 	b.ReportAllocs()
 	for b.Loop() {
 		for range 32 {
-			if err := r.c.Inject(0, frames[n%flows]); err != nil {
+			if err := r.loops[0].Inject(0, frames[n%flows]); err != nil {
 				b.Fatal(err)
 			}
 			n++
 		}
 		r.Poll()
 		for more := true; more; {
-			more = r.c.Collect(0, room) > 0
+			more = r.loops[0].Collect(0, room) > 0
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/32, "ns/frame")
@@ -225,7 +225,7 @@ func TestFramesGoBackToTheMemoryOfTheirOwnPort(t *testing.T) {
 			}
 			r.wantCount("packets", "forwarded", frames)
 			for port := range uint16(2) {
-				if n := r.c.BuffersInUse(port); n != 0 {
+				if n := r.BuffersInUse(port); n != 0 {
 					t.Errorf("port %d: %d buffers in use, want none", port, n)
 				}
 			}

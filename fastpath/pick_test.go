@@ -150,7 +150,7 @@ func TestDistributions(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			k := newPicking(t, tt.how)
+			k := newPicking(t, tt.how, oneLoop) // each of several has turns of its own
 			k.targets(tt.candidates...)
 			if got := k.sequence(0, len(tt.want)); !slices.Equal(got, tt.want) {
 				t.Errorf("connections go to %v, want %v", got, tt.want)
@@ -161,7 +161,7 @@ func TestDistributions(t *testing.T) {
 
 // TestRoundRobinGoesOnWhenTargetsChange does not begin again with the first: sets may change all the time.
 func TestRoundRobinGoesOnWhenTargetsChange(t *testing.T) {
-	k := newPicking(t, flow.RoundRobin)
+	k := newPicking(t, flow.RoundRobin, oneLoop)
 	for want := range 6 {
 		k.targets(flow.Candidate{Owner: 1, Weight: 1}, flow.Candidate{Owner: 2, Weight: 1})
 		if got := k.syn(k.nth(want)); got != flow.OwnerID(want%2+1) {
@@ -171,7 +171,7 @@ func TestRoundRobinGoesOnWhenTargetsChange(t *testing.T) {
 }
 
 func TestLeastConnFollowsTheEnds(t *testing.T) {
-	k := newPicking(t, flow.LeastConn)
+	k := newPicking(t, flow.LeastConn, oneLoop)
 	k.targets(flow.Candidate{Owner: 1, Weight: 1})
 	for i := range 4 {
 		k.open(k.nth(i))
@@ -343,13 +343,13 @@ func TestConventionalServiceWithoutTargets(t *testing.T) {
 
 func TestConventionalServiceWithAFullTable(t *testing.T) {
 	few := func(c *Config) { c.IPv4Entries = 10 }
-	k := newPicking(t, flow.RoundRobin, few)
+	k := newPicking(t, flow.RoundRobin, few, oneLoop)
 	k.sequence(0, 10)
 	k.put(k.nth(10).syn())
 	k.none()
 	k.wantCount("drops", "crt_full", 1)
 
-	k = newPicking(t, flow.Maglev, few)
+	k = newPicking(t, flow.Maglev, few, oneLoop)
 	k.sequence(0, 10)
 	p := k.nth(10)
 	k.open(p) // to one target, by the table alone

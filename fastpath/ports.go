@@ -14,8 +14,8 @@ import (
 type PortConfig struct {
 	// Device is a DPDK device string: a virtual device with its arguments ("net_af_xdp0,iface=data0") or a PCI address
 	// ("0000:3b:00.0"). "mem" and a number is an in-memory port; with ",tight" each received frame ends where its
-	// memory ends, so that an address sanitizer sees every read beyond it; with ",bare" it begins there. A
-	// forwarder has ports of one kind only.
+	// memory ends, so that an address sanitizer sees every read beyond it; with ",bare" it begins there; with ",mixed"
+	// the first of several loops receives for all, as with a device of one queue. A forwarder has ports of one kind only.
 	Device string
 	// Address is the port's own address on the data network: it asks for neighbours with it and answers ARP and ping.
 	// The zero value is none.
@@ -60,11 +60,19 @@ type PortInfo struct {
 }
 
 // memoryDevice takes a device string apart; ok is false for a DPDK device.
-func memoryDevice(device string) (tight, bare, ok bool) {
+func memoryDevice(device string) (mode cgo.MemoryMode, ok bool) {
 	name, args, _ := strings.Cut(device, ",")
 	digits := strings.TrimPrefix(name, "mem")
 	ok = digits != name && strings.Trim(digits, "0123456789") == ""
-	return args == "tight", args == "bare", ok
+	switch args {
+	case "tight":
+		mode = cgo.MemoryTight
+	case "bare":
+		mode = cgo.MemoryBare
+	case "mixed":
+		mode = cgo.MemoryMixed
+	}
+	return mode, ok
 }
 
 // memoryMAC is a locally administered address for in-memory port i.
@@ -75,7 +83,7 @@ var errMixedPorts = errors.New("in-memory and DPDK ports cannot share a forwarde
 func (f *Forwarder) openPorts() error {
 	memory := 0
 	for _, p := range f.config.Ports {
-		if _, _, ok := memoryDevice(p.Device); ok {
+		if _, ok := memoryDevice(p.Device); ok {
 			memory++
 		}
 	}
@@ -91,9 +99,11 @@ func (f *Forwarder) openPorts() error {
 
 func (f *Forwarder) openMemoryPorts() error {
 	for i, p := range f.config.Ports {
-		tight, bare, _ := memoryDevice(p.Device)
-		if err := f.c.OpenMemory(uint16(i), memoryMAC(i), tight, bare); err != nil {
-			return fmt.Errorf("open port %q: %w", p.Device, err)
+		mode, _ := memoryDevice(p.Device)
+		for _, l := range f.loops {
+			if err := l.OpenMemory(uint16(i), memoryMAC(i), mode); err != nil {
+				return fmt.Errorf("open port %q: %w", p.Device, err)
+			}
 		}
 	}
 	f.setAddresses()
@@ -102,8 +112,11 @@ func (f *Forwarder) openMemoryPorts() error {
 
 func (f *Forwarder) setAddresses() {
 	for i, p := range f.config.Ports {
-		if p.Address.IsValid() {
-			f.c.SetAddress(uint16(i), toIP(p.Address.Addr()))
+		if !p.Address.IsValid() {
+			continue
+		}
+		for _, l := range f.loops {
+			l.SetAddress(uint16(i), toIP(p.Address.Addr()))
 		}
 	}
 }
@@ -113,14 +126,14 @@ func (f *Forwarder) openDPDKPorts() error {
 	if !cgo.HasDPDK {
 		return ErrNoDPDK
 	}
-	lcore, others, err := chooseCPUs(f.config.Lcore)
+	lcores, others, err := chooseCPUs(f.config)
 	if err != nil {
-		return fmt.Errorf("choose the poll loop's CPU: %w", err)
+		return fmt.Errorf("choose the poll loops' CPUs: %w", err)
 	}
-	if err := leaveCPU(others); err != nil {
-		return fmt.Errorf("move threads away from CPU %d: %w", lcore, err)
+	if err := leaveCPUs(others); err != nil {
+		return fmt.Errorf("move threads away from CPUs %v: %w", lcores, err)
 	}
-	args, err := ealArgs(f.config, lcore, others)
+	args, err := ealArgs(f.config, lcores, others)
 	if err != nil {
 		return err
 	}
@@ -129,7 +142,7 @@ func (f *Forwarder) openDPDKPorts() error {
 	}
 	f.dpdk = true
 	for i, p := range f.config.Ports {
-		if err := f.c.OpenDPDK(uint16(i), ethdevName(p.Device)); err != nil {
+		if err := f.loops[0].OpenDPDK(uint16(i), ethdevName(p.Device)); err != nil {
 			return fmt.Errorf("open port %q: %w", p.Device, err)
 		}
 	}
@@ -137,33 +150,34 @@ func (f *Forwarder) openDPDKPorts() error {
 	return nil
 }
 
-// launch starts the loop: an EAL lcore for DPDK ports, for its packet caches; a thread otherwise.
-func (f *Forwarder) launch() error {
-	if f.dpdk {
-		return f.c.StartLcore()
+// launch starts loop i: on an EAL lcore for DPDK ports, for its packet caches; on a thread otherwise.
+func (f *Forwarder) launch(i int) error {
+	switch {
+	case f.dpdk:
+		return f.loops[i].StartLcore()
+	case len(f.config.CPUs) == 0:
+		return f.loops[i].Start(-1)
+	default:
+		return f.loops[i].Start(f.config.CPUs[i])
 	}
-	if f.config.Lcore == AutoLcore || f.config.Lcore == 0 {
-		return f.c.Start(-1)
-	}
-	return f.c.Start(f.config.Lcore)
 }
 
-func (f *Forwarder) halt() {
+func (f *Forwarder) halt(i int) {
 	if f.dpdk {
-		f.c.StopLcore()
+		f.loops[i].StopLcore()
 		return
 	}
-	f.c.Stop()
+	f.loops[i].Stop()
 }
 
-func (f *Forwarder) closePorts() { f.c.Close() }
+func (f *Forwarder) closePorts() { f.shards.Close() }
 
 // Port returns the MAC and the configured address of data port i (0-based).
 func (f *Forwarder) Port(i uint16) (mac wire.MAC, addr netip.Prefix) {
 	if f.closed || int(i) >= len(f.config.Ports) {
 		return wire.MAC{}, netip.Prefix{}
 	}
-	return f.c.Port(i).MAC, f.config.Ports[i].Address
+	return f.loops[0].Port(i).MAC, f.config.Ports[i].Address
 }
 
 // Ports reads all data ports.
@@ -175,14 +189,14 @@ func (f *Forwarder) Ports() []PortInfo {
 	}
 	out := make([]PortInfo, len(f.config.Ports))
 	for i, config := range f.config.Ports {
-		p := f.c.Port(uint16(i))
+		p := f.port(uint16(i))
 		out[i] = PortInfo{
 			Index: uint16(i), Device: config.Device, Driver: "memory", MAC: p.MAC, Address: config.Address,
 			FrameMax: p.FrameMax, Up: true,
 			RxPackets: p.RxPackets, RxBytes: p.RxBytes, TxPackets: p.TxPackets, TxBytes: p.TxBytes,
 		}
 		if f.dpdk {
-			out[i].Driver, out[i].Up, out[i].Stats = f.c.Driver(uint16(i))
+			out[i].Driver, out[i].Up, out[i].Stats = f.loops[0].Driver(uint16(i))
 		}
 	}
 	return out
@@ -191,7 +205,11 @@ func (f *Forwarder) Ports() []PortInfo {
 // Inject gives in-memory port i a frame, as if it had come over the wire. One goroutine at a time per port; another one
 // than the caller of Poll is fine.
 func (f *Forwarder) Inject(i uint16, frame []byte) error {
-	if err := f.c.Inject(i, frame); err != nil {
+	l := f.loops[0]
+	if mode, _ := memoryDevice(f.config.Ports[i].Device); mode != cgo.MemoryMixed {
+		l = f.loops[f.shards.OfRequest(frame)] // as a network card sorts them
+	}
+	if err := l.Inject(i, frame); err != nil {
 		return fmt.Errorf("inject into port %d: %w", i, err)
 	}
 	return nil
@@ -203,8 +221,12 @@ func (f *Forwarder) Collect(i uint16, dst []byte) (frame []byte, ok bool) {
 	const room = 9216 // of an in-memory port
 	at := len(dst)
 	dst = append(dst, make([]byte, room)...)
-	n := f.c.Collect(i, dst[at:])
-	return dst[:at+n], n > 0
+	for _, l := range f.senders(i) {
+		if n := l.Collect(i, dst[at:]); n > 0 {
+			return dst[:at+n], true
+		}
+	}
+	return dst[:at], false
 }
 
 // BuffersInUse is how many frames of in-memory port i are held or wait to be sent. For the caller of Poll.
@@ -212,5 +234,30 @@ func (f *Forwarder) BuffersInUse(i uint16) int {
 	if f.closed {
 		return 0
 	}
-	return f.c.BuffersInUse(i)
+	n := 0
+	for _, l := range f.senders(i) {
+		n += l.BuffersInUse(i)
+	}
+	return n
+}
+
+// senders are the loops that have a queue of their own of in-memory port i.
+func (f *Forwarder) senders(i uint16) []*cgo.Forwarder {
+	if mode, _ := memoryDevice(f.config.Ports[i].Device); mode == cgo.MemoryMixed {
+		return f.loops[:1]
+	}
+	return f.loops
+}
+
+// port sums up what the loops counted of a port.
+func (f *Forwarder) port(i uint16) cgo.Port {
+	sum := f.loops[0].Port(i)
+	for _, l := range f.loops[1:] {
+		p := l.Port(i)
+		sum.RxPackets += p.RxPackets
+		sum.RxBytes += p.RxBytes
+		sum.TxPackets += p.TxPackets
+		sum.TxBytes += p.TxBytes
+	}
+	return sum
 }

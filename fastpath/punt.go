@@ -13,17 +13,21 @@ import (
 	"baton/fastpath/wire"
 )
 
-// Receive fills dst with what the forwarder punted, oldest first, and returns how many. It never blocks. Frames that it
+// Receive fills dst with what the forwarder punted, oldest first within a connection, and returns how many. It never blocks. Frames that it
 // returned before are gone with this call.
 func (f *Forwarder) Receive(dst []flow.Punt) int {
 	if f.closed {
 		return 0
 	}
-	punts := f.c.Receive(len(dst))
-	for i, p := range punts {
-		fillPunt(&dst[i], p)
+	n := 0
+	for i := range f.loops {
+		for _, p := range f.loops[(f.next+i)%len(f.loops)].Receive(len(dst) - n) {
+			fillPunt(&dst[n], p)
+			n++
+		}
 	}
-	return len(punts)
+	f.next = (f.next + 1) % len(f.loops) // so that no loop's punts wait for those of another
+	return n
 }
 
 func fillPunt(dst *flow.Punt, p *cgo.Punt) {
@@ -58,8 +62,13 @@ func handshake(p *cgo.Punt) wire.Handshake {
 
 // Wait blocks until there is something to receive, Wake is called, or d has passed. It may return early.
 func (f *Forwarder) Wait(d time.Duration) {
-	if f.closed || !f.c.PreparePuntWait() {
+	if f.closed {
 		return
+	}
+	for _, l := range f.loops {
+		if !l.PreparePuntWait() {
+			return
+		}
 	}
 	f.alarm.Reset(d)
 	select {
@@ -77,10 +86,10 @@ func (f *Forwarder) Wake() {
 	}
 }
 
-// openBell begins to pass on the loop's bell. Wait sleeps on a channel, not on the bell itself: whoever wakes it from
+// openBell begins to pass on the loops' common bell. Wait sleeps on a channel, not on the bell itself: whoever wakes it from
 // another goroutine then needs no system call, and no thread has to be scheduled for it.
 func (f *Forwarder) openBell() error {
-	fd, err := unix.FcntlInt(uintptr(f.c.PuntFD()), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := unix.FcntlInt(uintptr(f.loops[0].PuntFD()), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open bell: %w", err)
 	}
@@ -90,7 +99,7 @@ func (f *Forwarder) openBell() error {
 	return nil
 }
 
-// hear wakes the consumer whenever the loop rings, until the bell is closed.
+// hear wakes the consumer whenever a loop rings, until the bell is closed.
 func (f *Forwarder) hear() {
 	var count [8]byte
 	for {

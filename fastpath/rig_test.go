@@ -2,6 +2,10 @@ package fastpath
 
 import (
 	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +51,7 @@ func newRig(t testing.TB, change ...func(*Config)) *rig {
 	for _, c := range change {
 		c(&config)
 	}
+	several(&config)
 	f, err := Open(config)
 	if err != nil {
 		t.Fatal(err)
@@ -60,6 +65,44 @@ func newRig(t testing.TB, change ...func(*Config)) *rig {
 	}
 	f.Poll()
 	return r
+}
+
+// loopsEnv runs the tests with several loops: their number, and ",mixed" if the first receives for all.
+const loopsEnv = "BATON_TEST_LOOPS"
+
+// several gives a test's forwarder the number of loops that loopsEnv says.
+func several(c *Config) {
+	loops, kind, mixed := strings.Cut(os.Getenv(loopsEnv), ",")
+	if loops == "" || c.Lcores != 0 {
+		return
+	}
+	c.Lcores, _ = strconv.Atoi(loops)
+	for i := range c.Ports {
+		device, args, _ := strings.Cut(c.Ports[i].Device, ",")
+		if mixed && strings.HasPrefix(device, "mem") && args != "bare" {
+			c.Ports[i].Device = device + "," + kind
+		}
+	}
+}
+
+// oneLoop is for tests that count to a bound, of which each of several loops has a part.
+func oneLoop(c *Config) { c.Lcores = 1 }
+
+// TestSuiteWithSeveralLoops runs all other tests of the package again, with their connections spread over several loops.
+func TestSuiteWithSeveralLoops(t *testing.T) {
+	if os.Getenv(loopsEnv) != "" {
+		t.Skip("this is it")
+	}
+	for _, loops := range []string{"2", "2,mixed", "3,mixed"} {
+		t.Run(loops, func(t *testing.T) {
+			t.Parallel()
+			run := exec.CommandContext(t.Context(), os.Args[0], "-test.count=1")
+			run.Env = append(os.Environ(), loopsEnv+"="+loops)
+			if out, err := run.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
 }
 
 func (r *rig) must(err error) {

@@ -46,7 +46,12 @@ func (f *Forwarder) Snapshot() []Entry {
 	if f.closed {
 		return nil
 	}
-	return append(f.scan(f.c.Table(false), false), f.scan(f.c.Table(true), true)...)
+	var out []Entry
+	for _, l := range f.loops {
+		out = append(out, f.scan(l.Table(false), false)...)
+		out = append(out, f.scan(l.Table(true), true)...)
+	}
+	return out
 }
 
 func (f *Forwarder) scan(t cgo.Table, ipv6 bool) []Entry {
@@ -75,7 +80,7 @@ func (e *Entry) key() [3]uint64 {
 }
 
 func (f *Forwarder) scanOnce(t cgo.Table, ipv6 bool, out []Entry, seen map[[3]uint64]bool) []Entry {
-	second := uint16(f.c.Now() / 1000)
+	second := uint16(f.loops[0].Now() / 1000)
 	var bucket [4]cgo.Entry
 	for b := range t.Buckets() {
 		for i := range t.Read(b, &bucket) {
@@ -118,13 +123,20 @@ type Table struct {
 	Entries, Capacity uint64
 }
 
-// Tables reads the fill of the CRT.
+// Tables reads the fill of the CRT, all shards together.
 func (f *Forwarder) Tables() []Table {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if f.closed {
 		return nil
 	}
-	v4, v6 := f.c.Table(false), f.c.Table(true)
-	return []Table{{"ipv4", v4.Used(), v4.Limit()}, {"ipv6", v6.Used(), v6.Limit()}}
+	tables := []Table{{Family: "ipv4"}, {Family: "ipv6"}}
+	for _, l := range f.loops {
+		for i := range tables {
+			t := l.Table(i == 1)
+			tables[i].Entries += t.Used()
+			tables[i].Capacity += t.Limit()
+		}
+	}
+	return tables
 }

@@ -21,7 +21,6 @@ import (
 	"baton/control/config"
 	"baton/control/transfer"
 	"baton/control/xcf"
-	"baton/fastpath"
 	"baton/fastpath/seq"
 	"baton/fastpath/wire"
 )
@@ -383,8 +382,8 @@ func TestConfiguredZerosDoNotBecomeDefaults(t *testing.T) {
 	if !given || c.Linger.Milliseconds() != 0 || c.IdleSpin.Microseconds() != 0 || c.IdleSleep >= 0 {
 		t.Errorf("linger %v, spin %v, sleep %v", c.Linger, c.IdleSpin, c.IdleSleep)
 	}
-	if c.Lcore != fastpath.AutoLcore {
-		t.Errorf("lcore %d, want auto", c.Lcore)
+	if c.Lcores != 1 || c.CPUs != nil {
+		t.Errorf("%d lcores on CPUs %v, want one anywhere", c.Lcores, c.CPUs)
 	}
 }
 

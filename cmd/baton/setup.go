@@ -101,7 +101,8 @@ func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 		Linger:      orZero(cfg.CRT.Linger),
 		IdleSpin:    orZero(cfg.Data.Idle.Spin),
 		IdleSleep:   time.Duration(cfg.Data.Idle.Sleep),
-		Lcore:       int(cfg.Data.Lcore),
+		Lcores:      cfg.Data.Lcores,
+		CPUs:        cfg.Data.CPUs,
 		Hugepages:   hugepages,
 		MemoryMB:    cfg.Data.Memory,
 	}

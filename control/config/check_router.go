@@ -30,6 +30,9 @@ func (r *Router) check(to *report) {
 }
 
 func (d *Data) check(to *report) {
+	if len(d.CPUs) > 0 && len(d.CPUs) != d.Lcores {
+		to.failf("data.cpus", "%s: want as many as data.lcores, which is %d", d.CPUs, d.Lcores)
+	}
 	devices := map[string]string{}
 	for i, p := range d.Ports {
 		key := at("data.ports", i)

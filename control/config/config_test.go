@@ -156,7 +156,7 @@ func TestAbsentSectionsHaveDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := r.DVIPAs[0].Ports[0]
-	if r.CRT.IPv4Entries != 1<<20 || r.Data.Idle.Spin != Duration(50*time.Microsecond) || r.Data.Lcore != AutoLcore ||
+	if r.CRT.IPv4Entries != 1<<20 || r.Data.Idle.Spin != Duration(50*time.Microsecond) || r.Data.Lcores != 1 || r.Data.CPUs != nil ||
 		p.Timeouts.Offer != Duration(200*time.Millisecond) || p.Window != 32768 || p.Protocol != "http" {
 		t.Errorf("%+v", r)
 	}

@@ -360,8 +360,8 @@ func want(dst reflect.Value) string {
 		return "an address with port as in 10.77.0.10:80"
 	case *Duration:
 		return "a duration as in 20ms"
-	case *Lcore:
-		return "auto or a CPU number"
+	case *CPUs:
+		return "auto, or CPU numbers as in 2,3"
 	}
 	switch dst.Kind() {
 	case reflect.String:

@@ -24,7 +24,8 @@ type Router struct {
 
 // Data is the data network: DPDK's ports and the loop that polls them.
 type Data struct {
-	Lcore     Lcore      `yaml:"lcore" default:"auto"`
+	Lcores    int        `yaml:"lcores" default:"1" range:"1..16"` // poll loops
+	CPUs      CPUs       `yaml:"cpus" default:"auto"`              // as many as Lcores
 	Hugepages string     `yaml:"hugepages" default:"auto" oneof:"auto|always|never"`
 	Memory    int        `yaml:"memory" default:"256" range:"32..1048576"` // MiB
 	Ports     []DataPort `yaml:"ports"`

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,33 +33,39 @@ func (d Duration) String() string {
 	return s
 }
 
-// Lcore is the CPU of a poll loop, or AutoLcore.
-type Lcore int
+// CPUs are those of the poll loops, one each; none: the last ones of the process's affinity mask.
+type CPUs []int
 
-// AutoLcore takes the last CPU of the process's affinity mask.
-const AutoLcore Lcore = -1
+// maxCPU is a bound for typing errors, above any machine that DPDK runs on.
+const maxCPU = 1023
 
-// maxLcore is a bound for typing errors, above any machine that DPDK runs on.
-const maxLcore = 1023
-
-// UnmarshalText reads "auto" or a CPU number.
-func (l *Lcore) UnmarshalText(text []byte) error {
+// UnmarshalText reads "auto" or CPU numbers with commas between them.
+func (c *CPUs) UnmarshalText(text []byte) error {
+	*c = nil
 	if string(text) == "auto" {
-		*l = AutoLcore
 		return nil
 	}
-	n, err := strconv.Atoi(string(text))
-	if err != nil || n < 0 || n > maxLcore {
-		return fmt.Errorf("%q is no CPU: want auto or a number from 0 to %d", text, maxLcore)
+	for word := range strings.SplitSeq(string(text), ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(word))
+		if err != nil || n < 0 || n > maxCPU {
+			return fmt.Errorf("%q is no CPU: want auto, or numbers from 0 to %d as in 2,3", word, maxCPU)
+		}
+		if slices.Contains(*c, n) {
+			return fmt.Errorf("CPU %d is there twice", n)
+		}
+		*c = append(*c, n)
 	}
-	*l = Lcore(n)
 	return nil
 }
 
-// String prints the CPU as the file would have it.
-func (l Lcore) String() string {
-	if l == AutoLcore {
+// String prints the CPUs as the file would have them.
+func (c CPUs) String() string {
+	if len(c) == 0 {
 		return "auto"
 	}
-	return strconv.Itoa(int(l))
+	words := make([]string, len(c))
+	for i, n := range c {
+		words[i] = strconv.Itoa(n)
+	}
+	return strings.Join(words, ",")
 }
