@@ -22,7 +22,9 @@ type Env struct {
 	Ctx    context.Context // ends with the scenario's time
 	Lab    *lab.Lab
 	Client *lab.Host
-	Baton  *lab.Baton // nil with Shape.NoBaton
+	Baton  *lab.Baton    // nil with Shape.NoBaton
+	Wire   *lab.BadWire  // nil without Scenario.Wire
+	Frames []judge.Frame // what was judged, for Check
 	bin    string
 	device string
 
@@ -183,7 +185,8 @@ func (e *Env) expectation(x Expect) (judge.Expectation, error) {
 	if err != nil {
 		return judge.Expectation{}, err
 	}
-	out := judge.Expectation{DVIPA: lab.DVIPA, Owner: owner, Streams: e.streams(), Allow: x.allowed()}
+	out := judge.Expectation{DVIPA: lab.DVIPA, Owner: owner, Streams: e.streams(), Unordered: e.Wire != nil,
+		Allow: x.allowed()}
 	for _, h := range e.Lab.Targets {
 		mac, err := h.MAC()
 		if err != nil {

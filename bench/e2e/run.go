@@ -21,6 +21,8 @@ const (
 	buildTime    = 60 * time.Second
 	// quietTime without a frame means that the connections of a scenario have ended; it exceeds a delayed ACK (40 ms).
 	quietTime = 60 * time.Millisecond
+	// mendedTime is the same after a bad wire was mended: what it lost last comes again within an RTO.
+	mendedTime = 1300 * time.Millisecond
 )
 
 // runner runs scenarios one after the other and keeps the laboratory as long as it serves.
@@ -96,18 +98,25 @@ func (r *runner) attempt(ctx context.Context, s Scenario) (err error) {
 
 // judged runs a scenario under a capture and judges it.
 func (r *runner) judged(s Scenario, e *Env) error {
-	capture, err := e.Client.Capture()
+	capture, quiet, err := e.capture(s.Wire)
 	if err != nil {
 		return err
 	}
 	runErr := s.Run(e)
+	if e.Wire != nil {
+		e.Wire.Mend()
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.Ctx), 10*time.Second)
 	defer cancel()
-	quietErr := capture.Quiet(ctx, quietTime)
+	quietErr := capture.Quiet(ctx, quiet)
 	frames, err := capture.Stop(ctx)
+	if e.Wire != nil {
+		err = errors.Join(err, e.Wire.Close())
+	}
 	if err != nil {
 		return errors.Join(runErr, err)
 	}
+	e.Frames = frames.Frames
 	expectation, err := e.expectation(s.Expect)
 	if err != nil {
 		return errors.Join(runErr, err)
@@ -122,6 +131,23 @@ func (r *runner) judged(s Scenario, e *Env) error {
 		err = errors.Join(err, r.saveCapture(s, frames, report))
 	}
 	return err
+}
+
+// recorder is a capture, wherever it is made.
+type recorder interface {
+	Quiet(ctx context.Context, d time.Duration) error
+	Stop(ctx context.Context) (judge.Capture, error)
+}
+
+// capture begins a capture of the client's interface, or of both ends of its wire if that is a bad one, and says how long
+// a silence means the end.
+func (e *Env) capture(w *lab.Wire) (c recorder, quiet time.Duration, err error) {
+	if w == nil {
+		c, err = e.Client.Capture()
+		return c, quietTime, err
+	}
+	e.Wire, err = e.Client.Spoil(lab.DataInterface, *w)
+	return e.Wire, mendedTime, err
 }
 
 // verdict joins what the scenario found with what the judge found; the latter often explains the former.

@@ -17,6 +17,7 @@ type Scenario struct {
 	Doc     string        // what it claims, one sentence
 	Shape   Shape         // the laboratory that it runs in
 	Expect  Expect        // what the capture must show
+	Wire    *lab.Wire     // the client's cable, if it is a bad one; what either end sends is judged then
 	Timeout time.Duration // of Run and the judgement; 0 is 60 s
 
 	// Run makes the traffic. It fails at the first thing that an application would not expect.
@@ -102,7 +103,7 @@ func (x Expect) allowed() []judge.Rule {
 var scenarios = slices.Concat(
 	httpScenarios, optionScenarios, reuseScenarios, loadScenarios, bulkScenarios, targetScenarios,
 	operatorScenarios, agentScenarios, xcfScenarios, hostScenarios, demoScenarios, floodScenarios,
-	wireScenarios)
+	wireScenarios, lossScenarios)
 
 // grouped puts scenarios that can share a laboratory next to each other, and keeps their order otherwise.
 func grouped(list []Scenario) []Scenario {

@@ -102,7 +102,9 @@ func (j *Live) segment(c *conn, s *segment, toServer bool) {
 		j.owner(c, s)
 	}
 	if s.Segment.Flags.Has(wire.RST) {
-		j.violate(NoRST, c, s.index, "RST from the %s", from.name)
+		if !j.late(c, s, toServer) {
+			j.violate(NoRST, c, s.index, "RST from the %s", from.name)
+		}
 		return
 	}
 	if s.Segment.Flags.Has(wire.SYN) && !j.syn(c, s, from) {
@@ -121,6 +123,17 @@ func (j *Live) segment(c *conn, s *segment, toServer bool) {
 		c.repeated++
 	}
 	j.payload(c, s, from)
+}
+
+// late reports whether an RST is a client's answer to what reached it after both ends had closed.
+func (j *Live) late(c *conn, s *segment, toServer bool) bool {
+	closed := c.client.fin && c.server.fin && c.client.ack.After(c.server.finAt) && c.server.ack.After(c.client.finAt)
+	if !closed || !toServer || !j.expect.Unordered || s.Segment.Seq != c.client.next {
+		return false
+	}
+	j.report.Resets--
+	j.report.Late++
+	return true
 }
 
 // owner checks who speaks for the service.
@@ -170,6 +183,7 @@ func (j *Live) syn(c *conn, s *segment, from *half) bool {
 		if s.index != c.first {
 			c.retransmitted++ // found by its ISN, so it repeats the first one
 			c.sinceOwner++
+			j.timestamps(c, s, from, &c.server)
 			return false
 		}
 		return true

@@ -25,6 +25,9 @@ type Expectation struct {
 	Targets []wire.MAC // who may take a connection over; nil: any
 	// Streams has, by the client's end, what the applications know of the connections that used it, oldest first.
 	Streams map[netip.AddrPort][]Stream
+	// Unordered says that segments overtook each other on their way. A client may then answer with an RST what reaches it
+	// after both ends have closed; such are counted as Late, not as Resets.
+	Unordered bool
 	// Allow lists rules that may be broken; they are reported as Allowed.
 	Allow []Rule
 }
@@ -41,6 +44,7 @@ type Report struct {
 	Allowed    []Violation // broken rules that the expectation allows
 	Conns      []Conn      // established connections, in the order of their first frame
 	Resets     int         // RST frames from or to the DVIPA
+	Late       int         // RST frames of clients about what came after the end, with Expectation.Unordered
 	Strays     int         // segments of clients that belong to no connection
 	Flooded    int         // segments in the client's name from another MAC: a switch showed us what was forwarded
 	Frames     int         // frames of the capture

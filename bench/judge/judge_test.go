@@ -24,6 +24,11 @@ func TestHarmlessPasses(t *testing.T) {
 			items = after(items, syn, synAck, func(*item) {})
 			return after(items, synAck, synAck+1, func(*item) {})
 		}, 1},
+		"SYN repeated, and only that one was answered": {func(items []*item) []*item {
+			items = after(items, syn, syn, func(it *item) { it.seg.Options.TSVal++ })
+			items[synAck+1].seg.Options.TSEcr = items[syn+1].seg.Options.TSVal
+			return items
+		}, 1},
 		"request repeated with other boundaries": {func(items []*item) []*item {
 			return after(items, secondData, secondData, func(it *item) {
 				it.seg.Seq = it.seg.Seq.Add(-5)
@@ -116,6 +121,24 @@ func TestReusedPortIsAnotherConnection(t *testing.T) {
 	}
 	if len(r.Conns) != 2 || r.Transferred() != 2 {
 		t.Errorf("%s, want 2 connections, 2 transferred", r.Summary())
+	}
+}
+
+func TestLateResetIsAnAnswerToWhatCameTooLate(t *testing.T) {
+	reset := func(at int) Report {
+		items := after(clean(), at, at, func(it *item) {
+			it.seg.Flags, it.seg.Payload, it.toServer, it.mac = wire.RST, nil, true, clientMAC
+			it.seg.Seq = clean()[lastAck].seg.Seq
+		})
+		e := expectation()
+		e.Unordered = true
+		return Judge(capture(t, items), e)
+	}
+	if r := reset(lastAck); !r.Pass() || r.Resets != 0 || r.Late != 1 {
+		t.Errorf("after the end: violations %v, %d resets, %d late", r.Violations, r.Resets, r.Late)
+	}
+	if r := reset(targetFin); r.Pass() || r.Resets != 1 || r.Late != 0 {
+		t.Errorf("before the end: violations %v, %d resets, %d late", r.Violations, r.Resets, r.Late)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"io"
 	"testing"
 	"time"
+
+	"baton/bench/faults"
 )
 
 const (
@@ -22,23 +24,23 @@ var jobs = []job{
 	{name: "both ways, moved", up: lots, down: lots, migrate: 7},
 	{name: "nothing but closing"},
 	{name: "half-close", up: some, down: some, after: true, migrate: 20},
-	{name: "half-close, lossy", up: some, down: some, after: true, faults: faults{lose: 3}, migrate: 20},
+	{name: "half-close, lossy", up: some, down: some, after: true, faults: faults.Rates{Lose: 3}, migrate: 20},
 	{name: "slow server", up: some, down: 1000, slow: 3 * time.Second, migrate: 5},
 	{name: "lazy client", down: lots, lazy: 4 * time.Second, migrate: 5},
 	{name: "MSS 536", up: some, down: some, mtu: 576, migrate: 20},
-	{name: "MSS 536, lossy", up: some, down: some, mtu: 576, faults: faults{lose: 3}, migrate: 20},
+	{name: "MSS 536, lossy", up: some, down: some, mtu: 576, faults: faults.Rates{Lose: 3}, migrate: 20},
 	{name: "MSS 88", up: some / 4, down: some / 4, mss: 88, migrate: 20},
-	{name: "loss 1 %", up: some, down: some, faults: faults{lose: 1}},
-	{name: "loss 1 %, moved", up: some, down: some, faults: faults{lose: 1}, migrate: 3},
-	{name: "loss 5 %", up: some, down: some, faults: faults{lose: 5}},
-	{name: "loss 5 %, moved", up: some, down: some, faults: faults{lose: 5}, migrate: 3},
-	{name: "reordering", up: some, down: some, faults: faults{delay: 10}, migrate: 10},
-	{name: "duplicates", up: some, down: some, faults: faults{repeat: 10}, migrate: 10},
-	{name: "damage", up: some, down: some, faults: faults{damage: 2}, migrate: 10},
-	{name: "everything", up: some, down: some, faults: faults{lose: 2, repeat: 3, delay: 5, damage: 1}, migrate: 10},
+	{name: "loss 1 %", up: some, down: some, faults: faults.Rates{Lose: 1}},
+	{name: "loss 1 %, moved", up: some, down: some, faults: faults.Rates{Lose: 1}, migrate: 3},
+	{name: "loss 5 %", up: some, down: some, faults: faults.Rates{Lose: 5}},
+	{name: "loss 5 %, moved", up: some, down: some, faults: faults.Rates{Lose: 5}, migrate: 3},
+	{name: "reordering", up: some, down: some, faults: faults.Rates{Delay: 10}, migrate: 10},
+	{name: "duplicates", up: some, down: some, faults: faults.Rates{Repeat: 10}, migrate: 10},
+	{name: "damage", up: some, down: some, faults: faults.Rates{Damage: 2}, migrate: 10},
+	{name: "everything", up: some, down: some, faults: faults.Rates{Lose: 2, Repeat: 3, Delay: 5, Damage: 1}, migrate: 10},
 	{name: "wrap", up: some, down: some, wrap: true, migrate: 10},
-	{name: "wrap, lossy", up: some, down: some, wrap: true, faults: faults{lose: 2, delay: 2, repeat: 2}, migrate: 10},
-	{name: "Nagle", up: some, down: some, nagle: true, faults: faults{lose: 1}},
+	{name: "wrap, lossy", up: some, down: some, wrap: true, faults: faults.Rates{Lose: 2, Delay: 2, Repeat: 2}, migrate: 10},
+	{name: "Nagle", up: some, down: some, nagle: true, faults: faults.Rates{Lose: 1}},
 }
 
 // patience is how long a job may take.
@@ -60,10 +62,10 @@ type peer interface {
 // converse runs a job with a peer, which start makes: it is given where to send its frames to.
 func converse(t *testing.T, j job, start func(t *testing.T, j job, out func([]byte)) peer) {
 	var p peer
-	toClient := newLink(j.faults, 1, func(f []byte) { p.frame(f) })
+	toClient := faults.New(j.faults, 1, func(f []byte) { p.frame(f) })
 	s := newServer(j, toClient)
-	toServer := newLink(j.faults, 2, s.deliver)
-	p = start(t, j, toServer.carry)
+	toServer := faults.New(j.faults, 2, s.deliver)
+	p = start(t, j, toServer.Carry)
 	served := make(chan error, 1)
 	go func() { served <- s.run(patience) }()
 	c, err := p.dial()
@@ -92,13 +94,14 @@ func converse(t *testing.T, j job, start func(t *testing.T, j job, out func([]by
 	if j.migrate > 0 && j.up+j.down > 0 && s.moves == 0 {
 		t.Error("the connection was never given away")
 	}
-	if j.faults != (faults{}) && toClient.count.Load()+toServer.count.Load() == 0 {
+	happened := toClient.Count().Faults() + toServer.Count().Faults()
+	if j.faults != (faults.Rates{}) && happened == 0 {
 		t.Error("the link did nothing")
 	}
 	if j.lazy > 0 && s.shut == 0 || j.slow > 0 && s.closed == 0 {
 		t.Errorf("the window was never shut: %d and %d times", s.shut, s.closed)
 	}
-	t.Logf("%d events, %d transfers, %d faults, %d damaged frames", s.events, s.moves, toClient.count.Load()+toServer.count.Load(), s.damaged)
+	t.Logf("%d events, %d transfers, %d faults, %d damaged frames", s.events, s.moves, happened, s.damaged)
 }
 
 func upload(c client, j job) error {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"baton/bench/faults"
 	"baton/control/tcp"
 	"baton/control/transfer"
 	"baton/fastpath/seq"
@@ -32,7 +33,7 @@ const (
 type job struct {
 	name     string
 	up, down int // octets
-	faults   faults
+	faults   faults.Rates
 	mtu      int           // of the client's interface
 	mss      int           // of the client, if the interface is not to decide
 	after    bool          // the server answers only when the client has closed its side
@@ -58,7 +59,7 @@ type server struct {
 	job
 	conn    *tcp.Conn
 	in      chan []byte
-	out     *link
+	out     *faults.Link
 	client  netip.AddrPort
 	offset  seq.Value // added to the client's sequence numbers
 	begin   time.Time
@@ -72,7 +73,7 @@ type server struct {
 	closed  int // zero windows of ours
 }
 
-func newServer(j job, out *link) *server {
+func newServer(j job, out *faults.Link) *server {
 	return &server{job: j, in: make(chan []byte, 4096), out: out, begin: time.Now(), down: stream(j.down, 2), got: sha256.New()}
 }
 
@@ -172,7 +173,7 @@ func (s *server) do(a tcp.Actions) {
 			seg.Options.SACK[i].Left -= s.offset
 			seg.Options.SACK[i].Right -= s.offset
 		}
-		s.out.carry(wire.AppendTCP(nil, wire.Link{Dst: clientMAC, Src: serverMAC}, serverAddr, s.client, seg))
+		s.out.Carry(wire.AppendTCP(nil, wire.Link{Dst: clientMAC, Src: serverMAC}, serverAddr, s.client, seg))
 	}
 }
 

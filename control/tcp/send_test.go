@@ -435,6 +435,21 @@ func TestWriteCopies(t *testing.T) {
 	}
 }
 
+// A connection from a SYN cookie knows no timestamp of the client until data comes, which may come out of order: that one
+// is echoed, and nothing is compared with it.
+func TestTSecrOfAGapIsOneOfTheClients(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := newRig(t, b)
+		r.ts = 100
+		if s := r.one(r.send(r.data(2, "bb"))); s.Options.TSEcr != 100 {
+			t.Errorf("TSecr %d, the client sent 100", s.Options.TSEcr)
+		}
+		r.ts = 90
+		r.send(r.data(0, "aa"))
+		r.holds("aabb")
+	})
+}
+
 // RFC 7323 §3.2 and §4.3: TSecr under delayed ACKs is that of the oldest segment not acknowledged, and after a loss that of
 // the last one in order.
 func TestTSecrFollowsTheLastACKSent(t *testing.T) {

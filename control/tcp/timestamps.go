@@ -61,6 +61,11 @@ func (c *Conn) updateRecent(seg *wire.Segment) {
 		return
 	}
 	o := &seg.Options
+	if o.HasTimestamps && c.ts.seen.IsZero() && c.ts.recent == 0 {
+		// The SYN's is lost with a SYN cookie, and this segment is not the first one that was sent. It is good for the
+		// echo that each segment must have, not for comparing with.
+		c.ts.recent = o.TSVal
+	}
 	if o.HasTimestamps && !seg.Seq.After(c.rcv.acked) && (!c.recentValid() || !beforeTS(o.TSVal, c.ts.recent)) {
 		c.ts.recent, c.ts.seen = o.TSVal, c.now
 	}
