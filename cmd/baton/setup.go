@@ -45,8 +45,8 @@ func planOf(cfg *config.Router) (plan, error) {
 		if d.Address.Is6() {
 			headers = 60
 		}
-		for _, port := range d.Ports {
-			p.packet = max(p.packet, int(port.MSS)+headers)
+		for i := range d.Ports {
+			p.packet = max(p.packet, int(cfg.AnnouncedMSS(d, &d.Ports[i]))+headers)
 		}
 	}
 	for _, port := range cfg.Data.Ports {
@@ -122,7 +122,7 @@ func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 			return c, fmt.Errorf("routing application of %s: %w", s.addr, err)
 		}
 		c.Services = append(c.Services, fastpath.Service{ID: uint16(len(c.Services) + 1), Addr: s.addr,
-			OwnMSS: s.port.MSS, Window: tcp.FirstWindow(s.port.Window, s.port.WindowScale), Scale: s.port.WindowScale,
+			OwnMSS: s.mss, Window: tcp.FirstWindow(s.port.Window, s.port.WindowScale), Scale: s.port.WindowScale,
 			SpeaksFirst: app.SpeaksFirst()})
 	}
 	return c, nil
@@ -135,13 +135,15 @@ func orZero(d config.Duration) time.Duration { return max(time.Duration(d), time
 type servicePort struct {
 	addr netip.AddrPort
 	port *config.Port
+	mss  uint16 // announced
 }
 
 func services(cfg *config.Router) []servicePort {
 	var all []servicePort
 	for _, d := range cfg.DVIPAs {
 		for i := range d.Ports {
-			all = append(all, servicePort{netip.AddrPortFrom(d.Address, d.Ports[i].Port), &d.Ports[i]})
+			p := &d.Ports[i]
+			all = append(all, servicePort{netip.AddrPortFrom(d.Address, p.Port), p, cfg.AnnouncedMSS(d, p)})
 		}
 	}
 	return all
@@ -150,13 +152,16 @@ func services(cfg *config.Router) []servicePort {
 func routerConfig(cfg *config.Router, log *slog.Logger, o router.Observer) (router.Config, error) {
 	c := router.Config{
 		Epoch: cfg.Epoch, Ports: len(cfg.Data.Ports), MaxConns: cfg.CRT.RouterFlows, Clock: time.Now, Log: log, Observer: o,
-		Jobs: map[string][]string{}, Targets: map[string]netip.Addr{},
+		Jobs: map[string][]string{}, Targets: map[string]netip.Addr{}, Tunnels: map[string]router.Tunnel{},
 	}
 	for name, j := range cfg.Jobs {
 		c.Jobs[name] = j.Hosts
 	}
 	for name, t := range cfg.Targets {
 		c.Targets[name] = t.Address
+		if kind := t.TunnelKind(); kind != flow.NoTunnel {
+			c.Tunnels[name] = router.Tunnel{Kind: kind, Via: t.Via, MTU: t.MTU}
+		}
 	}
 	for _, s := range services(cfg) {
 		service, err := routerService(s)

@@ -122,6 +122,9 @@ func showTarget(t router.TargetStatus, rtt time.Duration) admin.Target {
 		Host: t.Host, Job: t.Job.Name, Ready: t.Unfit == "", Reason: t.Unfit, Connected: t.Connected,
 		Address: t.Address.String(), Window: t.Job.Window, RTT: rtt.Seconds(), Pending: t.Pending, Active: t.Active,
 	}
+	if t.Tunnel.Kind != flow.NoTunnel {
+		row.Tunnel = t.Tunnel.Kind.String()
+	}
 	if t.Job.Service.IsValid() {
 		row.Service = t.Job.Service.String()
 	}

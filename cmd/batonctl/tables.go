@@ -41,10 +41,10 @@ func targetsCommand(o *options) *cobra.Command {
 }
 
 func writeTargets(w io.Writer, rows []admin.Target) {
-	fmt.Fprintln(w, "HOST\tJOB\tSERVICE\tREADY\tCONNECTED\tADDRESS\tMAC\tWINDOW\tRTT\tPENDING\tACTIVE\tREASON")
+	fmt.Fprintln(w, "HOST\tJOB\tSERVICE\tREADY\tCONNECTED\tADDRESS\tTUNNEL\tMAC\tWINDOW\tRTT\tPENDING\tACTIVE\tREASON")
 	for _, t := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\n", t.Host, dash(t.Job), dash(t.Service),
-			yes(t.Ready), yes(t.Connected), t.Address, dash(t.MAC), t.Window, seconds(t.RTT), t.Pending, t.Active, t.Reason)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\n", t.Host, dash(t.Job), dash(t.Service),
+			yes(t.Ready), yes(t.Connected), t.Address, dash(t.Tunnel), dash(t.MAC), t.Window, seconds(t.RTT), t.Pending, t.Active, t.Reason)
 	}
 }
 

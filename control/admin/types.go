@@ -55,6 +55,7 @@ type Target struct {
 	Reason    string  `json:"reason,omitempty"`  // why not
 	Connected bool    `json:"connected"`         // over XCF
 	Address   string  `json:"address"`           // on the data network
+	Tunnel    string  `json:"tunnel,omitempty"`  // ipip or gue; the MAC is then the next hop's
 	MAC       string  `json:"mac,omitempty"`
 	Window    uint32  `json:"window,omitempty"` // the listener's first window
 	RTT       float64 `json:"rtt_seconds"`      // of the last XCF ping; 0 unknown

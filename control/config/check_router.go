@@ -68,18 +68,6 @@ func (r *Router) checkAddresses(to *report) {
 	}
 }
 
-// checkTargets reports targets that no packet can reach by rewriting its MAC addresses.
-func (r *Router) checkTargets(to *report) {
-	for name, t := range r.Targets {
-		key := join("targets", name)
-		to.hostName(key, name)
-		if to.unicast(key+".address", t.Address) && !r.onDataNetwork(t.Address) {
-			to.failf(key+".address", "%s is in no data port's network (%s): targets are reached by their MAC addresses",
-				t.Address, r.networks())
-		}
-	}
-}
-
 func (r *Router) onDataNetwork(a netip.Addr) bool {
 	return slices.ContainsFunc(r.Data.Ports, func(p DataPort) bool { return p.Address.Contains(a) })
 }

@@ -122,7 +122,10 @@ type Job struct {
 
 // TargetHost is how a target is reached.
 type TargetHost struct {
-	Address netip.Addr `yaml:"address"` // on the data network
+	Address netip.Addr `yaml:"address"` // on the data network, or the end of the tunnel
+	Tunnel  string     `yaml:"tunnel" default:"none" oneof:"none|ipip|gue"`
+	Via     netip.Addr `yaml:"via" default:""`                       // router on the data network; invalid: none
+	MTU     int        `yaml:"mtu" default:"1500" range:"576..9216"` // of the way to the target, octets, tunnel included
 }
 
 // Service returns the port of a service. The error says which there are.

@@ -16,7 +16,7 @@ const (
 	maxFrameHeaders = 128              // octets: enough for ARP and NDP frames
 )
 
-// neighbour is the link address of one target, as its state machine sees it: unknown, or known and believed until the
+// neighbour is the link address of one target, or of the router that leads to it, as its state machine sees it: unknown, or known and believed until the
 // next question. It is asked for from start-up on and for ever, because a target that cannot be reached on the data
 // network must not be offered connections.
 type neighbour struct {
@@ -42,8 +42,12 @@ func newNeighbours(dp Dataplane, ts *timers, learn func(*neighbour)) *neighbours
 		frame: make([]byte, 0, maxFrameHeaders)}
 }
 
-// add begins to resolve addr on a data port, at the given time.
+// add begins to resolve addr on a data port, at the given time, if nobody has begun it yet: several targets may be behind
+// one router.
 func (ns *neighbours) add(addr netip.Addr, port uint16, at time.Time) *neighbour {
+	if n := ns.byAddr[addr]; n != nil {
+		return n
+	}
 	n := &neighbour{addr: addr, port: port}
 	n.timer.fire = func(now time.Time) { ns.ask(n, now) }
 	ns.byAddr[addr] = n

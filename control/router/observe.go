@@ -59,8 +59,9 @@ type TargetStatus struct {
 	Host      string
 	Owner     flow.OwnerID
 	Address   netip.Addr
-	Known     bool     // on the data network
-	MAC       wire.MAC // where, when Known
+	Tunnel    flow.Tunnel // zero: none
+	Known     bool        // on the data network
+	MAC       wire.MAC    // where, when Known
 	Connected bool
 	Job       Job    // zero without rows
 	Unfit     string // why no connection could be given now; "" is that one could
@@ -106,7 +107,7 @@ func (r *Router) OwnerName(id flow.OwnerID) string {
 func (r *Router) status() []TargetStatus {
 	var all []TargetStatus
 	for _, t := range r.byOwner[1:] {
-		s := TargetStatus{Host: t.name, Owner: t.owner, Address: t.neighbour.addr, Known: t.neighbour.known,
+		s := TargetStatus{Host: t.name, Owner: t.owner, Address: t.addr, Tunnel: t.tunnel, Known: t.neighbour.known,
 			MAC: t.neighbour.mac, Connected: t.connected, Pending: t.pending, Active: t.active}
 		if len(t.rows) == 0 {
 			s.Unfit = t.unreachable()

@@ -52,7 +52,8 @@ type Config struct {
 	Ports    int // data ports of the Dataplane
 	Services []Service
 	Jobs     map[string][]string   // job -> hosts, in the order in which they are tried
-	Targets  map[string]netip.Addr // host -> its address on the data network
+	Targets  map[string]netip.Addr // host -> its address on the data network, or where its tunnel ends
+	Tunnels  map[string]Tunnel     // host -> how it is reached, of those that are not on the data network
 	MaxConns int                   // connections that the router may have at once; more are refused by silence
 	Clock    func() time.Time      // wall and monotonic clock; time.Now outside of tests
 	Log      *slog.Logger
@@ -130,12 +131,21 @@ func (r *Router) addTargets(now time.Time) error {
 	}
 	for i, name := range slices.Sorted(maps.Keys(r.cfg.Targets)) {
 		addr := r.cfg.Targets[name]
-		port, err := r.portFor(addr)
+		tunnel := r.cfg.Tunnels[name]
+		hop := addr
+		if tunnel.Via.IsValid() {
+			hop = tunnel.Via
+		}
+		port, err := r.portFor(hop)
 		if err != nil {
 			return fmt.Errorf("%w: target %s: %w", ErrConfig, name, err)
 		}
 		at := now.Add(time.Duration(i) * neighbourDelay)
-		t := &target{name: name, owner: flow.OwnerID(i + 1), neighbour: r.neighbours.add(addr, port, at)}
+		t := &target{name: name, owner: flow.OwnerID(i + 1), addr: addr, neighbour: r.neighbours.add(hop, port, at)}
+		if tunnel.Kind != flow.NoTunnel {
+			_, own := r.dp.Port(port)
+			t.tunnel = flow.Tunnel{Kind: tunnel.Kind, Src: own.Addr(), Dst: addr, MTU: tunnel.MTU}
+		}
 		r.targets[name] = t
 		r.byOwner = append(r.byOwner, t)
 	}
@@ -312,9 +322,9 @@ func (r *Router) retry() {
 func (r *Router) learned(n *neighbour) {
 	for _, t := range r.byOwner[1:] {
 		if t.neighbour == n {
-			owner, hop := t.owner, flow.Nexthop{MAC: n.mac, Port: n.port}
+			owner, hop := t.owner, flow.Nexthop{MAC: n.mac, Port: n.port, Tunnel: t.tunnel}
 			r.command(func() error { return r.dp.SetOwner(owner, hop) })
-			r.log.Info("target found", "target", t.name, "address", n.addr, "mac", n.mac)
+			r.log.Info("target found", "target", t.name, "address", t.addr, "via", n.addr, "mac", n.mac)
 		}
 	}
 }

@@ -16,11 +16,20 @@ const maxRows = 4096
 type target struct {
 	name      string
 	owner     flow.OwnerID
-	neighbour *neighbour
+	addr      netip.Addr
+	neighbour *neighbour  // the target, or the router that leads to it
+	tunnel    flow.Tunnel // zero: it is on the data network
 	connected bool
 	rows      map[rowKey]Job
 	pending   int // transfers under way to it
 	active    int // connections given to it whose end it has not reported
+}
+
+// Tunnel is how a target that is not on the data network is reached.
+type Tunnel struct {
+	Kind flow.TunnelKind
+	Via  netip.Addr // router on the data network that leads to it; invalid: the target's address is there
+	MTU  int        // largest packet on the way, octets, tunnel included
 }
 
 type rowKey struct {

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"fmt"
 	"net/netip"
 
 	"baton/fastpath/wire"
@@ -87,6 +88,19 @@ const (
 	IPIP                // in another IP header: RFC 2003, RFC 4213, RFC 2473
 	GUE                 // in UDP to port 6080: Generic UDP Encapsulation, draft-ietf-intarea-gue, version 0
 )
+
+// String is the kind's word in configuration files.
+func (k TunnelKind) String() string {
+	switch k {
+	case NoTunnel:
+		return "none"
+	case IPIP:
+		return "ipip"
+	case GUE:
+		return "gue"
+	}
+	return fmt.Sprintf("TunnelKind(%d)", uint8(k))
+}
 
 // Overhead is how many octets longer packets are inside the tunnel.
 func (t Tunnel) Overhead() int {
