@@ -188,7 +188,7 @@ func (e *Env) expectation(x Expect) (judge.Expectation, error) {
 	out := judge.Expectation{DVIPA: lab.DVIPA, Owner: owner, Streams: e.streams(), Unordered: e.Wire != nil,
 		Allow: x.allowed()}
 	for _, h := range e.Lab.Targets {
-		mac, err := h.MAC()
+		mac, err := h.SeenMAC()
 		if err != nil {
 			return out, err
 		}
@@ -206,7 +206,7 @@ func (e *Env) checkServed(r judge.Report) error {
 		if len(names) == 0 {
 			continue
 		}
-		i := slices.IndexFunc(e.Lab.Targets, func(h *lab.Host) bool { mac, err := h.MAC(); return err == nil && mac == c.Owner })
+		i := slices.IndexFunc(e.Lab.Targets, func(h *lab.Host) bool { mac, err := h.SeenMAC(); return err == nil && mac == c.Owner })
 		if !c.Transferred || i < 0 || !slices.Contains(names, e.Lab.Targets[i].Name) {
 			return fmt.Errorf("%v: the response is from %s, the last frames are from %v", c, strings.Join(names, ", "), c.Owner)
 		}

@@ -31,6 +31,7 @@ type Scenario struct {
 // Shape is what a scenario needs built. Scenarios of equal shapes that follow each other share a laboratory.
 type Shape struct {
 	Targets int         // 0 means 2
+	Far     bool        // the targets are on another network than the routing host's data port
 	Cluster lab.Cluster // its zero value means lab.TwoSites()
 	Server  Server      // on every target; the zero value is nginx
 	NoBaton bool        // neither daemons nor servers are started: Run does it
@@ -102,7 +103,7 @@ func (x Expect) allowed() []judge.Rule {
 // scenarios holds all scenarios.
 var scenarios = slices.Concat(
 	httpScenarios, optionScenarios, reuseScenarios, loadScenarios, bulkScenarios, targetScenarios,
-	operatorScenarios, agentScenarios, xcfScenarios, hostScenarios, demoScenarios, floodScenarios,
+	operatorScenarios, agentScenarios, xcfScenarios, hostScenarios, demoScenarios, floodScenarios, tunnelScenarios,
 	wireScenarios, lossScenarios)
 
 // grouped puts scenarios that can share a laboratory next to each other, and keeps their order otherwise.

@@ -34,6 +34,7 @@ type Cluster struct {
 	LogLevel  string        // "" is debug: logs are read only when something fails
 	IdleSleep string        // longest nap of the idle poll loop: "100us"; "0s" never sleeps
 	Ports     []Port        // further data ports, behind the one on the data network
+	Tunnel    string        // to targets behind a gateway: ipip or gue
 
 	SourceFlows, SourcePunts int // limits of one client address
 }
@@ -136,7 +137,7 @@ jobs:
 {{- end}}
 targets:
 {{- range .Targets}}
-  {{.Name}}: { address: {{.Data.Addr}} }
+  {{.Name}}: { address: {{.Data.Addr}}{{with $.Tunnel}}, tunnel: {{.}}, via: {{$.Gateway}}{{end}} }
 {{- end}}
 `))
 
@@ -150,6 +151,8 @@ xcf:
 guard:
   interfaces: [{{.Interface}}]
   bpffs: {{.Host.Path "bpf" "baton"}}
+{{- if .Tunnel}}
+  tunnel_sources: [{{.Source}}]{{end}}
 admin: { socket: {{.Host.AdminSocket}} }
 log: { level: {{or .LogLevel "debug"}} }
 jobs:
@@ -233,6 +236,8 @@ func (b *Baton) configure(c Cluster) error {
 		Interface string
 		Certs     string
 		Serves    []Job
+		Gateway   netip.Addr // where tunnels go
+		Source    netip.Addr // where they begin
 	}
 	l := b.lab
 	if c.Hugepages == "" {
@@ -240,6 +245,9 @@ func (b *Baton) configure(c Cluster) error {
 	}
 	v := values{Cluster: c, Host: l.Router, Targets: l.Targets, Router: l.Router.Name, DVIPA: DVIPA,
 		XCF: netip.AddrPortFrom(l.Router.XCF.Addr(), 7600), Interface: DataInterface, Certs: l.Certificates()}
+	if l.Gateway != nil {
+		v.Gateway, v.Source = l.Gateway.Data.Addr(), l.Router.Data.Addr()
+	}
 	if err := writeConfig(l.Router, routerConfig, v); err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@
 //	                   |                             |        |
 //	                  XCF segment 10.78.0.0/24, rh1 .1, t1 .21, t2 .22 ...
 //
+// With Options.Far the targets' data segment is 10.79.0.0/24, and a plain Linux router (.254 on both) leads there.
+//
 // Its central type is Lab. Nothing is created in the machine's own network namespace, no neighbour is static, and every
 // name carries the lab's prefix, so several labs can stand side by side and Cleanup can find what a crashed one left:
 // namespaces PREFIX-*, processes in them, and the directory with its mounts. A watcher process does that when the lab's

@@ -74,6 +74,14 @@ func (h *Host) MAC() (mac wire.MAC, err error) {
 	return mac, err
 }
 
+// SeenMAC returns the address from which the data segment gets the host's frames.
+func (h *Host) SeenMAC() (wire.MAC, error) {
+	if h.lab.Gateway != nil && !dataNetwork.Contains(h.Data.Addr()) {
+		return h.lab.Gateway.MAC()
+	}
+	return h.MAC()
+}
+
 // SetSysctl sets a kernel parameter of the host ("net.ipv4.tcp_sack") and returns a function that puts it back.
 func (h *Host) SetSysctl(key, value string) (restore func() error, err error) {
 	path := filepath.Join("/proc/sys", strings.ReplaceAll(key, ".", "/"))

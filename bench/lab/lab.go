@@ -19,19 +19,22 @@ import (
 var (
 	DVIPA       = netip.MustParseAddr("10.77.0.10")
 	dataNetwork = netip.MustParsePrefix("10.77.0.0/24")
+	farNetwork  = netip.MustParsePrefix("10.79.0.0/24")
 	xcfNetwork  = netip.MustParsePrefix("10.78.0.0/24")
 )
 
 // Host numbers in both networks.
 const (
-	routerNumber = 1
-	targetNumber = 20 // + 1, 2, ...
-	clientNumber = 100
+	routerNumber  = 1
+	targetNumber  = 20 // + 1, 2, ...
+	clientNumber  = 100
+	gatewayNumber = 254
 )
 
 // Options says what to build. The zero value is one target.
 type Options struct {
 	Targets   int    // 1 to 70; 0 means 1
+	Far       bool   // the targets are on a network of their own, behind a router
 	Dir       string // for configurations, logs and data; "" makes one that Close removes
 	Hugepages int    // of 2 MiB, added to the machine's while the lab stands; 0: its forwarders do without any
 }
@@ -43,6 +46,7 @@ type Lab struct {
 	Client  *Host
 	Router  *Host
 	Targets []*Host
+	Gateway *Host // the router between data segment and targets; nil without Options.Far
 
 	hugepages int
 	keepDir   bool
@@ -71,7 +75,7 @@ func New(o Options) (*Lab, error) {
 	if l.Dir == "" {
 		l.Dir = directoryOf(l.Prefix)
 	}
-	if err := l.build(o.Targets); err != nil {
+	if err := l.build(o); err != nil {
 		return nil, errors.Join(fmt.Errorf("build lab: %w", err), l.Close())
 	}
 	return l, nil
@@ -80,7 +84,7 @@ func New(o Options) (*Lab, error) {
 // ErrNotRoot is returned to callers that are not root.
 var ErrNotRoot = errors.New("a lab needs root")
 
-func (l *Lab) build(targets int) error {
+func (l *Lab) build(o Options) error {
 	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
 		return err
 	}
@@ -95,11 +99,22 @@ func (l *Lab) build(targets int) error {
 	}
 	l.Client = l.host("client", clientNumber)
 	l.Router = l.host("rh1", routerNumber)
-	for i := range targets {
+	for i := range o.Targets {
 		l.Targets = append(l.Targets, l.host(fmt.Sprintf("t%d", i+1), targetNumber+i+1))
+	}
+	if o.Far {
+		l.Gateway = l.host("gw", gatewayNumber)
+		for i, h := range l.Targets {
+			h.Data = address(farNetwork, targetNumber+i+1)
+		}
 	}
 	for _, h := range l.Hosts() {
 		if err := os.MkdirAll(h.Dir(), 0o755); err != nil {
+			return err
+		}
+	}
+	if l.Gateway != nil {
+		if err := os.MkdirAll(l.Gateway.Dir(), 0o755); err != nil {
 			return err
 		}
 	}
@@ -120,7 +135,7 @@ func address(network netip.Prefix, number int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4(a), network.Bits())
 }
 
-// Hosts lists all hosts: the client, the routing host, the targets.
+// Hosts lists the hosts that matter: the client, the routing host, the targets. A gateway is network.
 func (l *Lab) Hosts() []*Host { return append([]*Host{l.Client, l.Router}, l.Targets...) }
 
 // Close ends all processes and removes everything that the lab made. It may be called again.

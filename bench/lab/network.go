@@ -3,6 +3,7 @@ package lab
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,20 +14,31 @@ import (
 const (
 	DataInterface = "data0"
 	XCFInterface  = "xcf0"
+	FarInterface  = "far0" // of the gateway, to the targets
 )
 
-// switchOf and xcfSwitch name the namespaces of the two bridges.
+// dataSwitch, farSwitch and xcfSwitch name the namespaces of the bridges.
 func (l *Lab) dataSwitch() string { return l.Prefix + "-sw" }
+func (l *Lab) farSwitch() string  { return l.Prefix + "-far" }
 func (l *Lab) xcfSwitch() string  { return l.Prefix + "-xcf" }
 
 // network makes namespaces, bridges and links. The routing host's data interface gets no address: it is the
 // forwarder's, and the kernel must not answer there.
 func (l *Lab) network() error {
-	for _, ns := range []string{l.dataSwitch(), l.xcfSwitch()} {
+	bridges := []string{l.dataSwitch(), l.xcfSwitch()}
+	if l.Gateway != nil {
+		bridges = append(bridges, l.farSwitch())
+	}
+	for _, ns := range bridges {
 		if err := addNamespace(ns); err != nil {
 			return err
 		}
 		if err := ip(ns, "link add br0 type bridge mcast_snooping 0\nlink set br0 up\n"); err != nil {
+			return err
+		}
+	}
+	if l.Gateway != nil {
+		if err := l.gateway(); err != nil {
 			return err
 		}
 	}
@@ -37,21 +49,52 @@ func (l *Lab) network() error {
 		if err := ip(h.Namespace, "link set lo up\n"); err != nil {
 			return err
 		}
-		if err := l.plug(h, l.dataSwitch(), DataInterface, h == l.Router); err != nil {
+		if err := l.plugData(h); err != nil {
 			return err
 		}
 		if h == l.Client {
 			continue
 		}
-		if err := l.plug(h, l.xcfSwitch(), XCFInterface, false); err != nil {
+		if err := l.plug(h, l.xcfSwitch(), XCFInterface, h.XCF); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// plug connects a host to a bridge.
-func (l *Lab) plug(h *Host, bridge, name string, bare bool) error {
+// plugData connects a host to its data segment.
+func (l *Lab) plugData(h *Host) error {
+	switch {
+	case h == l.Router:
+		return l.plug(h, l.dataSwitch(), DataInterface, netip.Prefix{})
+	case h == l.Client || l.Gateway == nil:
+		return l.plug(h, l.dataSwitch(), DataInterface, h.Data)
+	}
+	if err := l.plug(h, l.farSwitch(), DataInterface, h.Data); err != nil {
+		return err
+	}
+	return ip(h.Namespace, fmt.Sprintf("route add default via %s\n", address(farNetwork, gatewayNumber).Addr()))
+}
+
+// gateway makes the router to the targets. Their answers come from an address that is elsewhere by its routes.
+func (l *Lab) gateway() error {
+	g := l.Gateway
+	if err := addNamespace(g.Namespace); err != nil {
+		return err
+	}
+	for key, value := range map[string]string{"ip_forward": "1", "conf.all.rp_filter": "0", "conf.default.rp_filter": "0"} {
+		if _, err := g.SetSysctl("net.ipv4."+key, value); err != nil {
+			return err
+		}
+	}
+	if err := l.plug(g, l.dataSwitch(), DataInterface, g.Data); err != nil {
+		return err
+	}
+	return l.plug(g, l.farSwitch(), FarInterface, address(farNetwork, gatewayNumber))
+}
+
+// plug connects a host to a bridge. An invalid addr is none.
+func (l *Lab) plug(h *Host, bridge, name string, addr netip.Prefix) error {
 	port := "p-" + h.Name
 	err := ip(bridge, fmt.Sprintf("link add %s type veth peer name %s netns %s\nlink set %s master br0 up\n",
 		port, name, h.Namespace, port))
@@ -65,10 +108,7 @@ func (l *Lab) plug(h *Host, bridge, name string, bare bool) error {
 		return err
 	}
 	commands := fmt.Sprintf("link set %s up\n", name)
-	if addr := h.Data; !bare {
-		if name == XCFInterface {
-			addr = h.XCF
-		}
+	if addr.IsValid() {
 		commands = fmt.Sprintf("addr add %s dev %s\n", addr, name) + commands
 	}
 	return ip(h.Namespace, commands)
