@@ -5,6 +5,7 @@ import (
 
 	"baton/control/inspect"
 	"baton/control/tcp"
+	"baton/control/timer"
 	"baton/control/transfer"
 	"baton/fastpath/flow"
 	"baton/fastpath/wire"
@@ -33,7 +34,7 @@ type conn struct {
 	stage    stage
 	by       time.Time // reading: 408 then
 	handover *handover // from the decision on
-	timer    timer
+	timer    timer.Timer
 }
 
 // punted handles one thing that the forwarder handed over.
@@ -84,7 +85,7 @@ func (r *Router) opened(p *flow.Punt) {
 		tcp: tcp.Accept(tcp.Config{Inc: p.Inc, Handshake: p.Handshake, TSOffset: p.TSOffset,
 			Window: s.Window, Announced: s.Announced}, r.now),
 	}
-	c.timer.fire = func(time.Time) { r.due(c) }
+	c.timer.Fire = func(time.Time) { r.due(c) }
 	r.conns[c.id] = c
 	r.count.Opened++
 	r.arrived(c, p)
@@ -237,7 +238,7 @@ func (r *Router) arm(c *conn) {
 		at = earlier(at, c.handover.giver.Deadline())
 	case closing:
 	}
-	r.timers.set(&c.timer, at)
+	r.timers.Set(&c.timer, at)
 }
 
 // earlier is the earlier of two deadlines; the zero time is none.
@@ -275,7 +276,7 @@ func (r *Router) leave(c *conn, why string) {
 	c.stage = over
 	delete(r.conns, c.id)
 	r.past.put(c.inc)
-	r.timers.stop(&c.timer)
+	r.timers.Stop(&c.timer)
 	if c.handover != nil {
 		r.abandon(c, why)
 	}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"baton/control/timer"
 	"baton/fastpath/wire"
 )
 
@@ -25,19 +26,19 @@ type neighbour struct {
 	mac   wire.MAC
 	known bool
 	asked int // questions since the last answer
-	timer timer
+	timer timer.Timer
 }
 
 // neighbours resolves addresses on the data network. Answers come as punts.
 type neighbours struct {
 	dp     Dataplane
-	timers *timers
+	timers *timer.Queue
 	byAddr map[netip.Addr]*neighbour
 	learn  func(*neighbour) // called when the link address of a neighbour becomes known or changes
 	frame  []byte
 }
 
-func newNeighbours(dp Dataplane, ts *timers, learn func(*neighbour)) *neighbours {
+func newNeighbours(dp Dataplane, ts *timer.Queue, learn func(*neighbour)) *neighbours {
 	return &neighbours{dp: dp, timers: ts, byAddr: map[netip.Addr]*neighbour{}, learn: learn,
 		frame: make([]byte, 0, maxFrameHeaders)}
 }
@@ -49,9 +50,9 @@ func (ns *neighbours) add(addr netip.Addr, port uint16, at time.Time) *neighbour
 		return n
 	}
 	n := &neighbour{addr: addr, port: port}
-	n.timer.fire = func(now time.Time) { ns.ask(n, now) }
+	n.timer.Fire = func(now time.Time) { ns.ask(n, now) }
 	ns.byAddr[addr] = n
-	ns.timers.set(&n.timer, at)
+	ns.timers.Set(&n.timer, at)
 	return n
 }
 
@@ -60,9 +61,9 @@ func (ns *neighbours) ask(n *neighbour, now time.Time) {
 	if n.asked++; n.asked > maxProbes {
 		n.known = false
 	}
-	ns.timers.set(&n.timer, now.Add(probeInterval))
+	ns.timers.Set(&n.timer, now.Add(probeInterval))
 	mac, own := ns.dp.Port(n.port)
-	ns.frame = appendQuestion(ns.frame[:0], mac, own.Addr(), n.addr)
+	ns.frame = wire.AppendQuestion(ns.frame[:0], mac, own.Addr(), n.addr)
 	_ = ns.dp.Transmit(n.port, ns.frame) // a full ring loses one question like the network does
 }
 
@@ -74,15 +75,8 @@ func (ns *neighbours) answered(addr netip.Addr, mac wire.MAC, now time.Time) {
 	}
 	news := !n.known || n.mac != mac
 	n.mac, n.known, n.asked = mac, true, 0
-	ns.timers.set(&n.timer, now.Add(reachableTime))
+	ns.timers.Set(&n.timer, now.Add(reachableTime))
 	if news {
 		ns.learn(n)
 	}
-}
-
-func appendQuestion(frame []byte, mac wire.MAC, own, target netip.Addr) []byte {
-	if target.Is4() {
-		return wire.AppendARP(frame, wire.ARP{Op: wire.ARPRequest, SenderMAC: mac, SenderIP: own, TargetIP: target})
-	}
-	return wire.AppendNDP(frame, wire.Solicit(mac, own, target))
 }

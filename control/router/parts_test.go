@@ -3,10 +3,8 @@ package router
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/netip"
 	"reflect"
-	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,52 +12,6 @@ import (
 	"baton/fastpath/flow"
 	"baton/fastpath/wire"
 )
-
-func TestTimersFireInOrderAndOnce(t *testing.T) {
-	var ts timers
-	start := time.Unix(0, 0)
-	var fired []int
-	all := make([]timer, 100)
-	for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(len(all)) {
-		all[i].fire = func(time.Time) { fired = append(fired, i) }
-		ts.set(&all[i], start.Add(time.Hour))
-		ts.set(&all[i], start.Add(time.Duration(i)*time.Second)) // moved
-	}
-	ts.stop(&all[50])
-	ts.stop(&all[50])
-	ts.set(&all[51], time.Time{})
-	if n := ts.run(start.Add(60 * time.Second)); n != 59 || !slices.IsSorted(fired) || slices.Contains(fired, 50) {
-		t.Errorf("fired %d: %v", n, fired)
-	}
-	if n := ts.run(start.Add(60 * time.Second)); n != 0 {
-		t.Errorf("fired %d again", n)
-	}
-	if next := ts.next(); !next.Equal(start.Add(61 * time.Second)) {
-		t.Errorf("next %v, want 61 s", next)
-	}
-}
-
-func TestTimerStoppedByAnotherDoesNotFire(t *testing.T) {
-	var ts timers
-	var second timer
-	second.fire = func(time.Time) { t.Error("a stopped timer fired") }
-	first := timer{fire: func(time.Time) { ts.stop(&second) }}
-	now := time.Unix(1, 0)
-	ts.set(&first, now)
-	ts.set(&second, now.Add(time.Nanosecond))
-	ts.run(now.Add(time.Second))
-}
-
-func TestTimerThatSetsItselfForNowDoesNotKeepTheLoop(t *testing.T) {
-	var ts timers
-	now := time.Unix(1, 0)
-	var again timer
-	again.fire = func(time.Time) { ts.set(&again, now) }
-	ts.set(&again, now)
-	if n := ts.run(now); n != 1 {
-		t.Errorf("fired %d times in one run", n)
-	}
-}
 
 func TestHistoryKeepsTheNewest(t *testing.T) {
 	h := newHistory(3)
@@ -151,7 +103,7 @@ func TestChangedLinkAddressBecomesTheOwners(t *testing.T) {
 
 func TestQuestionsForIPv6AreSolicitations(t *testing.T) {
 	own, target := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::21")
-	n, err := wire.ParseNDP(appendQuestion(nil, portMAC, own, target))
+	n, err := wire.ParseNDP(wire.AppendQuestion(nil, portMAC, own, target))
 	if err != nil || n.Target != target || n.Src != own || n.MAC != portMAC {
 		t.Errorf("solicitation %+v, error %v", n, err)
 	}

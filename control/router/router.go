@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"baton/control/inspect"
+	"baton/control/timer"
 	"baton/control/transfer"
 	"baton/fastpath/flow"
 	"baton/fastpath/wire"
@@ -86,7 +87,7 @@ type Router struct {
 	targets    map[string]*target
 	byOwner    []*target // by flow.OwnerID; [0] is nil: the router itself
 	neighbours *neighbours
-	timers     timers
+	timers     timer.Queue
 	commands   []func() error // not yet taken by the data plane, in order
 	frame      []byte         // scratch for outgoing frames
 	orphans    orphans
@@ -194,7 +195,7 @@ func (r *Router) Turn(now time.Time) bool {
 	}
 	n += r.drain()
 	r.retry()
-	n += r.timers.run(now)
+	n += r.timers.Run(now)
 	return n > 0
 }
 
@@ -205,7 +206,7 @@ func (r *Router) Idle(now time.Time) time.Duration {
 	if len(r.commands) > 0 {
 		d = commandRetry
 	}
-	if next := r.timers.next(); !next.IsZero() {
+	if next := r.timers.Next(); !next.IsZero() {
 		d = min(d, next.Sub(now))
 	}
 	return d

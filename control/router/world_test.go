@@ -107,7 +107,7 @@ func (w *world) advance(d time.Duration) {
 	end := w.now.Add(d)
 	for range 10000 {
 		w.run()
-		next := w.router.timers.next()
+		next := w.router.timers.Next()
 		if next.IsZero() || next.After(end) {
 			w.now = end
 			w.run()

@@ -168,3 +168,12 @@ func Solicit(mac MAC, src, target netip.Addr) NDP {
 		Src:  src, Dst: netip.AddrFrom16(group), Type: NDPSolicitation, Target: target, HasMAC: true, MAC: mac,
 	}
 }
+
+// AppendQuestion appends the whole Ethernet frame that asks for the link address of target, by ARP or by neighbour
+// solicitation. own is the address of the one who asks, of the same family.
+func AppendQuestion(b []byte, mac MAC, own, target netip.Addr) []byte {
+	if target.Is4() {
+		return AppendARP(b, ARP{Op: ARPRequest, SenderMAC: mac, SenderIP: own, TargetIP: target})
+	}
+	return AppendNDP(b, Solicit(mac, own, target))
+}
