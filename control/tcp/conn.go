@@ -209,7 +209,7 @@ func (c *Conn) AckNow(now time.Time) Actions {
 func (c *Conn) Write(p []byte, now time.Time) Actions {
 	c.begin(now)
 	if c.state.sends() {
-		c.snd.buf = append(c.snd.buf, p...)
+		c.snd.append(p)
 	}
 	return c.flush()
 }

@@ -18,7 +18,8 @@ type sender struct {
 	wnd      uint32    // SND.WND, scaled
 	wl1, wl2 seq.Value // SND.WL1, SND.WL2
 	maxWnd   uint32    // the largest wnd ever: MAX.SND.WND of RFC 5961, Max(SND.WND) of RFC 9293 §3.8.6.2.1
-	buf      []byte    // octets from una on
+	buf      []byte    // octets from una on; at the end of what is used of room
+	room     []byte    // the memory of buf and of octets that were acknowledged before it
 	closing  bool      // a FIN follows buf
 	finAcked bool      // and was acknowledged
 	pathMSS  uint16    // what ICMP said about the path; 0: nothing
@@ -35,6 +36,25 @@ func newSender(cfg *Config, first seq.Value) sender {
 	s.congestion = newCongestion(segmentSize(cfg))
 	s.rto = newRTO()
 	return s
+}
+
+// append puts octets behind buf. What was acknowledged makes room only when there is none behind buf, and not when most of
+// the memory is in use: so an octet is moved less than once, however large buf is.
+func (s *sender) append(p []byte) {
+	if need := len(s.buf) + len(p); need > cap(s.buf) {
+		if need > cap(s.room)/2 {
+			s.room = make([]byte, 0, 2*need)
+		}
+		s.buf = append(s.room[:0], s.buf...)
+	}
+	s.buf = append(s.buf, p...)
+}
+
+// acknowledge takes octets off the front of buf; an idle connection keeps no memory.
+func (s *sender) acknowledge(n int) {
+	if s.buf = s.buf[n:]; len(s.buf) == 0 {
+		s.buf, s.room = nil, nil
+	}
 }
 
 // queued is the unacknowledged sequence space, sent or not.
@@ -158,7 +178,7 @@ func (c *Conn) advance(seg *wire.Segment, n int) {
 	s := &c.snd
 	c.measure(seg)
 	text := min(n, len(s.buf))
-	s.buf = append(s.buf[:0], s.buf[text:]...)
+	s.acknowledge(text)
 	s.finAcked = n > text
 	s.una = seg.Ack
 	s.rtx = seq.Max(s.rtx, s.una)

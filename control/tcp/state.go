@@ -89,7 +89,7 @@ func (c *Conn) becomeClosed(err error) {
 	c.enter(Closed, SynReceived, Established, FinWait1, FinWait2, CloseWait, Closing, LastAck, TimeWait)
 	c.err = err
 	c.timers = timers{}
-	c.snd.buf, c.snd.held, c.rcv.gaps = nil, nil, nil
+	c.snd.buf, c.snd.room, c.snd.held, c.rcv.gaps = nil, nil, nil, nil
 	c.ackNow = false
 }
 
