@@ -71,7 +71,7 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 /* ------------------------------------------------------------------------------------------------------ counters */
 
 /* Each counter is a group, a name and a help text. Groups: "packets", "drops" (each dropped frame is counted under
- * exactly one), "punts", "handshakes", "commands". X(SYMBOL, group, name, help) */
+ * exactly one), "punts", "handshakes", "table", "commands". X(SYMBOL, group, name, help) */
 #define BATON_COUNTERS(X)                                                                                              \
 	X(FORWARDED, "packets", "forwarded", "Frames sent to the target that owns their flow.")                        \
 	X(ENCAPSULATED, "packets", "encapsulated", "Those of the forwarded frames that went through a tunnel.")        \
@@ -107,6 +107,11 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(PUNT_NEIGHBOUR, "punts", "neighbour", "Neighbour addresses learnt.")                                         \
 	X(PUNT_ADOPTED, "punts", "adopted", "Answers to connections that were handed over to this host.")              \
 	X(PUNT_ICMP, "punts", "icmp", "ICMP errors about connections that the router owns.")                           \
+	X(PUNT_IDLE, "punts", "idle", "Questions whether a target still has a flow.")                                  \
+	X(AGED, "table", "aged", "Idle flows forgotten because no target said that it has them.")                      \
+	X(EVICTED, "table", "evicted", "Idle flows of targets forgotten in favour of new ones in a full table.")       \
+	X(RESTORED, "table", "restored", "Flows that a target had and the table had not.")                             \
+	X(NOT_RESTORED, "table", "not_restored", "Flows of a target for which a full table had no place.")             \
 	X(COMMAND, "commands", "done", "Commands carried out.")                                                        \
 	X(COMMAND_STALE, "commands", "stale", "Commands for a flow or entry that had ended.")                          \
 	X(DROP_TRUNCATED, "drops", "truncated", "Shorter than its headers or lengths say.")                            \
@@ -235,6 +240,7 @@ struct baton_crt {
 	uint64_t limit; /* entries that may be used */
 	uint32_t bucket_count;
 	uint32_t key_words; /* 1 or 3 */
+	uint32_t hand;      /* the bucket that a sweep looks at next */
 	uint64_t
 	    changes; /* inserts and removes so far: entries found before the last one may have moved. Writer only. */
 	/* removing, if set, is told of each entry that goes, by baton_crt_remove. */
@@ -288,6 +294,17 @@ static inline uint32_t baton_value_inc(uint64_t v)
 	return v >> BATON_VALUE_INC_SHIFT & 0xffffff;
 }
 
+enum {
+	BATON_IDLE_MAX = 8 * 3600, /* s; ages count modulo 2^15 s */
+	BATON_IDLE_GRACE = 120,    /* s in which a target may say that it still has an idle flow */
+};
+
+/* baton_value_idle is how many seconds ago the entry was used, or up to 4 s more: ages are not renewed more often. */
+static inline uint32_t baton_value_idle(uint64_t v, uint64_t now_ms)
+{
+	return (uint32_t)(now_ms / 1000 - (v >> BATON_VALUE_AGE_SHIFT)) & 0x7fff;
+}
+
 /* baton_incarnation_hash tells lives of one tuple apart. */
 static inline uint32_t baton_incarnation_hash(uint32_t irs, uint32_t iss)
 {
@@ -332,6 +349,24 @@ baton_word *baton_crt_insert(struct baton_crt *t, const struct baton_key *k, uin
 
 /* baton_crt_remove takes out the entry whose value is at v. */
 void baton_crt_remove(struct baton_crt *t, baton_word *v);
+
+/* baton_crt_oldest returns the entry of a target that was idle longest, of those in the buckets of a hash and of some next to
+ * them: the one that may make room for a new key when the table is full. NULL: none. */
+baton_word *baton_crt_oldest(const struct baton_crt *t, uint64_t hash, uint64_t now_ms);
+
+/* baton_ages says when an entry of a target is idle, s without a segment of the client; 0: never. */
+struct baton_ages {
+	uint32_t target_s; /* at most BATON_IDLE_MAX, as ended_s */
+	uint32_t ended_s;  /* after the client's FIN or RST */
+	/* ask is called for each idle entry that a sweep meets and leaves; it must not change the table. May be NULL. */
+	void (*ask)(void *arg, const struct baton_key *k, uint64_t value);
+	void *arg;
+};
+
+/* baton_crt_sweep looks at the next n buckets, in turn. It asks about idle entries of targets, and removes those that are
+ * idle for BATON_IDLE_GRACE more. Returns how many it removed. An insertion may move an entry past the sweep, which finds
+ * it the next time round. */
+uint32_t baton_crt_sweep(struct baton_crt *t, uint32_t n, const struct baton_ages *ages, uint64_t now_ms);
 
 struct baton_entry {
 	struct baton_key key;
@@ -442,6 +477,7 @@ enum baton_command_kind {
 	BATON_REMOVE,
 	BATON_SET_OWNER,
 	BATON_ADOPT,
+	BATON_RESTORE,
 	BATON_SET_TARGETS, /* by baton_targets_publish only: flow is the set's address, port the service's number */
 };
 
@@ -461,16 +497,17 @@ static_assert(BATON_MAX_FLOWS <= 1 << BATON_ID_SHARD_SHIFT, "a slot fits below")
 struct baton_command {
 	uint64_t flow; /* FREEZE, THAW, SWITCH, CLOSE: generation << 32 | shard << BATON_ID_SHARD_SHIFT | slot */
 	uint32_t kind;
-	uint32_t frame_len;         /* TRANSMIT: octets behind this struct */
-	uint16_t owner;             /* SWITCH, SET_OWNER */
-	uint16_t port;              /* TRANSMIT, SET_OWNER, ADOPT */
+	uint32_t frame_len;         /* TRANSMIT, RESTORE: octets behind this struct */
+	uint16_t owner;             /* SWITCH, SET_OWNER, RESTORE */
+	uint16_t port;              /* TRANSMIT, SET_OWNER, ADOPT, RESTORE: where the frame came in */
 	uint8_t discard;            /* FREEZE: drop instead of hold */
 	uint8_t tunnel;             /* SET_OWNER: enum baton_tunnel_kind */
 	uint8_t mac[BATON_MAC_LEN]; /* SET_OWNER: of the target, or of the first router on the way to it */
 	uint16_t mtu;               /* SET_OWNER with a tunnel: largest outer packet, octets, BATON_TUNNEL_MTU_MIN.. */
 	uint16_t pad;
-	uint32_t irs, iss;        /* REMOVE, ADOPT */
-	struct baton_tuple tuple; /* REMOVE, ADOPT; SET_OWNER with a tunnel: from service to client, ports unused */
+	uint32_t irs, iss; /* REMOVE, ADOPT, RESTORE */
+	struct baton_tuple
+	    tuple; /* REMOVE, ADOPT, RESTORE; SET_OWNER with a tunnel: from service to client, ports unused */
 };
 static_assert(sizeof(struct baton_command) == 80, "shared with Go");
 
@@ -488,6 +525,7 @@ enum baton_punt_kind {
 	BATON_NEIGHBOUR,
 	BATON_ADOPTED,
 	BATON_ICMP,
+	BATON_IDLE,
 };
 
 enum {
@@ -559,8 +597,12 @@ struct baton_config {
 	uint32_t source_flows;        /* at a time */
 	uint32_t source_punts, punts; /* in a second; punts: of all addresses */
 	uint32_t half_open;           /* handshakes whose SYN-ACK is repeated, at a time */
+	/* When a target's flow is idle, s without a segment of the client; at most BATON_IDLE_MAX. 0: never */
+	uint32_t target_idle_s, ended_idle_s; /* baton_ages */
+	uint32_t evict_idle_s;                /* so that a new flow may have its place in a full table */
+	uint32_t pad;
 };
-static_assert(sizeof(struct baton_config) == 104, "shared with Go");
+static_assert(sizeof(struct baton_config) == 120, "shared with Go");
 
 /* baton_open makes a forwarder of its own with port_count ports, which are to be opened one by one before the first poll.
  * services is copied. Returns NULL and sets *err to -errno on failure. */

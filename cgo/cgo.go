@@ -80,6 +80,9 @@ type Config struct {
 	SourceFlows              uint32
 	SourcePunts, Punts       uint32
 	HalfOpen                 uint32
+	TargetIdleS, EndedIdleS  uint32
+	EvictIdleS               uint32
+	_                        uint32
 }
 
 // The kinds of Command: enum baton_command_kind.
@@ -92,6 +95,7 @@ const (
 	Remove   = C.BATON_REMOVE
 	SetOwner = C.BATON_SET_OWNER
 	Adopt    = C.BATON_ADOPT
+	Restore  = C.BATON_RESTORE
 )
 
 // The values of Command.Tunnel: enum baton_tunnel_kind.

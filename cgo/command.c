@@ -29,6 +29,24 @@ static void entry_state(struct baton_forwarder *f, const struct flow *w, enum ba
 		    (value_load(v) & ~(3ull << BATON_VALUE_STATE_SHIFT)) | (uint64_t)state << BATON_VALUE_STATE_SHIFT);
 }
 
+/* frame_make copies the command's frame into a buffer of its port. False: it cannot, which is counted. */
+static bool frame_make(struct baton_forwarder *f, const struct baton_command *c, struct baton_buf *buf)
+{
+	struct baton_port *port = &f->ports[c->port];
+
+	if (c->frame_len < ETH_LEN || c->frame_len > port->frame_max) {
+		count(f, BATON_DROP_FRAME_SIZE);
+		return false;
+	}
+	if (port->ops->alloc(port, buf)) {
+		count(f, BATON_DROP_NO_BUFFER);
+		return false;
+	}
+	memcpy(buf->data, c + 1, c->frame_len);
+	buf->len = c->frame_len;
+	return true;
+}
+
 /* Each of these returns false when it has to be continued. */
 
 static bool transmit(struct baton_forwarder *f, const struct baton_command *c)
@@ -36,16 +54,8 @@ static bool transmit(struct baton_forwarder *f, const struct baton_command *c)
 	struct baton_port *port = &f->ports[c->port];
 	struct baton_buf buf;
 
-	if (c->frame_len < ETH_LEN || c->frame_len > port->frame_max) {
-		count(f, BATON_DROP_FRAME_SIZE);
+	if (!frame_make(f, c, &buf))
 		return true;
-	}
-	if (port->ops->alloc(port, &buf)) {
-		count(f, BATON_DROP_NO_BUFFER);
-		return true;
-	}
-	memcpy(buf.data, c + 1, c->frame_len);
-	buf.len = c->frame_len;
 	if (frame_stage(f, c->port, &buf)) {
 		count(f, BATON_SENT);
 		return true;
@@ -175,6 +185,52 @@ static bool remove_entry(struct baton_forwarder *f, const struct baton_command *
 	return true;
 }
 
+/* entry_restore makes the entry that a target's flow should have, or renews it. False: the flow is not the target's here,
+ * or has no place. */
+static bool entry_restore(struct baton_forwarder *f, const struct baton_command *c)
+{
+	struct baton_crt *t = crt_of(f, !baton_ip_is4(c->tuple.client));
+	uint32_t inc = baton_incarnation_hash(c->irs, c->iss);
+	uint64_t now = baton_value(BATON_TARGET, c->owner, inc, f->now_ms);
+	const uint64_t other = BATON_VALUE_SYN | BATON_VALUE_END, aged = (1ull << BATON_VALUE_AGE_SHIFT) - 1;
+	struct baton_key k = {{0}};
+
+	if (!service_key(f, &c->tuple, &k)) {
+		count(f, BATON_COMMAND_STALE);
+		return false;
+	}
+	uint64_t hash = baton_crt_hash(t, &k);
+	baton_word *v = baton_crt_find(t, &k, hash);
+
+	if (!v) {
+		v = entry_add(f, t, &k, hash, now);
+		count(f, v ? BATON_RESTORED : BATON_NOT_RESTORED);
+		return v != NULL;
+	}
+	if ((value_load(v) ^ now) & aged & ~other) {
+		count(f, BATON_COMMAND_STALE);
+		return false;
+	}
+	value_store(v, now | (value_load(v) & other));
+	return true;
+}
+
+/* restore also sends the segment by which it turned out that the entry was missing. */
+static bool restore(struct baton_forwarder *f, const struct baton_command *c)
+{
+	struct baton_buf buf;
+
+	if (!entry_restore(f, c) || c->frame_len == 0 || !frame_make(f, c, &buf))
+		return true;
+	enum baton_counter outcome = frame_to_owner(f, c->owner, &buf);
+
+	if (outcome == BATON_FORWARDED)
+		count(f, outcome);
+	else
+		frame_refuse(f, c->port, c->owner, &buf, outcome);
+	return true;
+}
+
 static bool set_owner(struct baton_forwarder *f, const struct baton_command *c)
 {
 	struct owner *o = &f->owners[c->owner];
@@ -217,7 +273,7 @@ static struct flow *adopted_flow(struct baton_forwarder *f, const struct baton_c
 
 	if (v)
 		value_store(v, value);
-	else if (!baton_crt_insert(crt_of(f, ip6), k, hash, value)) {
+	else if (!entry_add(f, crt_of(f, ip6), k, hash, value)) {
 		flow_release(f, w);
 		return NULL;
 	}
@@ -292,6 +348,8 @@ static bool command_do(struct baton_forwarder *f, const struct baton_command *c)
 		return adopt(f, c);
 	case BATON_SET_TARGETS:
 		return set_targets(f, c);
+	case BATON_RESTORE:
+		return restore(f, c);
 	default:
 		return flow_command(f, c);
 	}
@@ -329,9 +387,11 @@ static bool tunnel_valid(const struct baton_command *c)
 /* command_valid keeps the poll thread free of checks: all indices of a queued command exist. */
 static bool command_valid(const struct baton_forwarder *f, const struct baton_command *c)
 {
-	return c->kind >= BATON_TRANSMIT && c->kind <= BATON_ADOPT && c->port < f->port_count &&
-	       c->owner < BATON_MAX_OWNERS && (c->kind == BATON_TRANSMIT || c->frame_len == 0) &&
-	       ((c->kind != BATON_SWITCH && c->kind != BATON_SET_OWNER) || c->owner != 0) &&
+	bool names_owner = c->kind == BATON_SWITCH || c->kind == BATON_SET_OWNER || c->kind == BATON_RESTORE;
+	bool may_frame = c->kind == BATON_TRANSMIT || c->kind == BATON_RESTORE;
+
+	return c->kind >= BATON_TRANSMIT && c->kind <= BATON_RESTORE && c->port < f->port_count &&
+	       c->owner < BATON_MAX_OWNERS && (may_frame || c->frame_len == 0) && (!names_owner || c->owner != 0) &&
 	       (c->kind != BATON_SET_OWNER || tunnel_valid(c));
 }
 

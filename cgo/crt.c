@@ -19,6 +19,7 @@
 enum {
 	BUCKET_WORDS = 8,
 	HUGE = 2 << 20,
+	OLDEST_BUCKETS = 16,
 	PATH_NODES = 512, /* buckets that one insertion looks at before it calls the table full */
 };
 
@@ -414,6 +415,79 @@ void baton_crt_remove(struct baton_crt *t, baton_word *v)
 		entry_clear(t, v - 3, 3);
 	store(&t->used, load(&t->used) - 1);
 	t->changes++;
+}
+
+/* of_target says that the entry with this value may be forgotten without the control plane, which owns the others. */
+INLINE bool of_target(uint64_t value)
+{
+	return baton_value_state(value) >= BATON_TARGET;
+}
+
+static void bucket_oldest(const struct baton_crt *t, uint32_t b, uint64_t now_ms, baton_word **oldest,
+			  uint32_t *longest)
+{
+	uint32_t kw = t->key_words;
+
+	for (uint32_t way = 0; way < BUCKET_WORDS / (kw + 1); way++) {
+		baton_word *e = entry_at(t, b, way, kw);
+		uint32_t idle = baton_value_idle(load(&e[kw]), now_ms);
+
+		if (entry_is_free(e, kw) || !of_target(load(&e[kw])) || (*oldest && idle <= *longest))
+			continue;
+		*oldest = &e[kw];
+		*longest = idle;
+	}
+}
+
+baton_word *baton_crt_oldest(const struct baton_crt *t, uint64_t hash, uint64_t now_ms)
+{
+	baton_word *oldest = NULL;
+	uint32_t longest = 0;
+
+	bucket_oldest(t, bucket_b(t, hash), now_ms, &oldest, &longest);
+	for (uint32_t b = bucket_a(t, hash), n = 0; n < OLDEST_BUCKETS; n++) {
+		bucket_oldest(t, b, now_ms, &oldest, &longest);
+		if (++b == t->bucket_count)
+			b = 0;
+	}
+	return oldest;
+}
+
+/* entry_ages handles one entry for a sweep, and says whether it was removed. */
+static bool entry_ages(struct baton_crt *t, baton_word *e, const struct baton_ages *ages, uint64_t now_ms)
+{
+	uint32_t kw = t->key_words;
+	uint64_t value = load(&e[kw]);
+	uint32_t limit = value & BATON_VALUE_END ? ages->ended_s : ages->target_s;
+	uint32_t idle = baton_value_idle(value, now_ms);
+
+	if (entry_is_free(e, kw) || !of_target(value) || limit == 0 || idle < limit)
+		return false;
+	if (idle >= limit + BATON_IDLE_GRACE) {
+		baton_crt_remove(t, &e[kw]);
+		return true;
+	}
+	if (ages->ask) {
+		struct baton_key k = {{0}};
+
+		for (uint32_t i = 0; i < kw; i++)
+			k.w[i] = load(&e[i]);
+		ages->ask(ages->arg, &k, value);
+	}
+	return false;
+}
+
+uint32_t baton_crt_sweep(struct baton_crt *t, uint32_t n, const struct baton_ages *ages, uint64_t now_ms)
+{
+	uint32_t removed = 0;
+
+	while (n--) {
+		for (uint32_t way = 0; way < BUCKET_WORDS / (t->key_words + 1); way++)
+			removed += entry_ages(t, entry_at(t, t->hand, way, t->key_words), ages, now_ms);
+		if (++t->hand == t->bucket_count)
+			t->hand = 0;
+	}
+	return removed;
 }
 
 static void bucket_copy(const struct baton_crt *t, uint32_t b, uint64_t w[BUCKET_WORDS])

@@ -96,6 +96,144 @@ func checkScan(t *testing.T, table Table, twin map[[3]uint64]uint64) {
 	}
 }
 
+// TestTableTakesWhatItPromises fills tables beyond the load that a forwarder uses: inserts succeed up to the percentage
+// that baton_crt_init names, and everything is found.
+func TestTableTakesWhatItPromises(t *testing.T) {
+	for _, tt := range []struct{ keyWords, percent int }{{1, 95}, {3, 85}} {
+		for _, entries := range []uint64{100, 10_000, 300_000} {
+			t.Run(fmt.Sprintf("%d words, %d entries", tt.keyWords, entries), func(t *testing.T) {
+				table, err := NewTable(entries, tt.percent, tt.keyWords, entries)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer table.Free()
+				key := func(i uint64) [3]uint64 { return [3]uint64{i<<16 | 1, i >> 3 & -uint64(tt.keyWords>>1), i<<16 | 1} }
+				for i := range entries {
+					if !table.Insert(key(i), i) {
+						t.Fatalf("full at %d of %d", i, entries)
+					}
+				}
+				for i := range entries {
+					if v, ok := table.Find(key(i)); !ok || v != i {
+						t.Fatalf("key %d has %d, %v", i, v, ok)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestFullTableRefusesAndKeepsTheOthers has no room to spare: some inserts fail, and never at the cost of other keys.
+func TestFullTableRefusesAndKeepsTheOthers(t *testing.T) {
+	for _, keyWords := range []int{1, 3} {
+		t.Run(fmt.Sprintf("%d words", keyWords), func(t *testing.T) {
+			table, err := NewTable(20_000, 100, keyWords, 9)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer table.Free()
+			twin := map[[3]uint64]uint64{}
+			r := rand.New(rand.NewPCG(5, 6))
+			refused := 0
+			for i := range uint64(25_000) {
+				key := [3]uint64{r.Uint64() | 1<<20, r.Uint64() & -uint64(keyWords>>1), (r.Uint64() | 1) & -uint64(keyWords>>1)}
+				if table.Insert(key, i) {
+					if keyWords == 1 {
+						key[2] = 0
+					}
+					twin[key] = i
+				} else {
+					refused++
+				}
+			}
+			if refused < 5000 || len(twin) < 17_000 {
+				t.Errorf("%d refused, %d taken", refused, len(twin))
+			}
+			checkScan(t, table, twin)
+		})
+	}
+}
+
+// TestBulkFindsWhatOneFindDoes compares the plain code, the code for this CPU, and single lookups.
+func TestBulkFindsWhatOneFindDoes(t *testing.T) {
+	for _, keyWords := range []int{1, 3} {
+		t.Run(fmt.Sprintf("%d words", keyWords), func(t *testing.T) {
+			table, err := NewTable(1000, 90, keyWords, 11)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer table.Free()
+			r := rand.New(rand.NewPCG(3, 4))
+			for range 20_000 {
+				if key := randomKey(r, keyWords, 1500); r.IntN(3) > 0 {
+					table.Remove(key)
+				} else if _, ok := table.Find(key); !ok {
+					table.Insert(key, r.Uint64()|1)
+				}
+				keys := make([][3]uint64, r.IntN(33))
+				for i := range keys {
+					keys[i] = randomKey(r, keyWords, 1500)
+				}
+				plain, simd := table.FindBulk(keys, false), table.FindBulk(keys, true)
+				for i, key := range keys {
+					if want, _ := table.Find(key); plain[i] != want || simd[i] != want {
+						t.Fatalf("key %x: %d, plain %d, simd %d", key, want, plain[i], simd[i])
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestSweepAgesByState goes once round a table of entries of all states and ages.
+func TestSweepAgesByState(t *testing.T) {
+	const now, targetIdle, endedIdle = 1_800_000_000_000, 1000, 100
+	for _, keyWords := range []int{1, 3} {
+		table, err := NewTable(1000, 90, keyWords, 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer table.Free()
+		keep := map[[3]uint64]uint64{}
+		gone, ask := 0, 0
+		for i := range uint64(900) {
+			key := [3]uint64{i<<16 | 1, i, i<<16 | 1}
+			ages := []uint64{0, 99, 100, 100 + IdleGrace, 999, 1000, 999 + IdleGrace, 1000 + IdleGrace, 30_000}
+			state, idle, ended := int(i%4), ages[i/4%uint64(len(ages))], i/36%2 == 1
+			value := Value(state, uint32(i), uint32(i), now-idle*1000, ended)
+			if !table.Insert(key, value) {
+				t.Fatal("full")
+			}
+			limit := uint64(targetIdle)
+			if ended {
+				limit = endedIdle
+			}
+			if state >= StateTarget && idle >= limit+IdleGrace {
+				gone++
+				continue
+			} else if state >= StateTarget && idle >= limit {
+				ask++
+			}
+			if keyWords == 1 {
+				key[1], key[2] = 0, 0
+			}
+			keep[key] = value
+		}
+		asked, removed := 0, 0
+		for range table.Buckets() {
+			a, r := table.Sweep(1, targetIdle, endedIdle, now)
+			asked, removed = asked+a, removed+r
+		}
+		if removed != gone || gone == 0 || asked != ask || ask == 0 {
+			t.Errorf("%d words: asked about %d, removed %d; want %d and %d", keyWords, asked, removed, ask, gone)
+		}
+		checkScan(t, table, keep)
+		if a, r := table.Sweep(table.Buckets(), 0, 0, now+3_600_000); a+r != 0 {
+			t.Errorf("asked about %d, removed %d although nothing ages", a, r)
+		}
+	}
+}
+
 func TestTableFillsToItsLimit(t *testing.T) {
 	for _, keyWords := range []int{1, 3} {
 		t.Run(fmt.Sprintf("%d words", keyWords), func(t *testing.T) {

@@ -11,7 +11,28 @@
 enum {
 	EXPIRE_PER_RUN = 64,
 	REPEAT_PER_RUN = 16,
+	SWEEP_MS = 60000,     /* once round a table */
+	SWEEP_PER_RUN = 4096, /* buckets at most, some 30 us */
 };
+
+/* idle_ask asks the control plane whether a target still has an idle flow: RESTORE is the answer that it has. */
+static void idle_ask(void *arg, const struct baton_key *k, uint64_t value)
+{
+	struct baton_forwarder *f = arg;
+	struct baton_tuple tuple;
+
+	if (baton_value_state(value) != BATON_TARGET || !key_tuple(f, k, &tuple) ||
+	    is_conventional(f, k, !baton_ip_is4(tuple.client)) || /* no target can say */
+	    !token_take(&f->idles, f->now_ms, IDLES_PER_SECOND))
+		return;
+	struct baton_punt *punt = punt_begin(f, BATON_IDLE, NULL, 0);
+
+	if (!punt)
+		return;
+	punt->tuple = tuple;
+	punt->owner = (uint16_t)(value & BATON_VALUE_INDEX);
+	punt_end(f, punt);
+}
 
 int flows_init(struct baton_forwarder *f, const struct baton_config *c)
 {
@@ -19,6 +40,8 @@ int flows_init(struct baton_forwarder *f, const struct baton_config *c)
 	f->held_packets = c->held_packets;
 	f->router_idle_ms = c->router_idle_ms;
 	f->linger_ms = c->linger_ms;
+	f->ages = (struct baton_ages){c->target_idle_s, c->ended_idle_s, idle_ask, f};
+	f->evict_idle_s = c->evict_idle_s;
 	limit_init(&f->limit, c->source_punts, c->punts, c->source_flows, c->seed);
 	f->flows = calloc(f->flow_count, sizeof(*f->flows));
 	f->held = calloc(HELD_TOTAL, sizeof(*f->held));
@@ -240,11 +263,38 @@ static void half_repeat(struct baton_forwarder *f)
 		answer_synack_again(f, o);
 }
 
+baton_word *entry_add(struct baton_forwarder *f, struct baton_crt *t, const struct baton_key *k, uint64_t hash,
+		      uint64_t value)
+{
+	baton_word *v = baton_crt_insert(t, k, hash, value);
+
+	if (v || f->evict_idle_s == 0)
+		return v;
+	baton_word *oldest = baton_crt_oldest(t, hash, f->now_ms);
+
+	if (!oldest || baton_value_idle(value_load(oldest), f->now_ms) < f->evict_idle_s)
+		return NULL;
+	baton_crt_remove(t, oldest);
+	count(f, BATON_EVICTED);
+	return baton_crt_insert(t, k, hash, value);
+}
+
+/* table_age sweeps up to where the clock's hand is: once round in each SWEEP_MS. */
+static void table_age(struct baton_forwarder *f, struct baton_crt *t)
+{
+	uint32_t hand = (uint32_t)(f->now_ms % SWEEP_MS * t->bucket_count / SWEEP_MS);
+	uint32_t due = hand >= t->hand ? hand - t->hand : hand + t->bucket_count - t->hand;
+
+	count_n(f, BATON_AGED, baton_crt_sweep(t, due < SWEEP_PER_RUN ? due : SWEEP_PER_RUN, &f->ages, f->now_ms));
+}
+
 void timers_run(struct baton_forwarder *f)
 {
 	if (f->timers_ms == f->now_ms)
 		return;
 	f->timers_ms = f->now_ms;
+	table_age(f, &f->crt4);
+	table_age(f, &f->crt6);
 	flows_expire(f);
 	lingering_end(f);
 	half_repeat(f);

@@ -29,6 +29,7 @@ enum {
 	ENDS_PER_SECOND = 20000,
 	NEIGHBOURS_PER_SECOND = 1000,
 	ERRORS_PER_SECOND = 1000, /* ICMP errors for the router */
+	IDLES_PER_SECOND = 10000, /* idle flows beyond are forgotten unasked, if it goes on */
 	SOURCE_PLACES = 1024,
 	HELD_TOTAL = 4096, /* frames held by all frozen flows: part of the ports' buffers */
 	LINGER_PLACES = 1 << 16,
@@ -172,7 +173,7 @@ struct baton_forwarder {
 	struct baton_cookies cookies;
 	struct half_opens half;
 	struct limit limit;
-	struct token_bucket orphans, ends, neighbours, too_bigs, narrows, errors;
+	struct token_bucket orphans, ends, neighbours, too_bigs, narrows, errors, idles;
 	struct token_bucket orphan_sources[SOURCE_PLACES], too_big_sources[SOURCE_PLACES];
 
 	struct flow *flows;
@@ -183,6 +184,8 @@ struct baton_forwarder {
 	struct lingering *lingering;
 	uint64_t linger_head, linger_tail;
 	uint32_t router_idle_ms, linger_ms;
+	struct baton_ages ages;
+	uint32_t evict_idle_s;
 	uint64_t timers_ms; /* when timers last ran */
 
 	struct baton_shards *shards; /* NULL: it is alone */
@@ -284,6 +287,10 @@ bool flow_hold(struct baton_forwarder *f, struct flow *w, const struct baton_buf
 struct held *flow_held_first(struct baton_forwarder *f, const struct flow *w);
 void flow_held_pop(struct baton_forwarder *f, struct flow *w);
 void linger_add(struct baton_forwarder *f, const struct baton_key *k, bool ip6, uint32_t inc);
+/* entry_add makes an entry and returns its value's place, or NULL. In a full table the flow of a target that was idle
+ * longest, of those in the way, makes room if that was long enough. */
+baton_word *entry_add(struct baton_forwarder *f, struct baton_crt *t, const struct baton_key *k, uint64_t hash,
+		      uint64_t value);
 /* timers_run does what is due, a bounded amount of it. */
 void timers_run(struct baton_forwarder *f);
 
@@ -368,6 +375,8 @@ void frame_drop(struct baton_forwarder *f, uint16_t port, struct baton_buf *buf,
 void entry_vacate(struct baton_forwarder *f, uint64_t value);
 /* service_key is the CRT key of a tuple; false: its service is not served. */
 bool service_key(const struct baton_forwarder *f, const struct baton_tuple *t, struct baton_key *k);
+/* key_tuple is the way back. */
+bool key_tuple(const struct baton_forwarder *f, const struct baton_key *k, struct baton_tuple *t);
 /* services_index makes services_by_addr and the local addresses of services. */
 int services_index(struct baton_forwarder *f, const struct baton_service *services, uint32_t n);
 /* flow_segment handles a segment of a flow that the router owns; consumes p. */

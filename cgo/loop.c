@@ -34,7 +34,8 @@ static int forwarder_init(struct baton_forwarder *f, const struct baton_config *
 	int err;
 
 	if (c->port_count == 0 || c->port_count > BATON_MAX_PORTS || c->service_count > UINT16_MAX - 1 ||
-	    c->router_flows == 0 || c->router_flows > BATON_MAX_FLOWS || c->half_open > 1 << 20)
+	    c->router_flows == 0 || c->router_flows > BATON_MAX_FLOWS || c->half_open > 1 << 20 ||
+	    c->target_idle_s > BATON_IDLE_MAX || c->ended_idle_s > BATON_IDLE_MAX || c->evict_idle_s > BATON_IDLE_MAX)
 		return -EINVAL;
 	f->punt_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (f->punt_fd < 0)

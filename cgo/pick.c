@@ -175,7 +175,7 @@ static void enter(struct baton_forwarder *f, struct packet *p, uint16_t owner, b
 	if (v) {
 		uncounted(k, value_load(v));
 		value_store(v, value);
-	} else if (!baton_crt_insert(crt_of(f, p->ip6), &p->lookup.key, p->lookup.hash, value)) {
+	} else if (!entry_add(f, crt_of(f, p->ip6), &p->lookup.key, p->lookup.hash, value)) {
 		if (s->distribution != BATON_MAGLEV) {
 			frame_drop(f, p->port, &p->buf, BATON_DROP_CRT_FULL);
 			return;

@@ -108,6 +108,25 @@ bool service_key(const struct baton_forwarder *f, const struct baton_tuple *t, s
 	return true;
 }
 
+bool key_tuple(const struct baton_forwarder *f, const struct baton_key *k, struct baton_tuple *t)
+{
+	bool ip6 = k->w[2] != 0; /* as key_make makes it */
+	uint16_t id = (uint16_t)(ip6 ? k->w[2] >> 16 : k->w[0]);
+
+	*t = (struct baton_tuple){
+	    .client = ip6 ? (struct baton_ip){k->w[0], k->w[1]} : baton_ip_from4((uint32_t)(k->w[0] >> 32)),
+	    .client_port = (uint16_t)(ip6 ? k->w[2] >> 32 : k->w[0] >> 16),
+	};
+	for (uint32_t i = 0; i < f->service_count; i++) {
+		if (f->services[i].id != id)
+			continue;
+		t->service = f->services[i].addr;
+		t->service_port = f->services[i].port;
+		return true;
+	}
+	return false;
+}
+
 static inline bool classify_tcp(struct baton_forwarder *f, struct packet *p)
 {
 	if (!parse_tcp(p))
@@ -423,7 +442,7 @@ static void flow_start(struct baton_forwarder *f, struct packet *p, baton_word *
 
 	if (v)
 		value_store(v, value);
-	else if (!baton_crt_insert(crt, &p->lookup.key, p->lookup.hash, value)) {
+	else if (!entry_add(f, crt, &p->lookup.key, p->lookup.hash, value)) {
 		flow_release(f, w);
 		drop(f, p, BATON_DROP_CRT_FULL);
 		return;

@@ -12,6 +12,29 @@ package cgo
 #cgo nocallback baton_crt_find
 #cgo noescape baton_crt_insert
 #cgo nocallback baton_crt_insert
+static inline void baton_unit_find(const struct baton_crt *t, struct baton_lookup **l, uint32_t n, bool simd)
+{
+	const struct baton_finder *f = baton_crt_finder(t->key_words, simd);
+
+	f->fetch(t, l, n);
+	f->find(t, l, n);
+}
+
+static void baton_unit_ask(void *arg, const struct baton_key *k, uint64_t value)
+{
+	(void)k;
+	(void)value;
+	++*(uint32_t *)arg;
+}
+
+static inline uint32_t baton_unit_sweep(struct baton_crt *t, uint32_t n, uint32_t target_s, uint32_t ended_s,
+					uint64_t now_ms, uint32_t *asked)
+{
+	const struct baton_ages ages = {target_s, ended_s, baton_unit_ask, asked};
+
+	return baton_crt_sweep(t, n, &ages, now_ms);
+}
+
 #cgo noescape baton_siphash
 #cgo nocallback baton_siphash
 */
@@ -69,6 +92,47 @@ func (t Table) Remove(key [3]uint64) bool {
 		C.baton_crt_remove(t.c, v)
 	}
 	return v != nil
+}
+
+// FindBulk finds up to 32 keys at once, as the pipeline does; values of keys that are not there are 0. simd: by the
+// fastest code for this CPU, else by the plain one.
+func (t Table) FindBulk(keys [][3]uint64, simd bool) []uint64 {
+	lookups := (*[C.BATON_BURST]C.struct_baton_lookup)(C.calloc(C.BATON_BURST, C.sizeof_struct_baton_lookup))
+	defer C.free(unsafe.Pointer(lookups))
+	list := (*[C.BATON_BURST]*C.struct_baton_lookup)(C.calloc(C.BATON_BURST, C.size_t(unsafe.Sizeof(uintptr(0)))))
+	defer C.free(unsafe.Pointer(list))
+	for i, key := range keys {
+		lookups[i].key = *(*C.struct_baton_key)(unsafe.Pointer(&key))
+		list[i] = &lookups[i]
+	}
+	C.baton_unit_find(t.c, &list[0], C.uint32_t(len(keys)), C.bool(simd))
+	values := make([]uint64, len(keys))
+	for i := range keys {
+		if v := lookups[i].entry; v != nil {
+			values[i] = loadWord(unsafe.Pointer(v))
+		}
+	}
+	return values
+}
+
+// IdleGrace is how much longer than idle an entry is kept, s.
+const IdleGrace = C.BATON_IDLE_GRACE
+
+// Sweep looks at the next n buckets, and returns how many idle entries it asked about and how many it removed.
+func (t Table) Sweep(n, targetIdle, endedIdle uint32, nowMS uint64) (asked, removed int) {
+	var count C.uint32_t
+	removed = int(C.baton_unit_sweep(t.c, C.uint32_t(n), C.uint32_t(targetIdle), C.uint32_t(endedIdle), C.uint64_t(nowMS),
+		&count))
+	return int(count), removed
+}
+
+// Value makes the value of an entry; ended: its client has ended the flow.
+func Value(state int, index, inc uint32, nowMS uint64, ended bool) uint64 {
+	v := uint64(C.baton_value(C.enum_baton_state(state), C.uint32_t(index), C.uint32_t(inc), C.uint64_t(nowMS)))
+	if ended {
+		v |= C.BATON_VALUE_END
+	}
+	return v
 }
 
 // SipHash is SipHash-2-4.

@@ -2,7 +2,7 @@ package fastpath
 
 // Counter is one of the forwarder's counters since its start.
 type Counter struct {
-	Group string // "packets", "drops", "punts", "handshakes" or "commands"
+	Group string // "packets", "drops", "punts", "handshakes", "table" or "commands"
 	Name  string // unique within its group, snake_case
 	Help  string // one sentence
 	Value uint64

@@ -38,11 +38,11 @@ func (f *Forwarder) sendFlow(c *cgo.Command) error {
 }
 
 // sendTuple queues a command for the loop of its tuple.
-func (f *Forwarder) sendTuple(c *cgo.Command) error {
+func (f *Forwarder) sendTuple(c *cgo.Command, frame []byte) error {
 	if f.closed {
 		return ErrClosed
 	}
-	return f.send(f.shards.Of(&c.Tuple), c, nil)
+	return f.send(f.shards.Of(&c.Tuple), c, frame)
 }
 
 // sendAll queues a command for every loop. After ErrBusy some may have it, so it must do no harm when it is repeated.
@@ -93,7 +93,7 @@ func (f *Forwarder) CloseFlow(id flow.ID) error {
 func (f *Forwarder) Remove(inc wire.Incarnation) error {
 	return f.sendTuple(&cgo.Command{
 		Kind: cgo.Remove, Tuple: toTuple(inc.Tuple), IRS: uint32(inc.IRS), ISS: uint32(inc.ISS),
-	})
+	}, nil)
 }
 
 // Adopt makes a flow of a connection that was handed over to this host, of a service that Adopts: from then on its
@@ -102,7 +102,17 @@ func (f *Forwarder) Remove(inc wire.Incarnation) error {
 func (f *Forwarder) Adopt(port uint16, inc wire.Incarnation) error {
 	return f.sendTuple(&cgo.Command{
 		Kind: cgo.Adopt, Port: port, Tuple: toTuple(inc.Tuple), IRS: uint32(inc.IRS), ISS: uint32(inc.ISS),
-	})
+	}, nil)
+}
+
+// Restore gives a flow that a target owns the entry that it should have; one that it has is renewed. frame is nil or a
+// segment of the flow as flow.Orphan had it, from port; it is copied, and sent to the owner. Where the entry is another
+// owner's or incarnation's, nothing changes. owner must not be flow.Router.
+func (f *Forwarder) Restore(inc wire.Incarnation, owner flow.OwnerID, port uint16, frame []byte) error {
+	return f.sendTuple(&cgo.Command{
+		Kind: cgo.Restore, Tuple: toTuple(inc.Tuple), IRS: uint32(inc.IRS), ISS: uint32(inc.ISS),
+		Owner: uint16(owner), Port: port,
+	}, frame)
 }
 
 // SetOwner defines or changes an owner's next hop; what was learnt of a tunnel's path is forgotten. Frames for an owner

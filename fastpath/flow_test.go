@@ -3,6 +3,7 @@ package fastpath
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -391,6 +392,122 @@ func TestResetOfNoFlowIsDroppedWithoutAnAnswer(t *testing.T) {
 	p.wantCount("drops", "no_flow", 1)
 }
 
+// TestTargetsFlowsAge lets time pass: flows with segments stay, the idle one goes, the ended one goes sooner, and those
+// that their target has stay.
+func TestTargetsFlowsAge(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.TargetIdle, c.EndedIdle = 20*time.Minute, 5*time.Minute })
+	peers := map[string]*peer{}
+	for i, name := range []string{"busy", "idle", "ended", "alive"} {
+		p := r.peer(netip.AddrPortFrom(client4.Addr(), uint16(1000+i)), 5)
+		p.transfer(1)
+		peers[name] = p
+	}
+	peers["ended"].send(4, wire.ACK|wire.FIN, "")
+	r.punted(flow.End)
+	asked := map[netip.AddrPort]int{}
+	left := func(d time.Duration) (n int) {
+		for end := r.now.Add(d); r.now.Before(end); { // a poll each second sweeps the small table often enough
+			r.advance(time.Second)
+			peers["busy"].send(4, wire.ACK, "")
+			for _, p := range r.punts() {
+				if p.Kind != flow.Idle || p.Owner != 1 || p.Inc.Service != service4 {
+					t.Fatalf("punt %+v", p)
+				}
+				asked[p.Inc.Client]++
+				if p.Inc.Client == peers["alive"].client {
+					r.must(r.Restore(peers["alive"].inc(), 1, 0, nil))
+				}
+			}
+		}
+		r.out()
+		return len(r.Snapshot())
+	}
+	for _, want := range []struct {
+		after time.Duration
+		n     int
+	}{
+		{6 * time.Minute, 4}, {3 * time.Minute, 3}, {12 * time.Minute, 3}, {3 * time.Minute, 2}, {60 * time.Minute, 2},
+	} {
+		if n := left(want.after); n != want.n {
+			t.Fatalf("%d entries after %v more, want %d", n, want.after, want.n)
+		}
+	}
+	r.wantCount("table", "aged", 2)
+	r.wantCount("table", "restored", 0)
+	if a := asked[peers["alive"].client]; a < 3 || a > 4 || asked[peers["busy"].client] != 0 ||
+		asked[peers["idle"].client] == 0 || asked[peers["ended"].client] == 0 {
+		t.Errorf("asked %v", asked)
+	}
+}
+
+// TestLostFlowComesBack removes an entry that its target still has, as a restart or ageing does, and gives it back.
+func TestLostFlowComesBack(t *testing.T) {
+	for _, client := range []netip.AddrPort{client4, client6} {
+		p := newRig(t).peer(client, 5)
+		p.connect()
+		p.put(p.frame(p.segment(300, wire.ACK, "GET /2"))) // not the first: no valid cookie
+		orphan := p.punted(flow.Orphan)
+		p.none()
+		p.must(p.Restore(p.inc(), 2, orphan.Port, orphan.Frame))
+		p.Poll()
+		if f := p.one(); f.Link.Dst != targetMACs[2] || string(f.Segment.Payload) != "GET /2" {
+			t.Errorf("the segment goes to %v: %q", f.Link.Dst, f.Segment.Payload)
+		}
+		p.send(306, wire.ACK, "x")
+		if f := p.one(); f.Link.Dst != targetMACs[2] {
+			t.Errorf("the next one goes to %v", f.Link.Dst)
+		}
+		p.wantCount("table", "restored", 1)
+		p.wantCount("packets", "forwarded", 2)
+	}
+}
+
+// TestRestoreChangesNobodyElsesFlow gives the tuple of a flow that is not the target's, or another incarnation of it.
+func TestRestoreChangesNobodyElsesFlow(t *testing.T) {
+	unserved := netip.MustParseAddrPort("10.77.0.11:80")
+	for name, flow := range map[string]func(p *peer) wire.Incarnation{
+		"the router's":       func(p *peer) wire.Incarnation { p.open(); return p.inc() },
+		"another target's":   func(p *peer) wire.Incarnation { p.transfer(1); return p.inc() },
+		"a newer one":        func(p *peer) wire.Incarnation { p.transfer(2); i := p.inc(); i.IRS++; return i },
+		"one that lingers":   func(p *peer) wire.Incarnation { p.transfer(2); p.must(p.Remove(p.inc())); return p.inc() },
+		"of another service": func(p *peer) wire.Incarnation { i := p.inc(); i.Service = unserved; return i },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newRig(t).peer(client4, 5)
+			inc := flow(p)
+			p.Poll()
+			before := p.Snapshot()
+			p.must(p.Restore(inc, 2, 0, p.frame(p.segment(300, wire.ACK, "x"))))
+			p.Poll()
+			p.none()
+			if after := p.Snapshot(); !slices.Equal(before, after) {
+				t.Errorf("entries %v, were %v", after, before)
+			}
+			p.wantCount("commands", "stale", 1)
+		})
+	}
+}
+
+func TestFullTableRestoresWithinThePolicy(t *testing.T) {
+	for _, evict := range []time.Duration{-1, time.Minute} {
+		r := newRig(t, oneLoop, func(c *Config) { c.IPv4Entries, c.EvictIdle = 1, evict })
+		r.peer(client4, 5).transfer(1)
+		r.advance(2 * time.Minute)
+		lost := wire.Incarnation{Tuple: wire.Tuple{Client: netip.MustParseAddrPort("10.77.0.100:1"), Service: service4}}
+		r.must(r.Restore(lost, 1, 0, nil))
+		r.Poll()
+		if evict > 0 {
+			r.wantCount("table", "evicted", 1)
+			r.wantCount("table", "restored", 1)
+		} else {
+			r.wantCount("table", "not_restored", 1)
+		}
+		if n := len(r.Snapshot()); n != 1 {
+			t.Errorf("%d entries", n)
+		}
+	}
+}
+
 func TestFullTables(t *testing.T) {
 	client := func(i int) netip.AddrPort { return netip.AddrPortFrom(client4.Addr(), uint16(1000+i)) }
 	t.Run("router flows", func(t *testing.T) {
@@ -401,6 +518,20 @@ func TestFullTables(t *testing.T) {
 		r.wantCount("drops", "flow_table_full", 2)
 		if n := len(r.punts()); n != 3 {
 			t.Errorf("%d punts, want 3", n)
+		}
+	})
+	t.Run("CRT of targets", func(t *testing.T) {
+		r := newRig(t, oneLoop, func(c *Config) { c.IPv4Entries, c.EvictIdle = 10, time.Minute })
+		for i := range 10 {
+			r.peer(client(i), 5).transfer(1)
+		}
+		r.peer(client(10), 5).connect().send(0, wire.ACK, "x")
+		r.wantCount("drops", "crt_full", 1)
+		r.advance(time.Minute + 5*time.Second)
+		r.peer(client(11), 5).open()
+		r.wantCount("table", "evicted", 1)
+		if n := len(r.Snapshot()); n != 10 {
+			t.Errorf("%d entries, want 10", n)
 		}
 	})
 	t.Run("CRT", func(t *testing.T) {

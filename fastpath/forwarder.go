@@ -38,7 +38,15 @@ type Config struct {
 
 	RouterIdle time.Duration // a flow that the router owns ends after this without a segment; default 60 s, negative: never
 	Linger     time.Duration // a removed entry is forgotten after this; default 2 s
-	IdleSpin   time.Duration // poll this long without a frame before sleeping; default 50 us
+	// When a flow of a target counts as idle because its client sends nothing; whole seconds, at most 8 hours; negative:
+	// never. Within the next minute it is punted as flow.Idle, and if no Restore renews it, it is forgotten two to three
+	// minutes after. A later segment of it is an orphan, and the control plane asks the targets whose it is.
+	TargetIdle time.Duration // default 1 h
+	EndedIdle  time.Duration // after the client's FIN or RST; default 5 min
+	// EvictIdle is how long a target's flow must have been idle to make room for a new one when the table is full;
+	// default 10 min; negative: it never has to, and new flows are refused.
+	EvictIdle time.Duration
+	IdleSpin  time.Duration // poll this long without a frame before sleeping; default 50 us
 	// IdleSleep is the longest sleep between two polls; a loop that has been idle for 100 ms sleeps up to 3 times as
 	// long. A command ends every sleep. Default 100 us; negative: never sleep.
 	IdleSleep time.Duration
@@ -97,6 +105,9 @@ type Forwarder struct {
 	closed bool
 }
 
+// maxIdle is BATON_IDLE_MAX.
+const maxIdle = 8 * time.Hour
+
 // withDefaults fills in what is zero.
 func (c Config) withDefaults() Config {
 	setInt := func(p *int, v int) {
@@ -121,6 +132,9 @@ func (c Config) withDefaults() Config {
 	setInt(&c.Lcores, max(1, len(c.CPUs)))
 	setDuration(&c.RouterIdle, 60*time.Second)
 	setDuration(&c.Linger, 2*time.Second)
+	setDuration(&c.TargetIdle, time.Hour)
+	setDuration(&c.EndedIdle, 5*time.Minute)
+	setDuration(&c.EvictIdle, 10*time.Minute)
 	setDuration(&c.IdleSpin, 50*time.Microsecond)
 	setDuration(&c.IdleSleep, 100*time.Microsecond)
 	return c
@@ -175,6 +189,9 @@ func (c Config) check() error {
 	if c.HalfOpen > 1<<20 {
 		return fmt.Errorf("%d half-open handshakes: at most %d are possible", c.HalfOpen, 1<<20)
 	}
+	if max(c.TargetIdle, c.EndedIdle, c.EvictIdle) > maxIdle {
+		return fmt.Errorf("flows of targets cannot be kept longer than %v without a segment", maxIdle)
+	}
 	return checkServices(c.Services)
 }
 
@@ -211,6 +228,9 @@ func (c Config) layout() *cgo.Config {
 		HeldPackets:  uint32(c.HeldPackets),
 		RouterIdleMS: milliseconds(c.RouterIdle),
 		LingerMS:     milliseconds(c.Linger),
+		TargetIdleS:  milliseconds(c.TargetIdle) / 1000,
+		EndedIdleS:   milliseconds(c.EndedIdle) / 1000,
+		EvictIdleS:   milliseconds(c.EvictIdle) / 1000,
 		IdleSpinUS:   microseconds(c.IdleSpin),
 		IdleSleepUS:  microseconds(c.IdleSleep),
 		PortCount:    uint32(len(c.Ports)),

@@ -102,7 +102,7 @@ func (x Expect) allowed() []judge.Rule {
 
 // scenarios holds all scenarios.
 var scenarios = slices.Concat(
-	httpScenarios, optionScenarios, reuseScenarios, loadScenarios, bulkScenarios, targetScenarios,
+	httpScenarios, optionScenarios, reuseScenarios, crtScenarios, loadScenarios, bulkScenarios, targetScenarios,
 	operatorScenarios, agentScenarios, xcfScenarios, hostScenarios, demoScenarios, floodScenarios, tunnelScenarios,
 	wireScenarios, lossScenarios)
 

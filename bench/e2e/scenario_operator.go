@@ -148,6 +148,8 @@ var samples = []sample{
 	{true, `baton_forwarder_packets_total{action="forwarded"}`, 0},
 	{true, `baton_forwarder_commands_total{result="done"}`, 0},
 	{true, `baton_drops_total{reason="forged_cookie"}`, 0},
+	{true, `baton_crt_events_total{event="aged"}`, 0},
+	{true, `baton_crt_events_total{event="evicted"}`, 0},
 	{true, `baton_crt_entries{family="ipv4"}`, 0},
 	{true, `baton_poll_busy_ratio`, 0},
 	{false, `baton_target_imports_total{`, 1},

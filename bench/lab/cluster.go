@@ -37,6 +37,9 @@ type Cluster struct {
 	Tunnel    string        // to targets behind a gateway: ipip or gue
 
 	SourceFlows, SourcePunts int // limits of one client address
+
+	Entries   int    // places of the IPv4 table
+	EvictIdle string // idle flows of this age make room in a full table; "0s": never
 }
 
 // Rule routes requests for a host and path to a job.
@@ -93,11 +96,13 @@ data:
     - { device: "{{$.Host.Expand .Device}}", address: {{.Address}} }
 {{- end}}
 crt:
-  ipv4_entries: 65536
+  ipv4_entries: {{or .Entries 65536}}
   ipv6_entries: 1024
   router_flows: 4096
 {{- with .Linger}}
   linger: {{.}}{{end}}
+{{- with .EvictIdle}}
+  evict_idle: {{.}}{{end}}
 {{- with .SourceFlows}}
   source_flows: {{.}}{{end}}
 {{- with .SourcePunts}}

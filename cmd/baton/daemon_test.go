@@ -376,11 +376,15 @@ func TestConfiguredZerosDoNotBecomeDefaults(t *testing.T) {
 	defer func() { _ = r.daemon.targets.Close() }()
 	cfg := *r.daemon.cfg
 	cfg.CRT.Linger, cfg.Data.Idle.Spin, cfg.Data.Idle.Sleep = 0, 0, 0
+	cfg.CRT.TargetIdle, cfg.CRT.EndedIdle, cfg.CRT.EvictIdle = 0, 0, 0
 	c, err := fastpathConfig(&cfg)
 	r.must(err)
 	given := c.Linger != 0 && c.IdleSpin != 0
 	if !given || c.Linger.Milliseconds() != 0 || c.IdleSpin.Microseconds() != 0 || c.IdleSleep >= 0 {
 		t.Errorf("linger %v, spin %v, sleep %v", c.Linger, c.IdleSpin, c.IdleSleep)
+	}
+	if max(c.TargetIdle, c.EndedIdle, c.EvictIdle) >= 0 {
+		t.Errorf("idle %v, ended %v, evict %v", c.TargetIdle, c.EndedIdle, c.EvictIdle)
 	}
 	if c.Lcores != 1 || c.CPUs != nil {
 		t.Errorf("%d lcores on CPUs %v, want one anywhere", c.Lcores, c.CPUs)

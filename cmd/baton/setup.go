@@ -99,15 +99,15 @@ func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 		HalfOpen:    cfg.CRT.HalfOpen,
 		RouterIdle:  time.Duration(cfg.CRT.RouterIdle),
 		Linger:      orZero(cfg.CRT.Linger),
+		TargetIdle:  orNever(cfg.CRT.TargetIdle),
+		EndedIdle:   orNever(cfg.CRT.EndedIdle),
+		EvictIdle:   orNever(cfg.CRT.EvictIdle),
 		IdleSpin:    orZero(cfg.Data.Idle.Spin),
-		IdleSleep:   time.Duration(cfg.Data.Idle.Sleep),
+		IdleSleep:   orNever(cfg.Data.Idle.Sleep),
 		Lcores:      cfg.Data.Lcores,
 		CPUs:        cfg.Data.CPUs,
 		Hugepages:   hugepages,
 		MemoryMB:    cfg.Data.Memory,
-	}
-	if c.IdleSleep == 0 {
-		c.IdleSleep = -1 // never
 	}
 	if c.HalfOpen == 0 {
 		c.HalfOpen = -1 // none
@@ -130,6 +130,14 @@ func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 
 // orZero keeps a configured zero from standing for the forwarder's default: it counts in whole micro- or milliseconds.
 func orZero(d config.Duration) time.Duration { return max(time.Duration(d), time.Nanosecond) }
+
+// orNever makes a configured zero the forwarder's "never".
+func orNever(d config.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return time.Duration(d)
+}
 
 // servicePort is one port of a DVIPA with its address.
 type servicePort struct {

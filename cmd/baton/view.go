@@ -193,9 +193,10 @@ func (d *routingHost) ports(context.Context) ([]admin.Port, error) {
 // sample is what Prometheus sees. A router that does not answer in time is left out; the forwarder goes on without it.
 func (d *routingHost) sample() metrics.RouterSample {
 	s := metrics.RouterSample{Drops: map[string]uint64{}, Punts: map[string]uint64{}, Handshakes: map[string]uint64{},
-		Packets: map[string]uint64{}, Commands: map[string]uint64{}, Events: map[string]uint64{}, Busy: d.forwarder.Busy()}
+		Packets: map[string]uint64{}, Commands: map[string]uint64{}, Forgotten: map[string]uint64{},
+		Events: map[string]uint64{}, Busy: d.forwarder.Busy()}
 	groups := map[string]map[string]uint64{"drops": s.Drops, "punts": s.Punts, "handshakes": s.Handshakes,
-		"packets": s.Packets, "commands": s.Commands}
+		"packets": s.Packets, "commands": s.Commands, "table": s.Forgotten}
 	for _, c := range d.forwarder.Counters() {
 		if g := groups[c.Group]; g != nil {
 			g[c.Name] = c.Value

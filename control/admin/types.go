@@ -80,7 +80,7 @@ type Transfer struct {
 
 // Counter is one named total.
 type Counter struct {
-	Group string `json:"group"` // packet, drop, punt, handshake, command, router, "xcf HOST"
+	Group string `json:"group"` // packet, drop, punt, handshake, table, command, router, "xcf HOST"
 	Name  string `json:"name"`
 	Value uint64 `json:"value"`
 }

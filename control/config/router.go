@@ -56,6 +56,9 @@ type CRT struct {
 	HalfOpen    int      `yaml:"half_open" default:"4096" range:"0..1048576"`        // handshakes whose SYN-ACK is repeated
 	RouterIdle  Duration `yaml:"router_idle" default:"60s" range:"1s..24h"`
 	Linger      Duration `yaml:"linger" default:"2s" range:"0s..1h"`
+	TargetIdle  Duration `yaml:"target_idle" default:"1h" range:"0s..8h"` // 0: never
+	EndedIdle   Duration `yaml:"ended_idle" default:"5m" range:"0s..8h"`  // 0: never
+	EvictIdle   Duration `yaml:"evict_idle" default:"10m" range:"0s..8h"` // 0: never
 }
 
 // RouterXCF is where targets reach the routing host. The paths are absolute or relative to the working directory.

@@ -24,6 +24,7 @@ func fullRouter() (*Router, *int) {
 			Handshakes: map[string]uint64{"accepted": 3},
 			Packets:    map[string]uint64{"forwarded": 7},
 			Commands:   map[string]uint64{"done": 2},
+			Forgotten:  map[string]uint64{"aged": 1},
 			Tables:     []Table{{Family: "ipv4", Entries: 3, Capacity: 1024}},
 			Busy:       0.25,
 			Flows:      1,

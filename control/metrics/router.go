@@ -39,6 +39,7 @@ type RouterSample struct {
 	Handshakes map[string]uint64 // by result: answered, accepted, forged ...
 	Packets    map[string]uint64 // what else the forwarder did with packets
 	Commands   map[string]uint64 // of the control plane to the forwarder, by result
+	Forgotten  map[string]uint64 // what the table lost of itself and got back: aged, evicted, restored ...
 	Tables     []Table
 	Busy       float64           // share of the poll loop's time spent on packets, 0-1
 	Flows      int               // connections in the router's hands
@@ -100,6 +101,7 @@ var (
 	shakesDesc   = desc("baton_handshakes_total", "TCP handshakes answered by cookie, by result.", "result")
 	actsDesc     = desc("baton_forwarder_packets_total", "What the forwarder did with packets, by action.", "action")
 	commandsDesc = desc("baton_forwarder_commands_total", "Commands that the forwarder got, by result.", "result")
+	tableDesc    = desc("baton_crt_events_total", "What the table forgot of itself and got back, by event.", "event")
 	entriesDesc  = desc("baton_crt_entries", "Flows in the connection routing table.", "family")
 	roomDesc     = desc("baton_crt_capacity", "Flows that the connection routing table has room for.", "family")
 	busyDesc     = desc("baton_poll_busy_ratio", "Share of the poll loop's time that was spent on packets.")
@@ -114,8 +116,7 @@ type routerCollector struct{ read func() RouterSample }
 // Describe implements prometheus.Collector.
 func (c *routerCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{packetsDesc, bytesDesc, dropsDesc, puntsDesc, shakesDesc, actsDesc,
-		commandsDesc, entriesDesc,
-		roomDesc, busyDesc, flowsDesc, eventsDesc, peerDesc, rttDesc} {
+		commandsDesc, tableDesc, entriesDesc, roomDesc, busyDesc, flowsDesc, eventsDesc, peerDesc, rttDesc} {
 		ch <- d
 	}
 }
@@ -134,6 +135,7 @@ func (c *routerCollector) Collect(ch chan<- prometheus.Metric) {
 	counters(ch, shakesDesc, s.Handshakes)
 	counters(ch, actsDesc, s.Packets)
 	counters(ch, commandsDesc, s.Commands)
+	counters(ch, tableDesc, s.Forgotten)
 	for _, t := range s.Tables {
 		ch <- gauge(entriesDesc, float64(t.Entries), t.Family)
 		ch <- gauge(roomDesc, float64(t.Capacity), t.Family)

@@ -51,7 +51,11 @@ func (r *Router) punted(p *flow.Punt) {
 	case flow.Gone:
 		r.gone(r.conns[p.Flow])
 	case flow.End:
-		r.endHint(p)
+		r.count.EndHints++
+		r.askOwner(p)
+	case flow.Idle:
+		r.count.IdleAsked++
+		r.askOwner(p)
 	case flow.Orphan:
 		r.orphan(p)
 	case flow.Neighbour:

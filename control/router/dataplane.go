@@ -33,6 +33,11 @@ type Dataplane interface {
 	// one changes nothing). It takes effect after the configured linger.
 	Remove(inc wire.Incarnation) error
 
+	// Restore gives a flow that a target owns its entry back, or renews the one that is there; where that has another owner
+	// or incarnation, nothing changes. frame is nil or a segment of the flow that came in at port: it is copied, and sent to
+	// the owner.
+	Restore(inc wire.Incarnation, owner flow.OwnerID, port uint16, frame []byte) error
+
 	// SetOwner defines or changes an owner. Flows of an owner without a known next hop are dropped and counted.
 	SetOwner(id flow.OwnerID, hop flow.Nexthop) error
 	// Port returns the MAC and the configured address of data port i (0-based), for neighbour resolution.

@@ -25,6 +25,7 @@ type Counts struct {
 	CommandsDelayed uint64 // commands that the data plane had no room for at once
 	EndHints        uint64 // FIN or RST of clients on flows of targets
 	EndReports      uint64 // flows that targets reported over
+	IdleAsked       uint64 // flows of targets that were about to be forgotten
 	Orphans         uint64 // segments without an entry
 	OrphansAsked    uint64 // tuples that targets were asked about
 	OrphansLive     uint64 // tuples that a target owns although there is no entry
@@ -48,7 +49,7 @@ func (c Counts) Totals() []Total {
 		{"unknown_flows", c.UnknownFlows}, {"bad_frames", c.BadFrames}, {"icmp_errors", c.ICMPErrors},
 		{"frames_lost", c.FramesLost},
 		{"commands_delayed", c.CommandsDelayed}, {"end_hints", c.EndHints}, {"end_reports", c.EndReports},
-		{"orphans", c.Orphans}, {"orphans_asked", c.OrphansAsked}, {"orphans_live", c.OrphansLive},
+		{"idle_asked", c.IdleAsked}, {"orphans", c.Orphans}, {"orphans_asked", c.OrphansAsked}, {"orphans_live", c.OrphansLive},
 		{"unknown_hosts", c.UnknownHosts}, {"stray_messages", c.StrayMessages}, {"send_failed", c.SendFailed},
 		{"faults", c.Faults},
 	}

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"slices"
 	"time"
 
 	"baton/control/transfer"
@@ -8,17 +9,16 @@ import (
 	"baton/fastpath/wire"
 )
 
-// Targets are the only truth about flows that the router does not have: it asks them, and forgets what they have
-// forgotten.
+// Targets are the only truth about flows that the router does not have: it asks them, forgets what they have forgotten,
+// and gives back to the forwarder what it has lost.
 const (
 	orphanMemory = 10 * time.Second // a tuple without an entry is not asked about again for this long
 	maxOrphans   = 4096             // tuples remembered; beyond, orphans are only counted
 )
 
-// endHint follows a client's FIN or RST on a flow of a target. It may be forged, so the owner is asked. The forwarder's
-// entry has only a hash of the incarnation, so which one is meant comes from memory.
-func (r *Router) endHint(p *flow.Punt) {
-	r.count.EndHints++
+// askOwner asks what became of a flow of a target: its client has sent a FIN or RST, which may be forged, or nothing for
+// long. The forwarder's entry has only a hash of the incarnation, so which one is meant comes from memory.
+func (r *Router) askOwner(p *flow.Punt) {
 	if int(p.Owner) >= len(r.byOwner) || r.byOwner[p.Owner] == nil {
 		return
 	}
@@ -31,10 +31,10 @@ func (r *Router) endHint(p *flow.Punt) {
 	}
 }
 
-// orphan asks all targets, once, whose a tuple without an entry is.
+// orphan asks all targets, once, whose a tuple without an entry is. The segment waits for the answer.
 func (r *Router) orphan(p *flow.Punt) {
 	r.count.Orphans++
-	if !r.orphans.first(p.Inc.Tuple, r.now) {
+	if !r.orphans.first(p, r.now) {
 		return
 	}
 	r.count.OrphansAsked++
@@ -46,8 +46,7 @@ func (r *Router) orphan(p *flow.Punt) {
 }
 
 // learnedOf takes the answer to a query that was not about a transfer. What has ended at its owner, or is not known
-// there any more, needs no entry; the forwarder makes sure that the entry is of this incarnation. For one that lives
-// without an entry there is nothing that the forwarder could be told yet; it is counted.
+// there any more, needs no entry; the forwarder makes sure that the entry is of this incarnation.
 func (r *Router) learnedOf(t *target, m transfer.QueryReply) {
 	switch m.State {
 	case transfer.FlowEnded, transfer.FlowUnknown:
@@ -55,37 +54,54 @@ func (r *Router) learnedOf(t *target, m transfer.QueryReply) {
 			r.remove(m.Inc)
 		}
 	case transfer.FlowLive:
-		if _, asked := r.orphans.asked[m.Inc.Tuple]; asked {
-			r.count.OrphansLive++
-			r.log.Warn("target owns a flow without an entry", "target", t.name, "flow", m.Inc.Tuple)
-		}
+		r.lives(t, m.Inc)
 	case transfer.FlowReserved: // not decided; its transfer will
 	}
 }
 
+// lives has the forwarder know, or know again, that a flow is the target's. A segment that waits goes there.
+func (r *Router) lives(t *target, inc wire.Incarnation) {
+	o, orphan := r.orphans.asked[inc.Tuple]
+	if orphan {
+		r.count.OrphansLive++
+		r.orphans.asked[inc.Tuple] = asked{at: o.at} // the segment is sent once
+		r.log.Debug("flow has an entry again", "target", t.name, "flow", inc.Tuple)
+	}
+	r.past.put(inc) // a restarted router does not know it yet
+	r.command(func() error { return r.dp.Restore(inc, t.owner, o.port, o.frame) })
+}
+
 // orphans is a cache of tuples that were asked about, oldest first: bounded, and without a timer of its own.
 type orphans struct {
-	asked map[wire.Tuple]time.Time
+	asked map[wire.Tuple]asked
 	order []wire.Tuple // in the order of asking
 }
 
-// first reports whether t is to be asked about now, and remembers that it was.
-func (o *orphans) first(t wire.Tuple, now time.Time) bool {
+// asked is a tuple that was asked about.
+type asked struct {
+	at    time.Time
+	frame []byte // the segment that made the question necessary, until it is sent
+	port  uint16 // where it came in
+}
+
+// first reports whether the tuple of p is to be asked about now, and remembers that it was.
+func (o *orphans) first(p *flow.Punt, now time.Time) bool {
 	o.forget(now)
+	t := p.Inc.Tuple
 	if _, again := o.asked[t]; again || len(o.asked) >= maxOrphans {
 		return false
 	}
 	if o.asked == nil {
-		o.asked = map[wire.Tuple]time.Time{}
+		o.asked = map[wire.Tuple]asked{}
 	}
-	o.asked[t] = now
+	o.asked[t] = asked{at: now, frame: slices.Clone(p.Frame), port: p.Port}
 	o.order = append(o.order, t)
 	return true
 }
 
 func (o *orphans) forget(now time.Time) {
 	n := 0
-	for n < len(o.order) && now.Sub(o.asked[o.order[n]]) >= orphanMemory {
+	for n < len(o.order) && now.Sub(o.asked[o.order[n]].at) >= orphanMemory {
 		delete(o.asked, o.order[n])
 		n++
 	}

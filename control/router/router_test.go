@@ -2,6 +2,7 @@ package router
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -544,13 +545,22 @@ func TestEndReportDuringTheSwitchIsCarriedOutAfterIt(t *testing.T) {
 	w.wantGiven(c, "t1")
 }
 
-func TestEndHintOnlyAsks(t *testing.T) {
+func TestHintsOnlyAskTheOwner(t *testing.T) {
 	tests := []struct {
-		state   transfer.FlowState
-		removed bool
-	}{{transfer.FlowLive, false}, {transfer.FlowEnded, true}, {transfer.FlowUnknown, true}}
+		kind              flow.Kind
+		state             transfer.FlowState
+		removed, restored bool
+	}{
+		{flow.End, transfer.FlowLive, false, true},
+		{flow.End, transfer.FlowEnded, true, false},
+		{flow.End, transfer.FlowUnknown, true, false},
+		{flow.End, transfer.FlowReserved, false, false},
+		{flow.Idle, transfer.FlowLive, false, true},
+		{flow.Idle, transfer.FlowEnded, true, false},
+		{flow.Idle, transfer.FlowUnknown, true, false},
+	}
 	for _, test := range tests {
-		t.Run(test.state.String(), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d %s", test.kind, test.state), func(t *testing.T) {
 			w := newWorld(t)
 			w.cluster.reply["t1"] = func(m transfer.Message) transfer.Message {
 				if q, ok := m.(transfer.Query); ok {
@@ -559,7 +569,7 @@ func TestEndHintOnlyAsks(t *testing.T) {
 				return willing(m)
 			}
 			c := w.ask("a.example")
-			hint := flow.Punt{Kind: flow.End, Owner: c.owner, Inc: wire.Incarnation{Tuple: c.inc.Tuple}}
+			hint := flow.Punt{Kind: test.kind, Owner: c.owner, Inc: wire.Incarnation{Tuple: c.inc.Tuple}}
 			w.plane.punts = append(w.plane.punts, hint)
 			w.run()
 			if q, ok := last[transfer.Query](w.cluster, "t1"); !ok || q.Inc != c.inc {
@@ -568,27 +578,49 @@ func TestEndHintOnlyAsks(t *testing.T) {
 			if got := slices.Contains(w.plane.removed, c.inc); got != test.removed {
 				t.Errorf("removed %t, want %t", got, test.removed)
 			}
+			if got := slices.Contains(w.plane.restored, restored{inc: c.inc, owner: c.owner}); got != test.restored {
+				t.Errorf("restored %v, want one: %t", w.plane.restored, test.restored)
+			}
 		})
 	}
 }
 
-func TestOrphanIsAskedAboutOnce(t *testing.T) {
+func TestOrphanIsAskedAboutOnceAndGetsItsEntryBack(t *testing.T) {
 	w := newWorld(t)
+	lost := w.connect(4000).inc
 	asked := map[string]int{}
-	for _, host := range []string{"t1", "t2"} {
+	for host, state := range map[string]transfer.FlowState{"t1": transfer.FlowUnknown, "t2": transfer.FlowLive} {
 		w.cluster.reply[host] = func(m transfer.Message) transfer.Message {
 			asked[host]++
-			return transfer.QueryReply{Inc: m.(transfer.Query).Inc, State: transfer.FlowLive}
+			inc := m.(transfer.Query).Inc
+			if state == transfer.FlowLive {
+				inc = lost
+			}
+			return transfer.QueryReply{Inc: inc, State: state}
 		}
 	}
-	orphan := flow.Punt{Kind: flow.Orphan, Inc: wire.Incarnation{Tuple: w.connect(4000).inc.Tuple}}
+	orphan := flow.Punt{Kind: flow.Orphan, Inc: wire.Incarnation{Tuple: lost.Tuple}, Frame: []byte("segment"), Port: 3}
 	w.plane.punts = []flow.Punt{orphan, orphan}
+	w.plane.busy = 1 // the frame is kept by then
 	w.run()
+	w.advance(10 * time.Millisecond)
 	if asked["t1"] != 1 || asked["t2"] != 1 {
 		t.Errorf("asked %v, want each once", asked)
 	}
-	if s := w.router.count; s.OrphansLive != 2 || s.Orphans != 2 || s.OrphansAsked != 1 {
+	owner := w.router.targets["t2"].owner
+	if want := []restored{{lost, owner, 3, "segment"}}; !slices.Equal(w.plane.restored, want) {
+		t.Errorf("restored %v, want %v", w.plane.restored, want)
+	}
+	if s := w.router.count; s.OrphansLive != 1 || s.Orphans != 2 || s.OrphansAsked != 1 {
 		t.Errorf("counts %+v", s)
+	}
+	if !w.router.past.has(lost) {
+		t.Error("the incarnation could begin again")
+	}
+	w.router.HostSays("t2", transfer.QueryReply{Inc: lost, State: transfer.FlowLive})
+	w.run()
+	if want := (restored{inc: lost, owner: owner}); w.plane.restored[1] != want {
+		t.Errorf("a second answer sends the segment again: %v", w.plane.restored[1])
 	}
 	w.advance(orphanMemory)
 	w.plane.punts = []flow.Punt{orphan}

@@ -146,11 +146,20 @@ type plane struct {
 	last      flow.ID
 	owners    map[flow.OwnerID]flow.Nexthop
 	removed   []wire.Incarnation
+	restored  []restored
 	questions int  // ARP requests seen
 	answerARP bool // the targets are there
 	busy      int  // so many commands find the ring full
 	slow      bool // freezes and switches are not reported until report
 	held      []flow.Punt
+}
+
+// restored is what Restore was given.
+type restored struct {
+	inc   wire.Incarnation
+	owner flow.OwnerID
+	port  uint16
+	frame string
 }
 
 // planeFlow is a flow as the lcore has it.
@@ -276,6 +285,14 @@ func (p *plane) CloseFlow(id flow.ID) error {
 
 func (p *plane) Remove(inc wire.Incarnation) error {
 	p.removed = append(p.removed, inc)
+	return nil
+}
+
+func (p *plane) Restore(inc wire.Incarnation, owner flow.OwnerID, port uint16, frame []byte) error {
+	if p.full() {
+		return errBusy
+	}
+	p.restored = append(p.restored, restored{inc, owner, port, string(frame)})
 	return nil
 }
 

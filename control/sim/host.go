@@ -398,6 +398,15 @@ func (p *plane) Remove(inc wire.Incarnation) error {
 	return p.Forwarder.Remove(inc)
 }
 
+// Restore implements router.Dataplane.
+func (p *plane) Restore(inc wire.Incarnation, owner flow.OwnerID, port uint16, frame []byte) error {
+	if p.full() {
+		return errNoRoom
+	}
+	p.h.w.logf("router", "port %v: restores the entry, owner %d", inc.Client.Port(), owner)
+	return p.Forwarder.Restore(inc, owner, port, frame)
+}
+
 // SetOwner implements router.Dataplane.
 func (p *plane) SetOwner(id flow.OwnerID, hop flow.Nexthop) error {
 	if p.full() {
