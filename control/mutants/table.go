@@ -20,6 +20,8 @@ const (
 	timestamps = "control/tcp/timestamps.go"
 	export     = "control/tcp/transfer.go"
 	codec      = "control/transfer/codec.go"
+	giver      = "control/transfer/giver.go"
+	taker      = "control/transfer/taker.go"
 )
 
 // mutants are the bugs, in the order in which a segment meets them.
@@ -70,5 +72,20 @@ var mutants = []mutant{
 	{"export-loses-edge", []edit{{export, "RcvEdge: r.edge,", "RcvEdge: seq.Max(r.nxt, r.edge.Add(-100)),"}}},
 	{"export-loses-tsval", []edit{{export, "TSLast: c.ts.last,", "TSLast: c.ts.last - 1000,"}}},
 	{"export-loses-timer", []edit{{export, "Retransmit: left(t.retransmit, c.now),", ""}}},
+	{"giver-takes-back", []edit{{giver,
+		"			g.becomeAborted(Failure{Host: g.Host(), Cause: CauseNoAnswer, " +
+			"Detail: \"no answer to the commit and the queries\"})",
+		"			g.next(Failure{Host: g.Host(), Cause: CauseNoAnswer, Detail: \"no answer\"}, now)"}}},
+	{"giver-believes-silence", []edit{{giver, "		if e.Host == g.Host() {\n			g.becomeQuerying(now)",
+		"		if e.Host == g.Host() {\n			g.next(Failure{}, now)"}}},
+	{"giver-stays-frozen", []edit{{giver, "	if g.state != GiverIdle {\n		g.do(Thaw{})\n	}\n", ""}}},
+	{"query-does-not-fence", []edit{{taker,
+		"	if m.Transfer != 0 {\n		t.fence(key{host, m.Transfer}, now)\n	}\n", ""}}},
+	{"unknown-while-importing", []edit{{taker, "	return FlowReserved\n", "	return FlowUnknown\n"}}},
+	{"commit-without-reservation", []edit{{taker,
+		"		t.refuse(e, ReasonReservation, \"commit before the offer was accepted\", now)\n	case takerReserved:",
+		"		t.become(e, takerReserved, now.Add(e.reserve))\n		t.begin(e, m, now)\n	case takerReserved:"}}},
+	{"restart-forgets-flows", []edit{{taker, "	for _, f := range ended {\n		t.seen(f.Inc, f.Epoch)",
+		"	for _, f := range ended[:0] {\n		t.seen(f.Inc, f.Epoch)"}}},
 	{"codec-swaps-fins", []edit{{codec, "{&r.SndFINFirst, flagSndFINFirst}", "{&r.SndFINFirst, flagSndFIN}"}}},
 }

@@ -132,6 +132,8 @@ func describe(m transfer.Message) string {
 			return "accepted"
 		}
 		return "rejected: " + m.Reason.String()
+	case transfer.Assign:
+		return fmt.Sprintf("assigns %d octets for %s", m.Offer.Bytes, m.Offer.Job)
 	case transfer.Release:
 		return "release"
 	case transfer.Commit:

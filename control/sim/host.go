@@ -74,10 +74,10 @@ func newHost(w *world) *host {
 			first = min(first, 0xffff)
 		}
 		cfg.Services = append(cfg.Services, fastpath.Service{ID: uint16(i + 1), Addr: s.addr,
-			OwnMSS: uint16(1460 - 20*s.v6()), Window: first, Scale: s.scale})
+			OwnMSS: uint16(1460 - 20*s.v6()), Window: first, Scale: s.scale, SpeaksFirst: s.first})
 		rc.Services = append(rc.Services, router.Service{Address: s.addr, Window: w.plan.Window, Announced: first,
 			Hold: w.plan.Hold, RequestTimeout: requestTimeout, OfferTimeout: offerTimeout,
-			ConfirmTimeout: confirmTimeout, NewSession: h.newSession(s)})
+			ConfirmTimeout: confirmTimeout, NewSession: h.newSession(s), Unconditional: w.plan.Unconditional})
 	}
 	for i := range w.plan.Targets {
 		rc.Targets[targetName(i)] = targetAddr(i)
@@ -105,7 +105,10 @@ func (h *host) newSession(s service) func() inspect.Session {
 	return func() inspect.Session {
 		l := h.first
 		l.opened()
-		if s.talks {
+		switch {
+		case s.first:
+			return &watched{Session: &greeter{}, life: l}
+		case s.talks:
 			return &watched{Session: &talker{}, life: l}
 		}
 		return &watched{Session: theHTTP.Session(tcp.Readable(h.w.plan.Window, s.scale)), life: l}
@@ -428,8 +431,11 @@ func (c *cluster) Send(name string, m transfer.Message) error {
 	case transfer.Offer:
 		w.reach(AtOffer, l.client, t)
 	case transfer.Commit:
-		w.judge.committed(m, t)
-		w.reach(AtCommit, w.judge.about(m).client, t)
+		w.judge.committed(m.Transfer, t)
+		w.reach(AtCommit, l.client, t)
+	case transfer.Assign:
+		w.judge.committed(m.Offer.Transfer, t)
+		w.reach(AtCommit, l.client, t)
 	}
 	if !t.stream.down(m) {
 		return errNoPeer

@@ -138,6 +138,8 @@ func (j *judge) about(m transfer.Message) *life {
 	case transfer.Offer:
 		j.transfers[m.Transfer] = j.lives[m.Inc]
 		return j.lives[m.Inc]
+	case transfer.Assign:
+		return j.about(m.Offer)
 	case transfer.OfferReply:
 		return j.transfers[m.Transfer]
 	case transfer.Commit:
@@ -149,8 +151,8 @@ func (j *judge) about(m transfer.Message) *life {
 }
 
 // committed sees a commit leave.
-func (j *judge) committed(m transfer.Commit, t *target) {
-	l := j.transfers[m.Transfer]
+func (j *judge) committed(id transfer.ID, t *target) {
+	l := j.transfers[id]
 	if !l.frozen {
 		l.fail("the router commits a connection that is not frozen")
 	}
@@ -249,14 +251,14 @@ func (l *life) refuses(p []byte, cause inspect.Cause) {
 	l.refusal, l.cause = len(p), cause
 }
 
-// routerReads compares what the routing application is shown with what the client wrote.
-func (l *life) routerReads(data []byte) {
-	if len(data) < l.heard {
-		l.fail("the router shows %d octets, it was %d before", len(data), l.heard)
+// routerReads compares what the routing application is shown with what the client wrote, from an octet on.
+func (l *life) routerReads(at int, data []byte) {
+	if at+len(data) < l.heard {
+		l.fail("the router shows %d octets, it was %d before", at+len(data), l.heard)
 		return
 	}
-	l.reads("the router", l.heard, data[l.heard:])
-	l.heard = len(data)
+	l.reads("the router", at, data)
+	l.heard = at + len(data)
 }
 
 // targetReads compares what the target application reads.
@@ -309,7 +311,8 @@ func (l *life) outcome() string {
 	case l.complete():
 		return served
 	}
-	if l.cut < 0 && !l.idle && l.client.released == len(l.client.plan.Request) && len(l.client.plan.Request) > 0 && l.given != nil {
+	asked := l.client.released == len(l.client.plan.Request) && len(l.client.plan.Request) > 0
+	if asked && l.cut < 0 && !l.idle && l.given != nil {
 		l.fail("the connection ended without an answer")
 	}
 	return cutShort

@@ -12,17 +12,19 @@ import (
 
 // Plan is all that is decided before a schedule begins. What happens then follows from it and from Seed alone.
 type Plan struct {
-	Seed     uint64
-	Net      Faults        // of the clients' network, both ways
-	LAN      Faults        // between routing host and targets
-	NetRTT   time.Duration // of the clients' network
-	Heal     time.Duration // when all faults end
-	Hold     flow.HoldMode
-	Window   uint32 // W
-	Targets  int
-	Clients  []ClientPlan
-	Acts     []Act // at their times
-	Triggers []Trigger
+	Seed   uint64
+	Net    Faults        // of the clients' network, both ways
+	LAN    Faults        // between routing host and targets
+	NetRTT time.Duration // of the clients' network
+	Heal   time.Duration // when all faults end
+	Hold   flow.HoldMode
+	// Unconditional transfers are one message.
+	Unconditional bool
+	Window        uint32 // W
+	Targets       int
+	Clients       []ClientPlan
+	Acts          []Act // at their times
+	Triggers      []Trigger
 
 	RingFull float64       // probability that a command finds the forwarder's ring full
 	Stall    float64       // probability that the router is late for a turn
@@ -106,8 +108,8 @@ const (
 )
 
 var actNames = [actKinds]string{"break stream", "cut stream", "cut client", "cut target", "shrink path", "pause host",
-	"stall router", "stall forwarder", "pause target", "crash agent", "crash target", "reset client", "finish client", "blind SYN",
-	"keep-alive probe", "restart client", "forged RST", "old octets", "forged ACK"}
+	"stall router", "stall forwarder", "pause target", "crash agent", "crash target", "reset client", "finish client",
+	"blind SYN", "keep-alive probe", "restart client", "forged RST", "old octets", "forged ACK"}
 
 // Subject stands for the client or the target that a trigger is about.
 const Subject = -1
@@ -154,6 +156,7 @@ func PlanFor(seed uint64) *Plan {
 	if g.one(2) {
 		p.Hold = flow.HoldDiscard
 	}
+	p.Unconditional = g.one(4)
 	for i := range 3 + g.r.IntN(4) {
 		p.Clients = append(p.Clients, g.client(i, p))
 	}
@@ -249,7 +252,7 @@ func (g planner) disturbance() Act {
 // client makes one client.
 func (g planner) client(i int, p *Plan) ClientPlan {
 	c := ClientPlan{
-		Service: []int{0, 0, 1, 2}[g.r.IntN(4)], Port: uint16(20000 + 100*i + g.r.IntN(100)),
+		Service: []int{0, 0, 1, 2, 3}[g.r.IntN(5)], Port: uint16(20000 + 100*i + g.r.IntN(100)),
 		Start: g.between(0, 2*time.Second), ISN: seq.Value(g.r.Uint32()),
 		Path: []int{1500, 1500, 1400, 1280}[g.r.IntN(4)], Timestamps: !g.one(4), SACK: !g.one(4),
 		Scale: g.r.IntN(10) - 1, Buffer: 4096 << g.r.IntN(5), DelayedACK: g.one(2), ReadChunk: 1 << 20,
@@ -289,8 +292,8 @@ func (g planner) client(i int, p *Plan) ClientPlan {
 // request makes what the client says and how.
 func (g planner) request(c *ClientPlan, p *Plan) {
 	job := []string{"web", "web", "web", "web", "solo", "void", "nowhere"}[g.r.IntN(7)]
-	if services[c.Service].talks {
-		c.Request, c.Pieces = talk(job, g.r.IntN(4))
+	if s := services[c.Service]; s.talks {
+		c.Request, c.Pieces = talk(s.first, job, g.r.IntN(4))
 		if g.one(4) { // does not wait for the greetings
 			for i := range c.Pieces {
 				c.Pieces[i].Wait = 0

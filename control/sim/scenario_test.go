@@ -143,7 +143,8 @@ var scenarios = []scenario{
 		has: []string{"[FP.]", "imports", "through: served"},
 	},
 	{
-		name: "slow-reader", why: "the client reads in small steps; its window opens in large ones, and is never passed", want: served,
+		name: "slow-reader", want: served,
+		why: "the client reads in small steps; its window opens in large ones, and is never passed",
 		plan: func(_ *Plan, c *ClientPlan) {
 			c.Buffer, c.ReadEvery, c.ReadChunk = 8192, 20*time.Millisecond, 500
 		},
@@ -165,8 +166,8 @@ var scenarios = []scenario{
 		has: []string{"switches to t1", "keep-alive probe", "[.] seq 37 ack 1 win", ">c1    [.] seq 1 ack 38", "through: served"},
 	},
 	{
-		name: "forged", why: "in the client's name come a RST in the window, old octets and an impossible ACK: nobody believes them",
-		want: served,
+		name: "forged", want: served,
+		why: "in the client's name come a RST in the window, old octets and an impossible ACK: nobody believes them",
 		plan: func(p *Plan, c *ClientPlan) {
 			c.AppEvery = 2 * time.Second
 			for i, kind := range []ActKind{ForgeReset, ForgeOld, ForgeACK} {
@@ -177,7 +178,8 @@ var scenarios = []scenario{
 			"through: served"},
 	},
 	{
-		name: "multi-hop", why: "the connection moves on at every segment and deadline; the client sees one connection", want: served,
+		name: "multi-hop", want: served,
+		why: "the connection moves on at every segment and deadline; the client sees one connection",
 		plan: func(p *Plan, c *ClientPlan) {
 			p.Move, p.Skew = 1, time.Minute
 			c.uploads(6000, 20*time.Millisecond)
@@ -185,10 +187,12 @@ var scenarios = []scenario{
 		has: []string{"switches to t1", "moves on in ESTABLISHED", "moves on in ESTABLISHED", "through: served"},
 	},
 	{
-		name: "offers-rejected", why: "no target takes the connection: the router thaws, and tells the client", want: refused + " unavailable",
+		name: "offers-rejected", want: refused + " unavailable",
+		why:  "no target takes the connection: the router thaws, and tells the client",
 		plan: func(p *Plan, _ *ClientPlan) { p.Reject = 1 },
-		has:  []string{"freezes", "to t1: offer", "rejected: capacity", "to t2: offer", "rejected: capacity", "thaws", "refused"},
-		not:  []string{"imports"},
+		has: []string{"freezes", "to t1: offer", "rejected: capacity", "to t2: offer", "rejected: capacity", "thaws",
+			"refused"},
+		not: []string{"imports"},
 	},
 	{
 		name: "offer-unanswered", why: "the first target stands still: the second one is asked in time", want: served,
@@ -197,15 +201,16 @@ var scenarios = []scenario{
 		not:  []string{"t1     c1: imports"},
 	},
 	{
-		name: "commit-lost", why: "the stream breaks with the commit on it: the target says that it never will import, another one does",
-		want: served,
+		name: "commit-lost", want: served,
+		why:  "the stream breaks with the commit on it: the target says that it never will import, another one does",
 		plan: func(p *Plan, _ *ClientPlan) { p.at(AtCommit, 0, BreakStream, 0) },
-		has:  []string{"commit is lost", "query", "query answered: unknown", "transfer to t1 ended: fenced", "switches to t2", "served"},
-		not:  []string{"t1     c1: imports"},
+		has: []string{"commit is lost", "query", "query answered: unknown", "transfer to t1 ended: fenced",
+			"switches to t2", "served"},
+		not: []string{"t1     c1: imports"},
 	},
 	{
-		name: "agent-crashes-after-confirm", why: "the agent restarts with the confirmation lost: the new one knows the connection",
-		want: served,
+		name: "agent-crashes-after-confirm", want: served,
+		why:  "the agent restarts with the confirmation lost: the new one knows the connection",
 		plan: func(p *Plan, _ *ClientPlan) { p.at(AtConfirm, 0, CrashAgent, time.Second) },
 		has:  []string{"imports", "agent crashes", "agent starts", "query", "query answered: live", "switches to t1", "served"},
 		not:  []string{"thaws", "t2     c1: imports"},
@@ -218,18 +223,35 @@ var scenarios = []scenario{
 		not:  []string{"thaws", "t2     c1: imports"},
 	},
 	{
+		name: "third-ack-lost-server-first", want: served,
+		why: "the last ACK of the handshake is lost, and the client waits for the server's first word: the SYN-ACK is repeated",
+		plan: func(p *Plan, c *ClientPlan) {
+			c.Service = 3
+			c.Request, c.Pieces = talk(true, "web", 1)
+			p.Acts = []Act{{Kind: CutClient, At: 108 * time.Millisecond, For: 10 * time.Millisecond}}
+		},
+		has: []string{"[S.]", "lost, cut off", "[S.]", ">c1    [P.] seq 1+10", "switches to t1", "through: served"},
+	},
+	{
+		name: "unconditional", why: "the connection and its record are one message, and nobody is asked", want: served,
+		plan: func(p *Plan, _ *ClientPlan) { p.Unconditional = true },
+		has:  []string{"freezes", "to t1: assigns 37 octets", "imports", "confirmed", "switches to t1", "through: served"},
+		not:  []string{"offer"},
+	},
+	{
 		name: "partition", why: "the client's network is gone for two seconds in the middle of the response", want: served,
 		plan: func(p *Plan, _ *ClientPlan) { p.at(AtSwitch, 2*time.Millisecond, CutClient, 2*time.Second) },
 		has:  []string{"switches to t1", "lost, cut off", "through: served"},
 	},
 	{
 		name: "client-comes-again", want: served,
-		why: "the client forgets the connection during its transfer and connects from the same port: its import is stopped for the new one",
+		why: "the client forgets the connection during its transfer and connects anew from its port: the import is stopped",
 		plan: func(p *Plan, c *ClientPlan) {
 			p.Import, c.Again = time.Second, true
 			p.at(AtImport, 10*time.Millisecond, RestartClient, 0)
 		},
-		has: []string{"commit", "restart client", "connects", "ended: abandoned", "opens", "import stopped", "imports", "served"},
+		has: []string{"commit", "restart client", "connects", "ended: abandoned", "opens", "import stopped", "imports",
+			"served"},
 	},
 }
 

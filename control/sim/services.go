@@ -14,6 +14,7 @@ import (
 type service struct {
 	addr  netip.AddrPort
 	talks bool // its protocol is a dialogue, not HTTP
+	first bool // of which the server says the first word
 	scale uint8
 }
 
@@ -21,6 +22,7 @@ var services = []service{
 	{addr: netip.MustParseAddrPort("10.77.0.10:80"), scale: 7},
 	{addr: netip.MustParseAddrPort("10.77.0.10:25"), talks: true, scale: 3},
 	{addr: netip.MustParseAddrPort("[2001:db8::10]:80"), scale: 0},
+	{addr: netip.MustParseAddrPort("10.77.0.10:110"), talks: true, first: true, scale: 5},
 }
 
 // v6 is 1 for IPv6, else 0.
@@ -53,6 +55,7 @@ func newHTTP() *inspect.HTTP {
 
 // The dialogue: each line of the client is greeted, until one names a job.
 const (
+	hello     = "220 hello\n"
 	greeting  = "250 go on\n"
 	goAway    = "550 go away\n"
 	notInTime = "421 too late\n"
@@ -60,19 +63,42 @@ const (
 )
 
 // talk makes a client's side of a dialogue with so many lines before the job's, each of which waits for the greeting of
-// the one before.
-func talk(job string, lines int) (request string, pieces []Piece) {
+// the one before, and the first one for the server's first word, if there is one.
+func talk(first bool, job string, lines int) (request string, pieces []Piece) {
+	wait := 0
+	if first {
+		wait = len(hello)
+	}
 	for i := range lines {
 		line := fmt.Sprintf("HELO %d\n", i)
-		pieces = append(pieces, Piece{Size: len(line), Wait: i * len(greeting)})
+		pieces = append(pieces, Piece{Size: len(line), Wait: wait})
 		request += line
+		wait += len(greeting)
 	}
 	line := "JOB " + job + "\n"
-	return request + line, append(pieces, Piece{Size: len(line), Wait: lines * len(greeting)})
+	return request + line, append(pieces, Piece{Size: len(line), Wait: wait})
 }
 
 // talker is the routing application of the dialogue.
 type talker struct{ greeted int }
+
+// greeter is the one whose first word is the server's. What it has answered, nobody needs any more.
+type greeter struct {
+	talker
+	said bool
+}
+
+// Inspect implements inspect.Session.
+func (t *greeter) Inspect(data []byte) inspect.Decision {
+	if !t.said {
+		t.said = true
+		return inspect.Decision{Reply: []byte(hello)}
+	}
+	if line, _, ok := bytes.Cut(data, []byte("\n")); ok && !bytes.HasPrefix(line, []byte("JOB ")) {
+		return inspect.Decision{Reply: []byte(greeting), Consumed: len(line) + 1}
+	}
+	return t.talker.Inspect(data)
+}
 
 // Inspect implements inspect.Session.
 func (t *talker) Inspect(data []byte) inspect.Decision {
@@ -108,14 +134,16 @@ func (t *talker) Refusal(cause inspect.Cause) []byte {
 // wrote.
 type watched struct {
 	inspect.Session
-	life    *life
-	refused bool
+	life     *life
+	consumed int // octets that the application is not shown again
+	refused  bool
 }
 
 // Inspect implements inspect.Session.
 func (s *watched) Inspect(data []byte) inspect.Decision {
-	s.life.routerReads(data)
+	s.life.routerReads(s.consumed, data)
 	d := s.Session.Inspect(data)
+	s.consumed += d.Consumed
 	switch {
 	case d.Verdict == inspect.NeedMore:
 		s.life.writes(d.Reply)

@@ -35,7 +35,8 @@ const (
 )
 
 var faultNames = [faults]string{"loss", "duplicate", "reorder", "corrupt", "delay", "mtu", "partition", "stream lost",
-	"host paused", "router stalled", "forwarder stalled", "target paused", "agent crashed", "target crashed", "ring full", "message repeated",
+	"host paused", "router stalled", "forwarder stalled",
+	"target paused", "agent crashed", "target crashed", "ring full", "message repeated",
 	"blind SYN", "forged segment"}
 
 // Tally counts what happened in a schedule.

@@ -19,7 +19,8 @@
 // not at all, and not later than Limits.Remember after it was sent (streams end long before). A restarted Taker is
 // given the flows that it owns, and those that ended and that it was not told to Forget; what it had promised about
 // others is safe, because the commits in question died with its streams. The model check in the tests (TestModel) goes
-// through all reachable states of a Giver, two Takers and a network that loses, repeats and reorders, with restarts.
+// through all reachable states of a Giver, two Takers and a network that loses, repeats and reorders, with restarts; and,
+// with fewer of them, of the client's retransmissions, the lcore and its rings as well.
 //
 // # Giver
 //
