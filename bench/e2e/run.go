@@ -195,7 +195,7 @@ func (r *runner) build(ctx context.Context, s Shape) error {
 		targets = 2
 	}
 	var err error
-	if r.lab, err = lab.New(lab.Options{Targets: targets, Far: s.Far, Hugepages: r.hugepages}); err != nil {
+	if r.lab, err = lab.New(lab.Options{Targets: targets, Userspace: s.Userspace, Far: s.Far, Hugepages: r.hugepages}); err != nil {
 		return err
 	}
 	r.shape = s

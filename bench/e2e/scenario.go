@@ -30,12 +30,13 @@ type Scenario struct {
 
 // Shape is what a scenario needs built. Scenarios of equal shapes that follow each other share a laboratory.
 type Shape struct {
-	Targets int         // 0 means 2
-	Far     bool        // the targets are on another network than the routing host's data port
-	Cluster lab.Cluster // its zero value means lab.TwoSites()
-	Server  Server      // on every target; the zero value is nginx
-	NoBaton bool        // neither daemons nor servers are started: Run does it
-	Private bool        // never shared: the scenario leaves hosts in another state
+	Targets   int         // 0 means 2
+	Userspace int         // so many of them, the first ones, are in userspace
+	Far       bool        // the targets are on another network than the routing host's data port
+	Cluster   lab.Cluster // its zero value means lab.TwoSites()
+	Server    Server      // on every target; the zero value is nginx
+	NoBaton   bool        // neither daemons nor servers are started: Run does it
+	Private   bool        // never shared: the scenario leaves hosts in another state
 }
 
 // Server starts a target application on a host.
@@ -104,7 +105,7 @@ func (x Expect) allowed() []judge.Rule {
 var scenarios = slices.Concat(
 	httpScenarios, optionScenarios, reuseScenarios, crtScenarios, loadScenarios, bulkScenarios, targetScenarios,
 	operatorScenarios, agentScenarios, xcfScenarios, hostScenarios, demoScenarios, floodScenarios, tunnelScenarios,
-	wireScenarios, lossScenarios)
+	wireScenarios, lossScenarios, userspaceScenarios)
 
 // grouped puts scenarios that can share a laboratory next to each other, and keeps their order otherwise.
 func grouped(list []Scenario) []Scenario {

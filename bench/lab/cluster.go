@@ -166,6 +166,30 @@ jobs:
 {{- end}}
 `))
 
+// userTargetConfig is for targets in userspace. Their applications listen on a socket of the host's directory.
+var userTargetConfig = template.Must(template.New("userspace").Funcs(template.FuncMap{"path": filepath.Join}).Parse(`
+role: target
+host: {{.Host.Name}}
+data:
+  hugepages: {{.Hugepages}}
+{{- with .IdleSleep}}
+  idle: { sleep: {{.}} }{{end}}
+  ports:
+    - { device: "{{or .Device "net_af_xdp"}}0,iface={{.Interface}}", address: {{.Host.Data}} }
+xcf:
+  ca: {{path .Certs "ca.pem"}}
+  cert: {{path .Certs .Host.Name}}.pem
+  key: {{path .Certs .Host.Name}}.key
+  routers: [{ host: {{.Router}}, address: "{{.XCF}}" }]
+limits: { connections: 4096 }
+admin: { socket: {{.Host.AdminSocket}} }
+log: { level: {{or .LogLevel "debug"}} }
+jobs:
+{{- range .Serves}}
+  - { name: {{.Name}}, address: {{$.DVIPA}}, port: 80, socket: {{$.Host.ApplicationSocket}}, proxy_protocol: true }
+{{- end}}
+`))
+
 // Baton starts the daemons in directory bin (baton, baton-target) as a cluster, and waits until every target that has a
 // job is ready. Servers are started before.
 func (l *Lab) Baton(ctx context.Context, bin string, c Cluster) (*Baton, error) {
@@ -209,6 +233,9 @@ func (h *Host) Admin() *admin.Client { return admin.NewClient(h.AdminSocket()) }
 
 // AdminSocket is the path of the socket of the host's daemon.
 func (h *Host) AdminSocket() string { return h.Path(adminSocket) }
+
+// ApplicationSocket is where the application of a target in userspace listens.
+func (h *Host) ApplicationSocket() string { return h.Path("application.sock") }
 
 // Certificates is the directory with the cluster's CA and certificates.
 func (l *Lab) Certificates() string { return l.Path("certs") }
@@ -263,7 +290,11 @@ func (b *Baton) configure(c Cluster) error {
 				v.Serves = append(v.Serves, job)
 			}
 		}
-		if err := writeConfig(h, targetConfig, v); err != nil {
+		kind := targetConfig
+		if h.Userspace {
+			kind = userTargetConfig
+		}
+		if err := writeConfig(h, kind, v); err != nil {
 			return err
 		}
 	}
@@ -295,8 +326,11 @@ func (b *Baton) StartRouter(ctx context.Context) (*Process, error) {
 }
 
 // StartAgent starts a target's agent with its configuration file as it is, and waits until it answers. Its BPF file
-// system outlives it.
+// system outlives it. Of a target in userspace the daemon is its whole stack.
 func (b *Baton) StartAgent(ctx context.Context, h *Host) (*Process, error) {
+	if h.Userspace {
+		return b.start(ctx, h, "baton")
+	}
 	if err := b.lab.bpffs(h); err != nil {
 		return nil, err
 	}

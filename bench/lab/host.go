@@ -21,6 +21,7 @@ type Host struct {
 	Namespace string // as ip-netns(8) knows it
 	Data      netip.Prefix
 	XCF       netip.Prefix // the client has no interface there
+	Userspace bool         // a target that continues connections in userspace, on a port of its own
 	lab       *Lab
 }
 

@@ -34,6 +34,7 @@ const (
 // Options says what to build. The zero value is one target.
 type Options struct {
 	Targets   int    // 1 to 70; 0 means 1
+	Userspace int    // so many of them, the first ones, continue connections in userspace; the kernels of the others do
 	Far       bool   // the targets are on a network of their own, behind a router
 	Dir       string // for configurations, logs and data; "" makes one that Close removes
 	Hugepages int    // of 2 MiB, added to the machine's while the lab stands; 0: its forwarders do without any
@@ -101,6 +102,9 @@ func (l *Lab) build(o Options) error {
 	l.Router = l.host("rh1", routerNumber)
 	for i := range o.Targets {
 		l.Targets = append(l.Targets, l.host(fmt.Sprintf("t%d", i+1), targetNumber+i+1))
+	}
+	for i := range min(o.Userspace, o.Targets) {
+		l.Targets[i].Userspace = true
 	}
 	if o.Far {
 		l.Gateway = l.host("gw", gatewayNumber)

@@ -65,7 +65,7 @@ func (l *Lab) network() error {
 // plugData connects a host to its data segment.
 func (l *Lab) plugData(h *Host) error {
 	switch {
-	case h == l.Router:
+	case h == l.Router, h.Userspace:
 		return l.plug(h, l.dataSwitch(), DataInterface, netip.Prefix{})
 	case h == l.Client || l.Gateway == nil:
 		return l.plug(h, l.dataSwitch(), DataInterface, h.Data)

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// All servers answer any request on port 80 of any address with the header "X-Target: HOST" and a body of one line,
+// All servers answer any request on port 80 of any address, or on a socket of a target in userspace, with the header "X-Target: HOST" and a body of one line,
 // "HOST METHOD HTTP-HOST PATH".
 
 // nginxConfig: everything below its own prefix directory; wildcard listener, because the DVIPA may come later. PUT below
@@ -29,6 +29,7 @@ http {
 	server {
 		listen {{.Listen}};
 		add_header X-Target {{.Name}} always;
+		add_header X-Client "{{if .Proxied}}$proxy_protocol_addr:$proxy_protocol_port{{else}}$remote_addr:$remote_port{{end}}" always;
 		location / { default_type text/plain; return 200 "{{.Name}} $request_method $http_host $request_uri\n"; }
 		location /static/ { root {{.Root}}; }
 		location /upload/ { root .; dav_methods PUT; create_full_put_path on; }
@@ -56,11 +57,15 @@ var pythonServer string
 type ServerOptions struct {
 	Listen    string // nginx, haproxy: as in their configuration; "" is 80 or :80
 	KeepAlive int    // nginx: keepalive_timeout in seconds; 0 means 65
+	Proxied   bool   // nginx: the PROXY protocol says who the client is; as Listen, chosen where the target is in userspace
 }
 
 // Nginx starts Debian's nginx with its own configuration and directory, and waits until it answers.
 func (h *Host) Nginx(ctx context.Context, o ServerOptions) (*Process, error) {
-	if o.Listen == "" {
+	switch {
+	case h.Userspace:
+		o.Listen, o.Proxied = "unix:"+h.ApplicationSocket()+" proxy_protocol", true
+	case o.Listen == "":
 		o.Listen = "80"
 	}
 	if o.KeepAlive == 0 {
@@ -117,13 +122,27 @@ func render(path string, t *template.Template, h *Host, o ServerOptions) error {
 	return os.WriteFile(path, text.Bytes(), 0o644)
 }
 
-// server starts a program and waits until it accepts connections on the host's port 80.
+// server starts a program and waits until it answers on the host's port 80, or takes connections on its socket.
 func (h *Host) server(ctx context.Context, name string, argv ...string) (*Process, error) {
 	p, err := h.Start(name, argv...)
 	if err != nil {
 		return nil, err
 	}
-	return p, p.Ready(ctx, func() error { return h.answers(ctx) })
+	return p, p.Ready(ctx, func() error {
+		if h.Userspace {
+			return listens(ctx, h.ApplicationSocket())
+		}
+		return h.answers(ctx)
+	})
+}
+
+// listens connects to a Unix socket.
+func listens(ctx context.Context, path string) error {
+	c, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 // answers connects to the host's own port 80 and asks for a page.

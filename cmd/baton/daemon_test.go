@@ -83,7 +83,7 @@ func newRig(t *testing.T) *rig {
 	r.must(os.WriteFile(path, fmt.Appendf(nil, configText, r.dir, r.metrics, freeAddress(t)), 0o600))
 	cfg, err := config.LoadRouter(path)
 	r.must(err)
-	r.must(refuse(cfg))
+	r.must(refuse(examine(cfg)))
 	r.daemon = &routingHost{cfg: cfg, log: slog.New(slog.DiscardHandler), started: time.Now()}
 	r.must(r.daemon.open())
 	return r
@@ -364,7 +364,7 @@ func TestRunRefusesAHostThatWouldHurtClients(t *testing.T) {
 	cfg := *r.daemon.cfg
 	cfg.XCF.Listen = "192.0.2.1:7600" // an address that the kernel does not have
 	cfg.Host = "rh2"                  // not in the certificate
-	err := refuse(&cfg)
+	err := refuse(examine(&cfg))
 	if err == nil || !strings.Contains(err.Error(), "xcf: ") || !strings.Contains(err.Error(), "certificate: ") {
 		t.Errorf("error %v, want both findings", err)
 	}

@@ -65,14 +65,17 @@ func forwarding(root, name string) []string {
 }
 
 // check compares the plan with the host. Each finding that is not OK says what to set.
-func check(p plan, v hostView) []admin.Finding {
+func check(p plan, v hostView) []admin.Finding { return append(checkNetwork(p, v), checkXCF(p, v)) }
+
+// checkNetwork looks at what hosts of both roles need: the DVIPAs and the data ports are theirs alone.
+func checkNetwork(p plan, v hostView) []admin.Finding {
 	findings := []admin.Finding{checkDVIPAs(p, v)}
 	for _, device := range p.devices {
 		if name, shared := kernelInterface(device); shared {
 			findings = append(findings, checkPort(name, p, v))
 		}
 	}
-	return append(findings, checkXCF(p, v))
+	return findings
 }
 
 // checkDVIPAs refuses a DVIPA that the kernel has as well: it would answer clients with RSTs.

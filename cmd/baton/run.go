@@ -30,15 +30,14 @@ func runRouter(cmd *cobra.Command, cfg *config.Router) error {
 	for _, w := range cfg.Warnings() {
 		log.Warn("configuration", "warning", w)
 	}
-	if err := refuse(cfg); err != nil {
+	if err := refuse(examine(cfg)); err != nil {
 		return err
 	}
 	return run(cmd.Context(), cfg, log)
 }
 
-// refuse returns an error that says what to set when the host cannot be the routing host.
-func refuse(cfg *config.Router) error {
-	findings, err := examine(cfg)
+// refuse takes what was found at the host, and returns an error that says what to set when the host cannot have its role.
+func refuse(findings []admin.Finding, err error) error {
 	if err != nil {
 		return err
 	}

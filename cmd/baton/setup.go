@@ -30,7 +30,7 @@ func examine(cfg *config.Router) ([]admin.Finding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at the host: %w", err)
 	}
-	return append(check(p, view), checkCertificate(cfg)), nil
+	return append(check(p, view), checkCertificate(xcfFiles(cfg), xcf.RoleRouter, cfg.Host)), nil
 }
 
 func planOf(cfg *config.Router) (plan, error) {
@@ -72,12 +72,12 @@ func xcfFiles(cfg *config.Router) xcf.Files {
 	return xcf.Files{CA: cfg.XCF.CA, Cert: cfg.XCF.Cert, Key: cfg.XCF.Key}
 }
 
-// checkCertificate refuses a certificate by which no target would know this host.
-func checkCertificate(cfg *config.Router) admin.Finding {
-	if _, err := xcfFiles(cfg).Check(xcf.RoleRouter, cfg.Host); err != nil {
+// checkCertificate refuses a certificate by which no peer would know this host.
+func checkCertificate(files xcf.Files, role xcf.Role, host string) admin.Finding {
+	if _, err := files.Check(role, host); err != nil {
 		return admin.Finding{Check: "certificate", Detail: err.Error()}
 	}
-	detail := fmt.Sprintf("%s is the router %s", cfg.XCF.Cert, cfg.Host)
+	detail := fmt.Sprintf("%s is the %s %s", files.Cert, role, host)
 	return admin.Finding{Check: "certificate", OK: true, Detail: detail}
 }
 

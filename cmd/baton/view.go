@@ -155,10 +155,7 @@ func (d *routingHost) transfers(ctx context.Context) ([]admin.Transfer, error) {
 }
 
 func (d *routingHost) counters(ctx context.Context) ([]admin.Counter, error) {
-	rows := []admin.Counter{}
-	for _, c := range d.forwarder.Counters() {
-		rows = append(rows, admin.Counter{Group: singular(c.Group), Name: c.Name, Value: c.Value})
-	}
+	rows := forwarderCounters(d.forwarder)
 	snap, err := d.router.Snapshot(ctx)
 	if err != nil {
 		return nil, err
@@ -176,18 +173,28 @@ func (d *routingHost) counters(ctx context.Context) ([]admin.Counter, error) {
 	return rows, nil
 }
 
+func forwarderCounters(f *fastpath.Forwarder) []admin.Counter {
+	rows := []admin.Counter{}
+	for _, c := range f.Counters() {
+		rows = append(rows, admin.Counter{Group: singular(c.Group), Name: c.Name, Value: c.Value})
+	}
+	return rows
+}
+
 // singular is the name of a group of the forwarder's counters as batonctl has it: "drop checksum 3".
 func singular(group string) string { return strings.TrimSuffix(group, "s") }
 
-func (d *routingHost) ports(context.Context) ([]admin.Port, error) {
+func (d *routingHost) ports(context.Context) ([]admin.Port, error) { return ports(d.forwarder), nil }
+
+func ports(f *fastpath.Forwarder) []admin.Port {
 	rows := []admin.Port{}
-	for _, p := range d.forwarder.Ports() {
+	for _, p := range f.Ports() {
 		rows = append(rows, admin.Port{
 			Name: p.Device, Driver: p.Driver, MAC: p.MAC.String(), Address: p.Address.String(), Up: p.Up,
 			RxPackets: p.RxPackets, TxPackets: p.TxPackets, RxBytes: p.RxBytes, TxBytes: p.TxBytes, Stats: p.Stats,
 		})
 	}
-	return rows, nil
+	return rows
 }
 
 // sample is what Prometheus sees. A router that does not answer in time is left out; the forwarder goes on without it.

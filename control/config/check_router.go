@@ -12,6 +12,9 @@ import (
 
 // check reports what is wrong with the file as a whole, each of its values being of the right type and in range.
 func (r *Router) check(to *report) {
+	if r.Role == roleTarget {
+		to.failf("role", "this is the file of a target host: want that of a routing host")
+	}
 	to.hostName("host", r.Host)
 	r.Data.check(to)
 	to.hostPort("xcf.listen", r.XCF.Listen, false)

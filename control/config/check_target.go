@@ -10,8 +10,7 @@ import (
 // fills in the defaults that depend on other values.
 func (t *Target) check(to *report) {
 	to.hostName("host", t.Host)
-	to.xcfFiles(t.XCF.CA, t.XCF.Cert, t.XCF.Key)
-	t.checkRouters(to)
+	t.XCF.check(to)
 	t.Guard.check(to)
 	t.checkJobs(to)
 	to.socketPath("admin.socket", t.Admin.Socket)
@@ -20,9 +19,10 @@ func (t *Target) check(to *report) {
 	}
 }
 
-func (t *Target) checkRouters(to *report) {
+func (x *TargetXCF) check(to *report) {
+	to.xcfFiles(x.CA, x.Cert, x.Key)
 	names, addresses := map[string]string{}, map[string]string{}
-	for i, h := range t.XCF.Routers {
+	for i, h := range x.Routers {
 		key := at("xcf.routers", i)
 		to.hostName(key+".host", h.Host)
 		to.hostPort(key+".address", h.Address, true)

@@ -15,6 +15,7 @@ import (
 const (
 	routerExample = "../../configs/baton.example.yaml"
 	targetExample = "../../configs/target.example.yaml"
+	userExample   = "../../configs/userspace.example.yaml"
 )
 
 // A line of an example with one key: what is before it, the key, and the comment.
@@ -40,9 +41,43 @@ func loadTargetText(text string) (any, *report, error) {
 	return t, to, nil
 }
 
+func loadUserTargetText(text string) (any, *report, error) {
+	t, err := parseUserTarget("x", []byte(text))
+	if err != nil {
+		return nil, nil, err
+	}
+	to := t.report
+	t.report = nil
+	return t, to, nil
+}
+
 func examples(t *testing.T, check func(t *testing.T, text string, load func(string) (any, *report, error))) {
 	t.Run("router", func(t *testing.T) { check(t, readFile(t, routerExample), loadRouterText) })
 	t.Run("target", func(t *testing.T) { check(t, readFile(t, targetExample), loadTargetText) })
+	t.Run("userspace", func(t *testing.T) { check(t, readFile(t, userExample), loadUserTargetText) })
+}
+
+// The key role says what a file of baton's is.
+func TestRoleChoosesTheFilesKind(t *testing.T) {
+	if b, err := LoadBaton(routerExample); err != nil {
+		t.Error(err)
+	} else if _, ok := b.(*Router); !ok {
+		t.Errorf("%s is loaded as %T", routerExample, b)
+	}
+	if b, err := LoadBaton(userExample); err != nil {
+		t.Error(err)
+	} else if _, ok := b.(*UserTarget); !ok {
+		t.Errorf("%s is loaded as %T", userExample, b)
+	}
+	path := filepath.Join(t.TempDir(), "none.yaml")
+	for _, text := range []string{"", "role: targets", "role: [target]", "- role: target", "role: target\nhost: t1"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := LoadBaton(path); !errors.Is(err, ErrInvalid) || b != nil {
+			t.Errorf("%q: %v, %v; want what is wrong with it", text, b, err)
+		}
+	}
 }
 
 // TestExamplesTellDefaults takes each line out of the examples: one marked "default" changes nothing, one marked

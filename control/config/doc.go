@@ -1,6 +1,6 @@
-// Package config reads the YAML file of a host. Its central types are Router, the file of a routing host, and Target,
-// the file of a target host: they mirror configs/baton.example.yaml and configs/target.example.yaml key by key, with
-// every default filled in, so who holds one needs no default of its own.
+// Package config reads the YAML file of a host. Its central types are Router, the file of a routing host, and two
+// for target hosts: Target, whose kernel continues connections, and UserTarget, whose `baton` does. They mirror
+// configs/baton.example.yaml, target.example.yaml and userspace.example.yaml key by key, with every default filled in, so who holds one needs no default of its own.
 //
 // Files are read strictly, because a forwarder that guesses takes a service down: an unknown or repeated key, a wrong
 // type, a value out of range, a name that nothing defines or addresses that exclude each other are refused, each as a
@@ -10,7 +10,8 @@
 //
 // The struct tags are the rules for one value: yaml is the key; default makes it optional and is written as in the
 // file; range is "least..most", either side open, in the unit of the file; oneof lists the words. What concerns more
-// than one value is in Router.check and Target.check.
+// than one value is in Router.check, Target.check and
+// UserTarget.check.
 //
 // Called by the daemons' run and check commands, before anything starts. Loading reads the file and nothing else;
 // CheckFiles looks at the files that it names. Nothing here is safe for concurrent use except reading what was loaded.

@@ -29,6 +29,13 @@ func TestWhatIsWrongAndWouldBeRight(t *testing.T) {
 		}
 		return warnings(target.Warnings())
 	})
+	checkGolden(t, "userspace", func(data string) string {
+		target, err := parseUserTarget("baton.yaml", []byte(data))
+		if err != nil {
+			return messages(t, err)
+		}
+		return warnings(target.Warnings())
+	})
 }
 
 // messages is what a failed load says, in golden form.

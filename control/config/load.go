@@ -16,7 +16,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
-// LoadRouter reads the file of a routing host. The error joins a Problem for each thing that is wrong.
+// LoadRouter reads the file of a routing host, and refuses that of another role. The error joins a Problem for each thing that is wrong.
 func LoadRouter(path string) (*Router, error) {
 	data, err := read(path)
 	if err != nil {
@@ -32,6 +32,64 @@ func LoadTarget(path string) (*Target, error) {
 		return nil, err
 	}
 	return parseTarget(path, data)
+}
+
+// Baton is the configuration of `baton` in either of its roles: *Router or *UserTarget.
+type Baton interface {
+	Warnings() []*Problem
+	CheckFiles() error
+}
+
+// LoadBaton reads the file of a host that runs `baton`; its key role says which of the two it is. The error joins a
+// Problem for each thing that is wrong.
+func LoadBaton(path string) (Baton, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	if roleOf(data) == roleTarget {
+		return orNil(parseUserTarget(path, data))
+	}
+	return orNil(parseRouter(path, data))
+}
+
+// orNil keeps a nil pointer from becoming an interface that is not nil.
+func orNil[C Baton](c C, err error) (Baton, error) {
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// roleTarget is the role of a target host.
+const roleTarget = "target"
+
+// roleOf is the file's role, "" if there is none to be found: what is wrong with the file is told by those who load it.
+func roleOf(data []byte) string {
+	r := newReport("")
+	root, ok := r.parse(data)
+	if !ok {
+		return ""
+	}
+	entries, _ := r.entries("", root)
+	for _, e := range entries {
+		if text, ok := e.value.(*ast.StringNode); ok && e.name == "role" {
+			return text.Value
+		}
+	}
+	return ""
+}
+
+func parseUserTarget(name string, data []byte) (*UserTarget, error) {
+	t := &UserTarget{report: newReport(name)}
+	if t.report.decode(data, t) {
+		t.check(t.report)
+	}
+	sortProblems(t.report.warnings)
+	if err := t.report.err(); err != nil {
+		return nil, err
+	}
+	return t, nil
 }
 
 func parseRouter(name string, data []byte) (*Router, error) {

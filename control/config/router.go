@@ -7,8 +7,9 @@ import (
 
 // Router is the configuration of a routing host.
 type Router struct {
-	Host    string                `yaml:"host"`                          // name in its certificate
-	Epoch   uint64                `yaml:"epoch" default:"1" range:"1.."` // of its ownership of the DVIPAs
+	Role    string                `yaml:"role" default:"router" oneof:"router|target"` // "router"; see LoadBaton
+	Host    string                `yaml:"host"`                                        // name in its certificate
+	Epoch   uint64                `yaml:"epoch" default:"1" range:"1.."`               // of its ownership of the DVIPAs
 	Data    Data                  `yaml:"data"`
 	CRT     CRT                   `yaml:"crt"`
 	XCF     RouterXCF             `yaml:"xcf"`

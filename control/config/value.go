@@ -69,3 +69,18 @@ func (c CPUs) String() string {
 	}
 	return strings.Join(words, ",")
 }
+
+// Switch is on or off.
+type Switch bool
+
+// UnmarshalText reads true or false.
+func (s *Switch) UnmarshalText(text []byte) error {
+	if string(text) != "true" && string(text) != "false" {
+		return fmt.Errorf("%q: want true or false", text)
+	}
+	*s = string(text) == "true"
+	return nil
+}
+
+// String prints the switch as the file would have it.
+func (s Switch) String() string { return strconv.FormatBool(bool(s)) }

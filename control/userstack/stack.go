@@ -248,6 +248,8 @@ func (s *Stack) punted(p *flow.Punt) {
 	switch p.Kind {
 	case flow.Segment:
 		s.segment(p)
+	case flow.ICMP:
+		s.pathError(p)
 	case flow.Adopted:
 		s.adopted(p)
 	case flow.Gone:
@@ -274,6 +276,22 @@ func (s *Stack) segment(p *flow.Punt) {
 		e.touched = true
 		s.touched = append(s.touched, e)
 	}
+}
+
+// pathError tells a connection's endpoint of an ICMP error about a segment that was sent; it judges what to make of it.
+func (s *Stack) pathError(p *flow.Punt) {
+	e := s.flows[p.Flow]
+	f, err := wire.ParseICMPError(p.Frame)
+	switch {
+	case e == nil: // ended meanwhile
+		return
+	case err != nil || f.Tuple != e.inc.Tuple:
+		s.count.badFrames.Add(1)
+		return
+	}
+	s.count.icmpErrors.Add(1)
+	s.act(e, e.tcp.ICMP(f, s.now))
+	s.exchange(e)
 }
 
 // adopted learns the forwarder's name of a connection, which may have ended meanwhile.
@@ -371,7 +389,7 @@ func (s *Stack) reportEnds() {
 
 // counts are totals since the start; read by any goroutine.
 type counts struct {
-	badFrames, framesLost, framesDelayed, imported, replaced atomic.Uint64
+	badFrames, icmpErrors, framesLost, framesDelayed, imported, replaced atomic.Uint64
 }
 
 // Counts returns the totals since the start, by name.
@@ -380,6 +398,7 @@ func (s *Stack) Counts() map[string]uint64 {
 		"imported":          s.count.imported.Load(),
 		"replaced":          s.count.replaced.Load(),
 		"bad_frames":        s.count.badFrames.Load(),
+		"icmp_errors":       s.count.icmpErrors.Load(),
 		"frames_delayed":    s.count.framesDelayed.Load(),
 		"frames_lost":       s.count.framesLost.Load(),
 		"neighbour_unknown": s.neighbours.lost.Load(),
