@@ -31,6 +31,7 @@ type conn struct {
 	peer     wire.MAC // who sent that frame: the client, or the gateway to it
 	tcp      *tcp.Conn
 	session  inspect.Session
+	app      *external // the application, if it is in another process
 	stage    stage
 	by       time.Time // reading: 408 then
 	handover *handover // from the decision on
@@ -92,7 +93,13 @@ func (r *Router) opened(p *flow.Punt) {
 	c.timer.Fire = func(time.Time) { r.due(c) }
 	r.conns[c.id] = c
 	r.count.Opened++
+	if s.External && !r.attach(c) {
+		c.stage = closing // nobody reads
+	}
 	r.arrived(c, p)
+	if c.stage == closing && s.External {
+		r.unavailable(c)
+	}
 }
 
 // segment handles a later segment. Of a flow that the router does not have, the First was lost on the way here.
@@ -146,7 +153,11 @@ func (r *Router) act(c *conn, a tcp.Actions) {
 // advance lets the routing application see what has arrived. In the other stages nobody reads: while handing, the
 // frozen endpoint keeps the bytes for the record.
 func (r *Router) advance(c *conn) {
-	if c.stage == reading {
+	switch {
+	case c.stage != reading:
+	case c.app != nil:
+		r.relay(c)
+	default:
 		r.inspect(c)
 	}
 	r.arm(c)
@@ -210,6 +221,7 @@ func (r *Router) refuse(c *conn, cause inspect.Cause, reply []byte) {
 // close sends our FIN after what was written. The endpoint then drops what the client still sends until that closes
 // too, because a RST could overtake the answer (RFC 9112 §9.6).
 func (r *Router) close(c *conn) {
+	r.detach(c, "", "closed")
 	if c.stage != over {
 		c.stage = closing
 		r.act(c, c.tcp.Linger(r.now))
@@ -224,6 +236,8 @@ func (r *Router) due(c *conn) {
 	switch {
 	case c.stage == reading && !c.by.After(r.now):
 		r.refuse(c, inspect.Timeout, c.session.Refusal(inspect.Timeout))
+	case c.stage == reading && c.app != nil:
+		r.relay(c)
 	case c.stage == handing:
 		r.step(c, transfer.Timeout{})
 	}
@@ -238,6 +252,9 @@ func (r *Router) arm(c *conn) {
 		return
 	case reading:
 		at = earlier(at, c.by)
+		if c.app != nil {
+			at = earlier(at, c.app.look)
+		}
 	case handing:
 		at = earlier(at, c.handover.giver.Deadline())
 	case closing:
@@ -277,6 +294,7 @@ func (r *Router) gone(c *conn) {
 
 // leave ends what the router knows of a connection.
 func (r *Router) leave(c *conn, why string) {
+	r.detach(c, "", why)
 	c.stage = over
 	delete(r.conns, c.id)
 	r.past.put(c.inc)

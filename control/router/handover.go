@@ -27,6 +27,14 @@ type handover struct {
 	bytes    int       // that the commit carries
 }
 
+// choice is what a routing application has decided.
+type choice struct {
+	job           string
+	state         []byte // for the target application
+	from          string // the application, if it is in another process
+	unconditional bool
+}
+
 // route begins to hand a connection to a target that serves the job.
 func (r *Router) route(c *conn, job string) {
 	fit, why := r.candidates(job, c.service)
@@ -35,17 +43,23 @@ func (r *Router) route(c *conn, job string) {
 		r.unavailable(c)
 		return
 	}
+	r.handTo(c, fit, choice{job: job, unconditional: c.service.Unconditional})
+}
+
+// handTo begins to hand a connection to the first of some hosts that takes it.
+func (r *Router) handTo(c *conn, fit []string, to choice) {
+	job := to.job
 	data := len(c.tcp.Peek())
 	h := &handover{job: job, first: r.transferID, ids: len(fit), decided: r.now,
 		refusal: inspect.Decision{Cause: inspect.Unavailable}}
 	r.transferID += transfer.ID(len(fit))
 	h.giver = transfer.NewGiver(transfer.Give{
 		Offer: transfer.Offer{Inc: c.inc, Epoch: r.cfg.Epoch, Job: job, Bytes: data, MSS: c.shake.MSS,
-			Window: c.service.Window, Timestamps: c.shake.Timestamps},
+			Window: c.service.Window, Timestamps: c.shake.Timestamps, State: to.state, From: to.from},
 		Candidates:    fit,
 		First:         h.first,
 		Timeouts:      timeouts(c.service),
-		Unconditional: c.service.Unconditional,
+		Unconditional: to.unconditional,
 	})
 	c.stage, c.handover = handing, h
 	r.handing[c.inc] = c
@@ -101,7 +115,7 @@ func (r *Router) perform(c *conn, a transfer.Action) (host string, lost bool) {
 	case transfer.Remove:
 		r.remove(c.inc)
 	case transfer.Refuse:
-		r.refused(c)
+		r.refused(c, a.Failure)
 	case transfer.Abort:
 		r.leave(c, a.Detail)
 		r.forget(c.id)
@@ -129,12 +143,16 @@ func (r *Router) thaw(c *conn) {
 }
 
 // refused answers the client of a connection that nobody took, or whose requests in hand turned out not to go together.
-func (r *Router) refused(c *conn) {
+func (r *Router) refused(c *conn, f transfer.Failure) {
 	if c.stage != handing {
 		return
 	}
 	d := c.handover.refusal
 	r.unlist(c)
+	if c.app != nil {
+		r.rejected(c, f)
+		return
+	}
 	if d.Verdict == inspect.Refuse {
 		r.refuse(c, d.Cause, d.Reply)
 		return
@@ -154,7 +172,7 @@ func (r *Router) frozen(c *conn) {
 	}
 	h := c.handover
 	h.frozen = r.now
-	if d := c.session.Inspect(c.tcp.Peek()); d.Verdict == inspect.Refuse {
+	if d := r.reviewed(c); d.Verdict == inspect.Refuse {
 		h.refusal = d
 		r.step(c, transfer.Cancel{Detail: d.Detail})
 		return
@@ -192,7 +210,16 @@ func (r *Router) switched(c *conn, held int) {
 	}
 	r.cfg.Observer.PhaseTook("total", a.Total)
 	r.record(h, a)
+	r.detach(c, h.giver.Host(), "")
 	r.leave(c, "")
+}
+
+// reviewed is what a built-in application says of what has arrived since its decision.
+func (r *Router) reviewed(c *conn) inspect.Decision {
+	if c.app != nil {
+		return inspect.Decision{Verdict: inspect.Route}
+	}
+	return c.session.Inspect(c.tcp.Peek())
 }
 
 // ended notes that an attempt came to nothing.

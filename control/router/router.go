@@ -45,6 +45,8 @@ type Service struct {
 	ConfirmTimeout time.Duration          // a target's answer to a commit, and between queries after it
 	Unconditional  bool                   // give connections in one message, without asking the target application
 	NewSession     func() inspect.Session // the routing application, for one connection
+	// External: routing applications in other processes decide; NewSession's only knows how to refuse.
+	External bool
 }
 
 // Config is what a Router works with. It does not change.
@@ -59,6 +61,8 @@ type Config struct {
 	Clock    func() time.Time      // wall and monotonic clock; time.Now outside of tests
 	Log      *slog.Logger
 	Observer Observer
+	// Applications are needed if a Service is External.
+	Applications Applications
 }
 
 // Observer is told what happens. *metrics.Router implements it.
@@ -287,13 +291,16 @@ func (r *Router) happened(e event) {
 	switch e.kind {
 	case hostUp:
 		t.connected, t.rows = true, nil
+		r.tell()
 		r.peer(t, true)
 	case hostJobs:
 		t.announce(e.jobs)
+		r.tell()
 	case hostSays:
 		r.hear(t, e.message)
 	case hostDown:
 		t.connected, t.rows = false, nil
+		r.tell()
 		r.peer(t, false)
 	case call: // above
 	}
