@@ -59,7 +59,8 @@ type Service struct {
 	Window       uint32
 	SpeaksFirst  bool
 	Distribution uint8
-	_            [2]uint8
+	Closed       bool
+	_            [1]uint8
 }
 
 // Candidate is struct baton_candidate.
@@ -96,6 +97,7 @@ const (
 	SetOwner = C.BATON_SET_OWNER
 	Adopt    = C.BATON_ADOPT
 	Restore  = C.BATON_RESTORE
+	Serve    = C.BATON_SERVE
 )
 
 // The values of Command.Tunnel: enum baton_tunnel_kind.

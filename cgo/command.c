@@ -346,6 +346,9 @@ static bool command_do(struct baton_forwarder *f, const struct baton_command *c)
 		return set_owner(f, c);
 	case BATON_ADOPT:
 		return adopt(f, c);
+	case BATON_SERVE:
+		f->services[c->owner].closed = c->discard;
+		return true;
 	case BATON_SET_TARGETS:
 		return set_targets(f, c);
 	case BATON_RESTORE:
@@ -390,8 +393,9 @@ static bool command_valid(const struct baton_forwarder *f, const struct baton_co
 	bool names_owner = c->kind == BATON_SWITCH || c->kind == BATON_SET_OWNER || c->kind == BATON_RESTORE;
 	bool may_frame = c->kind == BATON_TRANSMIT || c->kind == BATON_RESTORE;
 
-	return c->kind >= BATON_TRANSMIT && c->kind <= BATON_RESTORE && c->port < f->port_count &&
+	return c->kind >= BATON_TRANSMIT && c->kind <= BATON_SERVE && c->port < f->port_count &&
 	       c->owner < BATON_MAX_OWNERS && (may_frame || c->frame_len == 0) && (!names_owner || c->owner != 0) &&
+	       (c->kind != BATON_SERVE || c->owner < f->service_count) &&
 	       (c->kind != BATON_SET_OWNER || tunnel_valid(c));
 }
 

@@ -610,6 +610,8 @@ static void syn(struct baton_forwarder *f, struct packet *p, baton_word *v)
 		drop(f, p, BATON_DROP_FLAGS);
 	} else if (!packet_checksum_ok(p, PROTO_TCP)) {
 		drop(f, p, BATON_DROP_L4_CHECKSUM);
+	} else if (unlikely(f->services[p->service].closed)) {
+		drop(f, p, BATON_DROP_SERVICE_CLOSED);
 	} else {
 		if (v)
 			value_store(v, (value_load(v) & ~BATON_VALUE_SYN) | baton_value_syn(f->cookies.tick));

@@ -126,6 +126,19 @@ func (f *Forwarder) SetOwner(id flow.OwnerID, hop flow.Nexthop) error {
 	return f.sendAll(&c)
 }
 
+// Serve opens or closes a service: while it is closed, SYNs to it are dropped and counted. Its connections go on.
+func (f *Forwarder) Serve(service netip.AddrPort, open bool) error {
+	i, err := f.serviceNumber(service)
+	if err != nil {
+		return err
+	}
+	c := cgo.Command{Kind: cgo.Serve, Owner: i}
+	if !open {
+		c.Discard = 1
+	}
+	return f.sendAll(&c)
+}
+
 // SetTargets gives a conventional service other targets for its new connections.
 func (f *Forwarder) SetTargets(service netip.AddrPort, t flow.Targets) error {
 	if f.closed {

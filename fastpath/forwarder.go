@@ -72,6 +72,8 @@ type Service struct {
 	Adopts bool
 	// SpeaksFirst: the client waits for a greeting. Its first bare ACK is punted, and until then the SYN-ACK is repeated.
 	SpeaksFirst bool
+	// Closed: it begins as Serve(Addr, false) leaves it.
+	Closed bool
 }
 
 // Errors that callers tell apart.
@@ -250,7 +252,7 @@ func serviceLayouts(services []Service) []cgo.Service {
 	for i, s := range services {
 		out[i] = cgo.Service{
 			Addr: toIP(s.Addr.Addr()), Port: s.Addr.Port(), ID: s.ID,
-			OwnMSS: s.OwnMSS, Scale: s.Scale, Window: s.Window, SpeaksFirst: s.SpeaksFirst,
+			OwnMSS: s.OwnMSS, Scale: s.Scale, Window: s.Window, SpeaksFirst: s.SpeaksFirst, Closed: s.Closed,
 			Distribution: uint8(s.Distribution),
 		}
 		if s.Adopts {

@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -329,4 +330,28 @@ func TestAllClientsCannotTakeMorePuntsThanConfigured(t *testing.T) {
 		t.Errorf("%d connections were punted, want 50", n)
 	}
 	r.wantCount("drops", "punt_limited", 50)
+}
+
+func TestClosedServiceAnswersNoSYN(t *testing.T) {
+	r := newRig(t, func(c *Config) {
+		for i := range c.Services {
+			c.Services[i].Closed = true
+		}
+	})
+	for i, open := range []bool{false, true, false} {
+		if i > 0 {
+			if err := r.Serve(service4, open); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p := r.peer(netip.AddrPortFrom(client4.Addr(), uint16(2000+i)), 5)
+		p.put(p.syn())
+		if got := len(r.out()) > 0; got != open {
+			t.Errorf("open %t, answered %t", open, got)
+		}
+	}
+	r.wantCount("drops", "service_closed", 2)
+	if err := r.Serve(client4, true); !errors.Is(err, ErrNoService) {
+		t.Error(err)
+	}
 }

@@ -38,6 +38,9 @@ type Dataplane interface {
 	// the owner.
 	Restore(inc wire.Incarnation, owner flow.OwnerID, port uint16, frame []byte) error
 
+	// Serve opens or closes a service: while it is closed, SYNs to it are dropped. Its connections go on.
+	Serve(service netip.AddrPort, open bool) error
+
 	// SetOwner defines or changes an owner. Flows of an owner without a known next hop are dropped and counted.
 	SetOwner(id flow.OwnerID, hop flow.Nexthop) error
 	// Port returns the MAC and the configured address of data port i (0-based), for neighbour resolution.

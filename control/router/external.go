@@ -103,6 +103,11 @@ func (r *Router) AppTransfers(id flow.ID, t AppTransfer) {
 	r.post(event{kind: call, call: func() { r.appTransfers(id, t) }})
 }
 
+// Serve opens or closes a service, of whose applications the first has come or the last has gone.
+func (r *Router) Serve(service netip.AddrPort, open bool) {
+	r.post(event{kind: call, call: func() { r.command(func() error { return r.dp.Serve(service, open) }) }})
+}
+
 // Unregistered ends the connections of applications that are gone.
 func (r *Router) Unregistered(ids []flow.ID) {
 	r.post(event{kind: call, call: func() {

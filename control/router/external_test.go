@@ -321,3 +321,15 @@ func TestTableIsTold(t *testing.T) {
 		}
 	}
 }
+
+func TestServiceOpensAndClosesWithItsApplications(t *testing.T) {
+	w, _, _, _ := externalWorld(t)
+	w.plane.busy = 1
+	w.router.Serve(service, true)
+	w.router.Serve(service, false)
+	w.run()
+	w.advance(time.Second)
+	if !slices.Equal(w.plane.serving, []bool{true, false}) {
+		t.Errorf("%v", w.plane.serving)
+	}
+}

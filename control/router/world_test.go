@@ -147,10 +147,11 @@ type plane struct {
 	owners    map[flow.OwnerID]flow.Nexthop
 	removed   []wire.Incarnation
 	restored  []restored
-	questions int  // ARP requests seen
-	answerARP bool // the targets are there
-	busy      int  // so many commands find the ring full
-	slow      bool // freezes and switches are not reported until report
+	serving   []bool // what Serve said
+	questions int    // ARP requests seen
+	answerARP bool   // the targets are there
+	busy      int    // so many commands find the ring full
+	slow      bool   // freezes and switches are not reported until report
 	held      []flow.Punt
 }
 
@@ -293,6 +294,14 @@ func (p *plane) Restore(inc wire.Incarnation, owner flow.OwnerID, port uint16, f
 		return errBusy
 	}
 	p.restored = append(p.restored, restored{inc, owner, port, string(frame)})
+	return nil
+}
+
+func (p *plane) Serve(_ netip.AddrPort, open bool) error {
+	if p.full() {
+		return errBusy
+	}
+	p.serving = append(p.serving, open)
 	return nil
 }
 
