@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,6 +44,9 @@ func NewSocket(c *net.UnixConn) *Socket {
 
 // Close ends the registration.
 func (s *Socket) Close() error { return s.conn.Close() }
+
+// SetReadDeadline bounds Receive, as that of a net.Conn.
+func (s *Socket) SetReadDeadline(t time.Time) error { return s.conn.SetReadDeadline(t) }
 
 // Credentials are the peer's, as of when it connected.
 func (s *Socket) Credentials() (*unix.Ucred, error) {

@@ -1,0 +1,290 @@
+package appsock
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+
+	"baton/control/app"
+	"baton/control/router"
+	"baton/fastpath/flow"
+)
+
+// Router is what Routing tells of its applications. *router.Router implements it.
+type Router interface {
+	AppWrote(id flow.ID, octets []byte)
+	AppClosed(id flow.ID)
+	AppTransfers(id flow.ID, t router.AppTransfer)
+	Unregistered(ids []flow.ID)
+	Serve(service netip.AddrPort, on bool)
+}
+
+// Routing is a routing host's end of control sockets: the Handler of its Server and the Applications of its router. Its
+// methods are safe for concurrent use.
+type Routing struct {
+	host     string
+	services map[netip.AddrPort]bool // that are external
+	log      *slog.Logger
+	router   Router
+
+	mu      sync.Mutex
+	members map[netip.AddrPort][]*Peer // registered, in turn
+	conns   map[flow.ID]dealt
+	table   []router.TargetStatus
+}
+
+// dealt is a connection in an application's hands.
+type dealt struct {
+	peer   *Peer
+	stream *stream
+}
+
+// NewRouting makes the end for a host whose external services are these. Use sets the router before the first call.
+func NewRouting(host string, services []netip.AddrPort, log *slog.Logger) *Routing {
+	a := &Routing{host: host, services: map[netip.AddrPort]bool{}, log: log, members: map[netip.AddrPort][]*Peer{},
+		conns: map[flow.ID]dealt{}}
+	for _, s := range services {
+		a.services[s] = true
+	}
+	return a
+}
+
+// Use says whose applications these are.
+func (a *Routing) Use(r Router) { a.router = r }
+
+// Joined implements Handler.
+func (a *Routing) Joined(*Peer) {}
+
+// Said implements Handler.
+func (a *Routing) Said(p *Peer, m app.Message, files []*os.File) {
+	defer closeAll(files)
+	switch m.Type {
+	case app.TypeRegister:
+		a.register(p, m, files)
+	case app.TypeGetDPT:
+		p.Send(a.tableFor(m.Seq, a.servicesOf(p)))
+	case app.TypeTransfer:
+		a.transfer(p, m)
+	default:
+		p.Error(m.Seq, app.CodeMalformed, "a routing host knows no "+string(m.Type))
+	}
+}
+
+// Left implements Handler: what the application had is taken back.
+func (a *Routing) Left(p *Peer) {
+	a.mu.Lock()
+	var empty []netip.AddrPort
+	for s, members := range a.members {
+		a.members[s] = slices.DeleteFunc(members, func(m *Peer) bool { return m == p })
+		if len(members) > 0 && len(a.members[s]) == 0 {
+			empty = append(empty, s)
+		}
+	}
+	var orphans []flow.ID
+	for id, d := range a.conns {
+		if d.peer == p {
+			orphans = append(orphans, id)
+		}
+	}
+	a.mu.Unlock()
+	for _, s := range empty {
+		a.router.Serve(s, false)
+		a.log.Info("no routing application is left", "service", s)
+	}
+	a.router.Unregistered(orphans)
+}
+
+// register takes an application for a service.
+func (a *Routing) register(p *Peer, m app.Message, files []*os.File) {
+	service, err := serviceOf(m, files)
+	switch {
+	case err != nil:
+		p.Error(m.Seq, app.CodeMalformed, err.Error())
+		return
+	case m.Role != app.RoleRouter:
+		p.Error(m.Seq, app.CodeMalformed, "a routing host takes applications with the role router")
+		return
+	case !a.services[service]:
+		p.Error(m.Seq, app.CodeNotAllowed, service.String()+" is no service with application: external")
+		return
+	case !p.May(service.String()):
+		p.Error(m.Seq, app.CodeNotAllowed, "applications.allow does not let this user register for "+service.String())
+		return
+	}
+	if m.Name != "" {
+		p.Name = m.Name
+	}
+	a.mu.Lock()
+	first := len(a.members[service]) == 0
+	if !slices.Contains(a.members[service], p) {
+		a.members[service] = append(a.members[service], p)
+	}
+	a.mu.Unlock()
+	p.Send(app.Message{Type: app.TypeRegistered, Seq: m.Seq, Host: a.host, Service: service.String()})
+	p.Send(a.tableFor(0, []netip.AddrPort{service}))
+	if first {
+		a.router.Serve(service, true)
+	}
+	a.log.Info("routing application is registered", "name", p.Name, "service", service)
+}
+
+// serviceOf reads the service that a registration names, by itself or by a listening socket.
+func serviceOf(m app.Message, files []*os.File) (netip.AddrPort, error) {
+	if m.Service != "" {
+		return netip.ParseAddrPort(m.Service)
+	}
+	i := slices.Index(m.Files, app.FileListener)
+	if i < 0 {
+		return netip.AddrPort{}, errors.New("register names no service and has no listener")
+	}
+	return listenerAddress(files[i])
+}
+
+// transfer asks the router for what the application wishes.
+func (a *Routing) transfer(p *Peer, m app.Message) {
+	id := flow.ID(m.Conn)
+	a.mu.Lock()
+	mine := a.conns[id].peer == p
+	a.mu.Unlock()
+	switch {
+	case !mine:
+		p.Send(app.Message{Type: app.TypeRejected, Seq: m.Seq, Conn: m.Conn, By: "router", Code: app.CodeUnknownConn,
+			Detail: "no such connection, or it has ended"})
+	case m.When != "" && m.When != app.Now && m.When != app.Quiescent:
+		p.Error(m.Seq, app.CodeMalformed, `when is "now" or "quiescent"`)
+	default:
+		a.router.AppTransfers(id, router.AppTransfer{Job: m.Job, Host: m.Host, State: m.State, From: p.Name,
+			Quiescent: m.When == app.Quiescent, Unconditional: m.Unconditional})
+	}
+}
+
+// servicesOf are those that an application is registered for.
+func (a *Routing) servicesOf(p *Peer) (all []netip.AddrPort) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for s, members := range a.members {
+		if slices.Contains(members, p) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// tableFor is the destination port table of some services.
+func (a *Routing) tableFor(seq uint64, services []netip.AddrPort) app.Message {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m := app.Message{Type: app.TypeDPT, Seq: seq}
+	for _, t := range a.table {
+		if t.Job.Name != "" && slices.Contains(services, t.Job.Service) {
+			m.Targets = append(m.Targets, app.Target{Host: t.Host, Job: t.Job.Name, Service: t.Job.Service.String(),
+				Ready: t.Unfit == "", Reason: t.Unfit})
+		}
+	}
+	return m
+}
+
+// Open implements router.Applications: connections are dealt out in turn.
+func (a *Routing) Open(id flow.ID, client, service netip.AddrPort) router.Stream {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	members := a.members[service]
+	if len(members) == 0 {
+		return nil
+	}
+	p := members[0]
+	copy(members, members[1:])
+	members[len(members)-1] = p
+	s, theirs, err := newStream()
+	if err != nil {
+		a.log.Error("no stream for a routing application", "error", err)
+		return nil
+	}
+	a.conns[id] = dealt{p, s}
+	p.Send(app.Message{Type: app.TypeConnection, Conn: uint64(id), Client: client.String(), Service: service.String(),
+		Files: []string{app.FileConnection}}, theirs)
+	go a.listen(id, s)
+	return s
+}
+
+// listen brings what an application says to the router, until it or the router lets go.
+func (a *Routing) listen(id flow.ID, s *stream) {
+	for {
+		b := make([]byte, 32<<10)
+		n, err := s.file.Read(b)
+		if n > 0 {
+			a.router.AppWrote(id, b[:n])
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) || !errors.Is(err, os.ErrClosed) {
+				a.router.AppClosed(id)
+			}
+			return
+		}
+	}
+}
+
+// take forgets a connection and returns whose it was.
+func (a *Routing) take(id flow.ID) *Peer {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.conns[id].peer
+	delete(a.conns, id)
+	return p
+}
+
+// Accepted implements router.Applications.
+func (a *Routing) Accepted(id flow.ID, host string) {
+	if p := a.take(id); p != nil {
+		p.Send(app.Message{Type: app.TypeAccepted, Conn: uint64(id), Host: host})
+	}
+}
+
+// Ended implements router.Applications.
+func (a *Routing) Ended(id flow.ID, why string) {
+	if p := a.take(id); p != nil {
+		p.Send(app.Message{Type: app.TypeEnded, Conn: uint64(id), Detail: why})
+	}
+}
+
+// Rejected implements router.Applications.
+func (a *Routing) Rejected(id flow.ID, why router.Rejection) {
+	a.mu.Lock()
+	p := a.conns[id].peer
+	a.mu.Unlock()
+	if p != nil {
+		p.Send(app.Message{Type: app.TypeRejected, Conn: uint64(id), By: why.By, Code: why.Code, Detail: why.Detail})
+	}
+}
+
+// Table implements router.Applications.
+func (a *Routing) Table(rows []router.TargetStatus) {
+	a.mu.Lock()
+	a.table = rows
+	var peers []*Peer
+	for _, members := range a.members {
+		for _, p := range members {
+			if !slices.Contains(peers, p) {
+				peers = append(peers, p)
+			}
+		}
+	}
+	a.mu.Unlock()
+	for _, p := range peers {
+		p.Send(a.tableFor(0, a.servicesOf(p)))
+	}
+}
+
+// Run serves control sockets until ctx ends.
+func (a *Routing) Run(ctx context.Context, path string, rights []Right) error {
+	l, err := Listen(path)
+	if err != nil {
+		return err
+	}
+	return (&Server{Rights: rights, Handler: a, Log: a.log}).Serve(ctx, l)
+}

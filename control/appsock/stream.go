@@ -1,0 +1,130 @@
+package appsock
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// streamBuffer is the send buffer of a stream, octets of memory: room for a whole window in 2000 pieces, each of which
+// costs the kernel up to 1 KiB. What comes in smaller pieces waits, and goes on together when the application reads.
+const streamBuffer = 1 << 20
+
+// stream is the daemon's end of a connection to a routing application: one end of a pair of Unix sockets. It implements
+// router.Stream.
+type stream struct {
+	file  *os.File // non-blocking
+	inode uint32   // of the application's end
+}
+
+// newStream makes a pair; the application's end is the caller's to close once it is passed on.
+func newStream() (ours *stream, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	theirs = os.NewFile(uintptr(fds[1]), "connection")
+	var stat unix.Stat_t
+	err = errors.Join(unix.SetNonblock(fds[0], true), unix.Fstat(fds[1], &stat),
+		unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, streamBuffer))
+	ours = &stream{file: os.NewFile(uintptr(fds[0]), "connection"), inode: uint32(stat.Ino)}
+	if err != nil {
+		ours.file.Close()
+		theirs.Close()
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	return ours, theirs, nil
+}
+
+// Write implements router.Stream. What an application that has closed its end would have read is lost to it only.
+func (s *stream) Write(p []byte) (n int) {
+	raw, err := s.file.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) {
+		n, err = unix.SendmsgN(int(fd), p, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+	})
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// CloseWrite implements router.Stream.
+func (s *stream) CloseWrite() {
+	raw, err := s.file.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) })
+}
+
+// Close implements router.Stream.
+func (s *stream) Close() { s.file.Close() }
+
+// Unread implements router.Stream: the kernel is asked for the length of the other end's queue, of which octets that
+// were peeked at are a part (net/unix/diag.c).
+func (s *stream) Unread() (n int, known bool) {
+	replies, err := s.query().Execute(unix.NETLINK_SOCK_DIAG, unix.SOCK_DIAG_BY_FAMILY)
+	if err != nil {
+		return 0, false
+	}
+	for _, reply := range replies {
+		if n, ok := readQueue(reply); ok {
+			return n, true
+		}
+	}
+	return 0, false
+}
+
+// Constants of linux/unix_diag.h.
+const (
+	udiagShowRQLen = 1 << 4
+	unixDiagRQLen  = 4
+	unixDiagHeader = 16 // struct unix_diag_msg
+)
+
+// diagRequest is struct unix_diag_req.
+type diagRequest struct{ inode uint32 }
+
+// Len implements nl.NetlinkRequestData.
+func (diagRequest) Len() int { return 24 }
+
+// Serialize implements nl.NetlinkRequestData.
+func (d diagRequest) Serialize() []byte {
+	b := make([]byte, d.Len())
+	b[0] = unix.AF_UNIX
+	binary.NativeEndian.PutUint32(b[4:], 1<<1) // TCP_ESTABLISHED
+	binary.NativeEndian.PutUint32(b[8:], d.inode)
+	binary.NativeEndian.PutUint32(b[12:], udiagShowRQLen)
+	binary.NativeEndian.PutUint64(b[16:], ^uint64(0)) // INET_DIAG_NOCOOKIE
+	return b
+}
+
+func (s *stream) query() *nl.NetlinkRequest {
+	r := nl.NewNetlinkRequest(unix.SOCK_DIAG_BY_FAMILY, 0)
+	r.AddData(diagRequest{s.inode})
+	return r
+}
+
+// readQueue reads the length of the receive queue in a reply.
+func readQueue(reply []byte) (int, bool) {
+	if len(reply) < unixDiagHeader {
+		return 0, false
+	}
+	attributes, err := nl.ParseRouteAttr(reply[unixDiagHeader:])
+	if err != nil {
+		return 0, false
+	}
+	for _, a := range attributes {
+		if a.Attr.Type == unixDiagRQLen && len(a.Value) >= 4 {
+			return int(binary.NativeEndian.Uint32(a.Value)), true
+		}
+	}
+	return 0, false
+}
