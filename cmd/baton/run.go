@@ -14,6 +14,7 @@ import (
 
 	"baton/cmd/internal/daemon"
 	"baton/control/admin"
+	"baton/control/appsock"
 	"baton/control/config"
 	"baton/control/metrics"
 	"baton/control/router"
@@ -57,6 +58,7 @@ type routingHost struct {
 	forwarder *fastpath.Forwarder
 	router    *router.Router
 	targets   *xcf.Server
+	apps      *appsock.Routing // nil if nobody may register
 	metrics   *metrics.Router
 }
 
@@ -86,11 +88,25 @@ func (d *routingHost) serve(ctx context.Context, socket net.Listener) error {
 	err := daemon.Together(ctx,
 		d.router.Run,
 		d.targets.Serve,
+		d.serveApplications,
 		func(ctx context.Context) error { return admin.Serve(ctx, socket, d.source()) },
 		func(ctx context.Context) error { return metrics.Serve(ctx, d.cfg.Metrics.Listen, d.metrics.Registry()) },
 	)
 	d.log.Info("routing host ends", "err", err)
 	return err
+}
+
+// serveApplications serves control sockets.
+func (d *routingHost) serveApplications(ctx context.Context) error {
+	if d.apps == nil {
+		<-ctx.Done()
+		return nil
+	}
+	rights, err := daemon.Rights(d.cfg.Apps)
+	if err != nil {
+		return err
+	}
+	return d.apps.Run(ctx, d.cfg.Apps.Socket, rights)
 }
 
 // open makes all parts; none of them does anything yet.
@@ -103,6 +119,10 @@ func (d *routingHost) open() error {
 	rc, err := routerConfig(d.cfg, d.log, d.metrics)
 	if err != nil {
 		return err
+	}
+	if len(d.cfg.Apps.Allow) > 0 {
+		d.apps = appsock.NewRouting(d.cfg.Host, externalServices(d.cfg), d.log)
+		rc.Applications = d.apps
 	}
 	if d.forwarder, err = fastpath.Open(fc); err != nil {
 		return fmt.Errorf("open data ports: %w", err)
@@ -117,6 +137,9 @@ func (d *routingHost) open() error {
 func (d *routingHost) connect(rc router.Config) (err error) {
 	if d.router, err = router.New(rc, d.forwarder, sender{d}); err != nil {
 		return err
+	}
+	if d.apps != nil {
+		d.apps.Use(d.router)
 	}
 	software := fmt.Sprintf("baton %s", daemon.Version())
 	c := xcf.Config{Name: d.cfg.Host, Files: xcfFiles(d.cfg), Software: software, Epoch: d.cfg.Epoch}

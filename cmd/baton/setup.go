@@ -117,13 +117,13 @@ func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address})
 	}
 	for _, s := range services(cfg) {
-		app, err := s.port.Application()
+		app, err := s.port.NewApplication()
 		if err != nil {
 			return c, fmt.Errorf("routing application of %s: %w", s.addr, err)
 		}
 		c.Services = append(c.Services, fastpath.Service{ID: uint16(len(c.Services) + 1), Addr: s.addr,
 			OwnMSS: s.mss, Window: tcp.FirstWindow(s.port.Window, s.port.WindowScale), Scale: s.port.WindowScale,
-			SpeaksFirst: app.SpeaksFirst()})
+			SpeaksFirst: app.SpeaksFirst(), Closed: s.port.External()})
 	}
 	return c, nil
 }
@@ -157,6 +157,16 @@ func services(cfg *config.Router) []servicePort {
 	return all
 }
 
+// externalServices are those whose applications are in other processes.
+func externalServices(cfg *config.Router) (all []netip.AddrPort) {
+	for _, s := range services(cfg) {
+		if s.port.External() {
+			all = append(all, s.addr)
+		}
+	}
+	return all
+}
+
 func routerConfig(cfg *config.Router, log *slog.Logger, o router.Observer) (router.Config, error) {
 	c := router.Config{
 		Epoch: cfg.Epoch, Ports: len(cfg.Data.Ports), MaxConns: cfg.CRT.RouterFlows, Clock: time.Now, Log: log, Observer: o,
@@ -182,7 +192,7 @@ func routerConfig(cfg *config.Router, log *slog.Logger, o router.Observer) (rout
 }
 
 func routerService(s servicePort) (router.Service, error) {
-	app, err := s.port.Application()
+	app, err := s.port.NewApplication()
 	if err != nil {
 		return router.Service{}, err
 	}
@@ -194,7 +204,7 @@ func routerService(s servicePort) (router.Service, error) {
 	// a unit below W. A head that does not end there would otherwise wait for octets that cannot come.
 	window := tcp.Readable(s.port.Window, s.port.WindowScale)
 	return router.Service{
-		Address: s.addr, Window: s.port.Window, Hold: hold, Unconditional: s.port.Transfer == "unconditional",
+		Address: s.addr, Window: s.port.Window, Hold: hold, Unconditional: s.port.Transfer == "unconditional", External: s.port.External(),
 		Announced:      tcp.FirstWindow(s.port.Window, s.port.WindowScale),
 		RequestTimeout: time.Duration(s.port.Timeouts.Request),
 		OfferTimeout:   time.Duration(s.port.Timeouts.Offer),

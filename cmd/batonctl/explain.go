@@ -64,7 +64,7 @@ func explain(file string, service netip.AddrPort, input []byte) (*explanation, e
 	if err != nil {
 		return nil, err
 	}
-	app, err := port.Application()
+	app, err := port.NewApplication()
 	if err != nil {
 		return nil, fmt.Errorf("routing application of %s: %w", service, err)
 	}

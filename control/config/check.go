@@ -78,6 +78,13 @@ func (r *report) socketPath(key, path string) {
 	}
 }
 
+func (r *report) applications(key string, a Applications) {
+	r.socketPath(key+".socket", a.Socket)
+	for i, user := range a.Allow {
+		r.notEmpty(at(key+".allow", i)+".user", user.User, "the name or number of a user")
+	}
+}
+
 func (r *report) notEmpty(key, value, want string) {
 	if value == "" {
 		r.failf(key, "empty: want %s", want)

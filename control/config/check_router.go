@@ -26,6 +26,7 @@ func (r *Router) check(to *report) {
 	r.checkAddresses(to)
 	r.checkTargets(to)
 	r.checkJobs(to)
+	r.checkApplications(to)
 	for i, d := range r.DVIPAs {
 		r.checkPorts(to, at("dvipas", i)+".ports", d.Ports)
 	}
@@ -146,6 +147,19 @@ func (r *report) warnRules(key string, rules []inspect.Rule, fallback string) {
 	}
 }
 
+// checkApplications checks who may register, and that those who have to can.
+func (r *Router) checkApplications(to *report) {
+	to.applications("applications", r.Apps)
+	for i, d := range r.DVIPAs {
+		for j := range d.Ports {
+			if d.Ports[j].External() && len(r.Apps.Allow) == 0 {
+				to.failf(at(at("dvipas", i)+".ports", j)+".application",
+					"nobody may register: list the users of its applications in applications.allow")
+			}
+		}
+	}
+}
+
 func (r *Router) knownJob(to *report, key, job string) {
 	if _, ok := r.Jobs[job]; !ok {
 		to.failf(key, "%q is not under jobs%s", job, suggest(job, sortedKeys(r.Jobs)))
@@ -157,6 +171,9 @@ func (r *Router) warnUnused(to *report) {
 	routed, serving := map[string]bool{}, map[string]bool{}
 	for _, d := range r.DVIPAs {
 		for i := range d.Ports {
+			if d.Ports[i].External() {
+				return // who knows what it routes to
+			}
 			for _, section := range d.Ports[i].sections() {
 				for _, route := range section.routes() {
 					routed[route.job] = true

@@ -28,10 +28,14 @@ func (p *Port) sections() map[string]section {
 		"raw": &p.Raw}
 }
 
-// Application makes the port's routing application.
-func (p *Port) Application() (inspect.Application, error) {
+// NewApplication makes the port's routing application. If the application is external, it only knows how to refuse, and
+// who speaks first.
+func (p *Port) NewApplication() (inspect.Application, error) {
 	return p.sections()[p.Protocol].application()
 }
+
+// External reports whether applications in other processes decide.
+func (p *Port) External() bool { return p.Application == "external" }
 
 // checkProtocol checks the section of the port's protocol, and that there is no other one.
 func (r *Router) checkProtocol(to *report, key string, p *Port) {
@@ -42,7 +46,10 @@ func (r *Router) checkProtocol(to *report, key string, p *Port) {
 		}
 	}
 	key, s := join(key, p.Protocol), sections[p.Protocol]
-	if len(s.routes()) == 0 {
+	switch empty := len(s.routes()) == 0; {
+	case p.External() && !empty:
+		to.failf(key, "the application is external: remove the section, or set application: builtin")
+	case empty && !p.External():
 		to.failf(key, "no rules and no default: everybody would be refused")
 	}
 	for _, route := range s.routes() {

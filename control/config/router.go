@@ -15,6 +15,7 @@ type Router struct {
 	XCF     RouterXCF             `yaml:"xcf"`
 	Admin   RouterAdmin           `yaml:"admin"`
 	Metrics RouterMetrics         `yaml:"metrics"`
+	Apps    Applications          `yaml:"applications"`
 	Log     Log                   `yaml:"log"`
 	DVIPAs  []DVIPA               `yaml:"dvipas"`
 	Jobs    map[string]Job        `yaml:"jobs"`    // by job name
@@ -80,6 +81,18 @@ type RouterMetrics struct {
 	Listen string `yaml:"listen" default:"127.0.0.1:9600"` // "": nowhere
 }
 
+// Applications is where applications reach the daemon of their host, and which may.
+type Applications struct {
+	Socket string        `yaml:"socket" default:"/run/baton/app.sock"` // Unix socket
+	Allow  []Application `yaml:"allow" default:""`                     // empty: there is no socket
+}
+
+// Application is a user whose applications are listened to.
+type Application struct {
+	User     string           `yaml:"user"`                // name or number
+	Services []netip.AddrPort `yaml:"services" default:""` // empty: all
+}
+
 // Log says what is logged, to stderr. Level is a word that slog.Level reads.
 type Log struct {
 	Level  string `yaml:"level" default:"info" oneof:"debug|info|warn|error"`
@@ -96,6 +109,7 @@ type DVIPA struct {
 type Port struct {
 	Port        uint16   `yaml:"port" range:"1..65535"`
 	Distribute  string   `yaml:"distribute" default:"contentrouted" oneof:"contentrouted"`
+	Application string   `yaml:"application" default:"builtin" oneof:"builtin|external"`
 	Protocol    string   `yaml:"protocol" default:"http" oneof:"http|pop3|tls|postgres|redis|raw"`
 	MSS         uint16   `yaml:"mss" default:"1460" range:"536..8960"`       // announced, octets
 	Window      uint32   `yaml:"window" default:"32768" range:"2048..65535"` // W, octets; a multiple of 2^WindowScale
