@@ -130,7 +130,7 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(DROP_ICMP, "drops", "icmp", "ICMP other than echo and errors.")                                              \
 	X(DROP_ICMP_FLOW, "drops", "icmp_no_flow", "ICMP errors that quote no flow, or one that is changing hands.")   \
 	X(DROP_NO_PORT, "drops", "no_such_port", "TCP to a served address, but to no configured port.")                \
-	X(DROP_SERVICE_CLOSED, "drops", "service_closed", "SYNs to a service without a routing application.")           \
+	X(DROP_SERVICE_CLOSED, "drops", "service_closed", "SYNs to a service without a routing application.")          \
 	X(DROP_FLAGS, "drops", "tcp_flags", "TCP flags that cannot be: SYN with FIN, RST or ACK.")                     \
 	X(DROP_NO_FLOW, "drops", "no_flow",                                                                            \
 	  "Segment of no flow that cannot start one (RST, without ACK, adopted only).")                                \
@@ -479,7 +479,8 @@ enum baton_command_kind {
 	BATON_SET_OWNER,
 	BATON_ADOPT,
 	BATON_RESTORE,
-	BATON_SERVE, /* owner is the service's number; discard: its SYNs are dropped */
+	BATON_SERVE,       /* owner is the service's number; discard: its SYNs are dropped */
+	BATON_SET_TARGETS, /* by baton_targets_publish only: flow is the set's address, port the service's number */
 	BATON_SET_TARGETS, /* by baton_targets_publish only: flow is the set's address, port the service's number */
 };
 
