@@ -39,11 +39,7 @@ func (s *appStream) Unread() (int, bool) { return len(s.unread), true }
 func (s *appStream) Close()              { s.closed = true }
 
 // read reads n octets.
-func (s *appStream) read(n int) string {
-	got := string(s.unread[:n])
-	s.unread, s.room = s.unread[n:], s.room+n
-	return got
-}
+func (s *appStream) read(n int) { s.unread, s.room = s.unread[n:], s.room+n }
 
 func (a *applications) Open(id flow.ID, _, _ netip.AddrPort) Stream {
 	if a.absent {
