@@ -481,7 +481,6 @@ enum baton_command_kind {
 	BATON_RESTORE,
 	BATON_SERVE,       /* owner is the service's number; discard: its SYNs are dropped */
 	BATON_SET_TARGETS, /* by baton_targets_publish only: flow is the set's address, port the service's number */
-	BATON_SET_TARGETS, /* by baton_targets_publish only: flow is the set's address, port the service's number */
 };
 
 /* How the packets of an owner that is not on the data network travel. IPv4 and IPv6 go inside of either. */
