@@ -108,41 +108,47 @@ func (o *orphans) forget(now time.Time) {
 	o.order = o.order[n:]
 }
 
-// memory holds the newest incarnations that the router had, one for each tuple. It tells which one a hint is about, and
-// keeps the router from taking one as new: the SYN cookie is still good when the first segment comes again, late or
-// repeated by the client, and there is no TIME-WAIT to catch it. When it is full, the oldest is forgotten: an entry whose
-// target lost it then lives until its tuple is used again.
+// memory holds the incarnations that the router had lately. It tells which one of a tuple a hint is about, the newest,
+// and keeps the router from taking any of them as new: the SYN cookie is still good when the first segment comes again,
+// late or repeated by the client, and there is no TIME-WAIT to catch it. When it is full, the oldest is forgotten: an
+// entry whose target lost it then lives until its tuple is used again.
 type memory struct {
-	incs map[wire.Tuple]wire.Incarnation
-	ring []wire.Incarnation // in the order of put
-	next int
+	had    map[wire.Incarnation]struct{}
+	newest map[wire.Tuple]wire.Incarnation
+	ring   []wire.Incarnation // in the order of their first put
+	next   int
 }
 
 func newMemory(size int) memory {
-	return memory{incs: map[wire.Tuple]wire.Incarnation{}, ring: make([]wire.Incarnation, max(size, 1))}
+	return memory{had: map[wire.Incarnation]struct{}{}, newest: map[wire.Tuple]wire.Incarnation{},
+		ring: make([]wire.Incarnation, max(size, 1))}
 }
 
 func (m *memory) put(inc wire.Incarnation) {
-	if m.incs[inc.Tuple] == inc {
-		return
+	if !m.has(inc) {
+		m.drop(m.ring[m.next])
+		m.ring[m.next] = inc
+		m.next = (m.next + 1) % len(m.ring)
+		m.had[inc] = struct{}{}
 	}
-	m.drop(m.ring[m.next])
-	m.ring[m.next] = inc
-	m.next = (m.next + 1) % len(m.ring)
-	m.incs[inc.Tuple] = inc
+	m.newest[inc.Tuple] = inc
 }
 
+// get returns the incarnation of a tuple that was put last.
 func (m *memory) get(t wire.Tuple) (wire.Incarnation, bool) {
-	inc, ok := m.incs[t]
+	inc, ok := m.newest[t]
 	return inc, ok
 }
 
 // has reports whether inc is remembered.
-func (m *memory) has(inc wire.Incarnation) bool { return m.incs[inc.Tuple] == inc }
+func (m *memory) has(inc wire.Incarnation) bool {
+	_, ok := m.had[inc]
+	return ok
+}
 
-// drop forgets inc, unless its tuple has another incarnation by now.
 func (m *memory) drop(inc wire.Incarnation) {
-	if m.incs[inc.Tuple] == inc {
-		delete(m.incs, inc.Tuple)
+	delete(m.had, inc)
+	if m.newest[inc.Tuple] == inc {
+		delete(m.newest, inc.Tuple)
 	}
 }

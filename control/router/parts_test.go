@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"baton/fastpath/flow"
+	"baton/fastpath/seq"
 	"baton/fastpath/wire"
 )
 
@@ -49,8 +50,22 @@ func TestMemoryForgetsTheOldest(t *testing.T) {
 		t.Error("dropping an older incarnation dropped the newer")
 	}
 	m.put(inc(3, 1))
-	if _, ok := m.get(inc(1, 0).Tuple); ok || len(m.incs) != 2 {
-		t.Errorf("%d remembered, oldest still there %t; want 2 and no", len(m.incs), ok)
+	if _, ok := m.get(inc(1, 0).Tuple); ok || len(m.had) != 2 {
+		t.Errorf("%d remembered, oldest still there %t; want 2 and no", len(m.had), ok)
+	}
+}
+
+func TestMemoryKeepsAllIncarnationsOfATuple(t *testing.T) {
+	m := newMemory(3)
+	inc := func(irs uint32) wire.Incarnation { return wire.Incarnation{IRS: seq.Value(irs)} }
+	m.put(inc(1))
+	m.put(inc(2))
+	m.put(inc(1)) // a target says that it still has it
+	if !m.has(inc(1)) || !m.has(inc(2)) {
+		t.Error("an incarnation is forgotten with room for three")
+	}
+	if got, _ := m.get(wire.Tuple{}); got != inc(1) {
+		t.Errorf("got %v, want what was heard of last", got)
 	}
 }
 
