@@ -24,6 +24,7 @@ type Cluster struct {
 	Rules     []Rule // first match wins
 	Default   string // job of requests that match no rule; "" refuses them
 	Jobs      []Job
+	Mailboxes []Mailbox     // routed on port 110, which speaks POP3
 	Request   time.Duration // timeout of a request head
 	Offer     time.Duration // timeout of an offer
 	Confirm   time.Duration // timeout of a confirmation
@@ -55,7 +56,11 @@ type Port struct {
 type Job struct {
 	Name  string
 	Hosts []string
+	Port  int // of the DVIPA and of the listener; 0 is 80
 }
+
+// Mailbox routes a user of POP3 to a job: a name, or "*@a.example".
+type Mailbox struct{ User, Job string }
 
 // TwoSites is the cluster of most scenarios: a.example and paths below /a/ on t1, *.b.example and below /b/ on t2,
 // everything else refused.
@@ -65,7 +70,7 @@ func TwoSites() Cluster {
 			{Host: "a.example", Job: "web-a"}, {Host: "*.b.example", Job: "web-b"},
 			{Path: "/a/", Job: "web-a"}, {Path: "/b/", Job: "web-b"}, {Path: "/exact", Job: "web-b"},
 		},
-		Jobs: []Job{{"web-a", []string{"t1"}}, {"web-b", []string{"t2"}}},
+		Jobs: []Job{{Name: "web-a", Hosts: []string{"t1"}}, {Name: "web-b", Hosts: []string{"t2"}}},
 	}
 }
 
@@ -136,6 +141,15 @@ dvipas:
 {{- range .Rules}}
             - { {{with .Host}}host: "{{.}}", {{end}}{{with .Path}}path: "{{.}}", {{end}}job: {{.Job}} }
 {{- end}}
+{{- with .Mailboxes}}
+      - port: 110
+        protocol: pop3
+        pop3:
+          rules:
+{{- range .}}
+            - { user: "{{.User}}", job: {{.Job}} }
+{{- end}}
+{{- end}}
 jobs:
 {{- range .Jobs}}
   {{.Name}}: { hosts: [{{range $i, $h := .Hosts}}{{if $i}}, {{end}}{{$h}}{{end}}] }
@@ -162,7 +176,7 @@ admin: { socket: {{.Host.AdminSocket}} }
 log: { level: {{or .LogLevel "debug"}} }
 jobs:
 {{- range .Serves}}
-  - { name: {{.Name}}, address: {{$.DVIPA}}, port: 80, listener: "0.0.0.0:80"{{with $.Window}}, window: {{.}}{{end}} }
+  - { name: {{.Name}}, address: {{$.DVIPA}}, port: {{or .Port 80}}, listener: "0.0.0.0:{{or .Port 80}}"{{with $.Window}}, window: {{.}}{{end}} }
 {{- end}}
 `))
 

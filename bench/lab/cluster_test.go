@@ -14,6 +14,7 @@ func TestGeneratedConfigurationsAreRight(t *testing.T) {
 	full.Device, full.Hugepages, full.Default = "net_af_packet", "never", "web-b"
 	full.Request, full.Offer, full.Confirm, full.Linger = time.Second, 50*time.Millisecond, time.Second, time.Second
 	full.Window, full.Freeze, full.Transfer, full.LogLevel = 16384, "discard", "unconditional", "info"
+	full.Mailboxes = []Mailbox{{"ann", "web-a"}, {"*@b.example", "web-b"}}
 	for name, c := range map[string]Cluster{"defaults": TwoSites(), "everything": full} {
 		t.Run(name, func(t *testing.T) {
 			l := &Lab{Dir: t.TempDir()}
@@ -35,6 +36,9 @@ func TestGeneratedConfigurationsAreRight(t *testing.T) {
 			port := router.DVIPAs[0].Ports[0]
 			if len(port.HTTP.Rules) != len(c.Rules) || port.HTTP.Default != c.Default {
 				t.Errorf("rules %v, default %q", port.HTTP.Rules, port.HTTP.Default)
+			}
+			if boxes := len(c.Mailboxes); boxes > 0 && len(router.DVIPAs[0].Ports[1].POP3.Rules) != boxes {
+				t.Errorf("ports %+v, want %d mailboxes on the second", router.DVIPAs[0].Ports, boxes)
 			}
 			if c.Request != 0 && time.Duration(port.Timeouts.Request) != c.Request {
 				t.Errorf("request timeout %v, want %v", port.Timeouts.Request, c.Request)

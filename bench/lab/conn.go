@@ -60,15 +60,18 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 // CloseWrite sends a FIN.
-func (c *Conn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
+func (c *Conn) CloseWrite() error { return c.TCP().CloseWrite() }
 
 // Abort closes the connection with an RST.
 func (c *Conn) Abort() error {
-	if err := c.Conn.(*net.TCPConn).SetLinger(0); err != nil {
+	if err := c.TCP().SetLinger(0); err != nil {
 		return err
 	}
 	return c.Close()
 }
+
+// TCP is the connection itself, for options; octets that pass it are not remembered.
+func (c *Conn) TCP() *net.TCPConn { return c.Conn.(*net.TCPConn) }
 
 // Local is the client's end.
 func (c *Conn) Local() netip.AddrPort {

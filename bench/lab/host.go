@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -124,6 +126,19 @@ func (h *Host) Dial(ctx context.Context, local, remote netip.AddrPort) (c *Conn,
 		d.LocalAddr = net.TCPAddrFromAddrPort(local)
 		d.Control = reuseAddress
 	}
+	return h.dial(ctx, d, remote)
+}
+
+// DialWith connects from the host with a socket that set has changed before.
+func (h *Host) DialWith(ctx context.Context, remote netip.AddrPort, set func(fd int) error) (*Conn, error) {
+	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		return errors.Join(raw.Control(func(fd uintptr) { err = set(int(fd)) }), err)
+	}}
+	d.SetMultipathTCP(false)
+	return h.dial(ctx, d, remote)
+}
+
+func (h *Host) dial(ctx context.Context, d net.Dialer, remote netip.AddrPort) (c *Conn, err error) {
 	err = h.Do(func() error {
 		raw, err := d.DialContext(ctx, "tcp", remote.String())
 		if err == nil {

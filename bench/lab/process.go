@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -90,6 +91,33 @@ func (p *Process) Exit() error {
 
 // Signal sends a signal to the process.
 func (p *Process) Signal(s syscall.Signal) error { return unix.Kill(p.PID(), s) }
+
+// Pause stops the process without its knowledge until Continue, and returns when all its threads stand still.
+func (p *Process) Pause(ctx context.Context) error {
+	if err := p.Signal(unix.SIGSTOP); err != nil {
+		return err
+	}
+	return Until(ctx, p.Name+" is stopped", func() error {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.PID()))
+		if err != nil {
+			return err
+		}
+		for _, path := range threads {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			// The state comes after the name in parentheses, which may have any character (proc_pid_stat(5)).
+			if state := text[bytes.LastIndexByte(text, ')')+2]; state != 'T' {
+				return fmt.Errorf("a thread is in state %c", state)
+			}
+		}
+		return nil
+	})
+}
+
+// Continue ends a Pause.
+func (p *Process) Continue() error { return p.Signal(unix.SIGCONT) }
 
 // Stop ends the process and its group: SIGTERM first, SIGKILL after 5 s. It returns when the process has ended.
 func (p *Process) Stop() {

@@ -110,6 +110,21 @@ func (h *Host) Go(l net.Listener) *http.Server {
 	return server
 }
 
+// Serve serves the connections of a listener on the host, in this process. The lab's end closes the listener; serve has to
+// close its connection.
+func (h *Host) Serve(l net.Listener, serve func(net.Conn)) {
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serve(c)
+		}
+	}()
+	h.lab.atClose = append(h.lab.atClose, l.Close)
+}
+
 func render(path string, t *template.Template, h *Host, o ServerOptions) error {
 	var text bytes.Buffer
 	err := t.Execute(&text, struct {
