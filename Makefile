@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 # Hugepages (2 MiB) that the demo and the scenarios reserve, and give back; 0 runs them without.
 HUGEPAGES ?= 160
+# Who continues connections at the demo's targets: kernel, userspace, or auto: the kernel where it can.
+IMPORT ?= auto
 ONLY ?=
 
 # The first seed of the simulation.
@@ -18,7 +20,7 @@ build: ## the programs, into bin/
 
 demo: setup build ## the main job on real traffic, judged
 	go build -o bin/baton-demo ./bench/demo
-	bin/baton-demo -hugepages $(HUGEPAGES)
+	bin/baton-demo -hugepages $(HUGEPAGES) -import $(IMPORT)
 
 setup: ## install the Debian packages that are missing
 	scripts/deps.sh

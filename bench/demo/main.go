@@ -2,7 +2,8 @@
 // others through a virtual IP, chosen by content, over one TCP connection that is handed over while it runs. A judge
 // reads the capture of the client's interface; the last line is its count.
 //
-// Usage: demo [-bin DIR] [-hugepages N]. It needs root, leaves nothing behind, and exits with 1 when the judge
+// Usage: demo [-bin DIR] [-hugepages N] [-import auto|kernel|userspace]. The targets' kernels continue the connections, or
+// the targets do that in userspace; auto chooses the latter where the kernel cannot. It needs root, leaves nothing behind, and exits with 1 when the judge
 // or curl found anything wrong.
 package main
 
@@ -22,6 +23,7 @@ import (
 
 	"baton/bench/judge"
 	"baton/bench/lab"
+	"baton/control/target"
 )
 
 const downloadSize = 100 << 20 // octets
@@ -30,10 +32,11 @@ func main() {
 	lab.RunWatcher()
 	bin := flag.String("bin", "bin", "directory of baton, baton-target and batonctl")
 	hugepages := flag.Int("hugepages", 0, "2 MiB hugepages to reserve for the forwarder; 0: it does without any")
+	how := flag.String("import", "auto", "who continues connections at the targets: auto, kernel or userspace")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *bin, *hugepages); err != nil {
+	if err := run(ctx, *bin, *hugepages, *how); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
@@ -47,11 +50,19 @@ type demo struct {
 	streams map[netip.AddrPort][]judge.Stream
 }
 
-func run(ctx context.Context, bin string, hugepages int) (err error) {
+func run(ctx context.Context, bin string, hugepages int, how string) (err error) {
+	userspace, why, err := inUserspace(how, target.CheckKernel)
+	if err != nil {
+		return err
+	}
 	if err := lab.CleanupStale(); err != nil {
 		return err
 	}
-	l, err := lab.New(lab.Options{Targets: 2, Hugepages: hugepages})
+	options := lab.Options{Targets: 2, Hugepages: hugepages}
+	if userspace {
+		options.Userspace = options.Targets
+	}
+	l, err := lab.New(options)
 	if err != nil {
 		return err
 	}
@@ -59,6 +70,7 @@ func run(ctx context.Context, bin string, hugepages int) (err error) {
 	d := &demo{lab: l, bin: bin, streams: map[netip.AddrPort][]judge.Stream{}}
 
 	say("A client, a routing host and two target hosts, each a network namespace; nginx on both targets.")
+	fmt.Println("   ", why)
 	want, err := l.File(downloadSize)
 	if err != nil {
 		return err
@@ -83,6 +95,23 @@ func run(ctx context.Context, bin string, hugepages int) (err error) {
 		return err
 	}
 	return d.judge(ctx, capture)
+}
+
+// inUserspace decides who continues the connections, and says why.
+func inUserspace(how string, kernel func() target.Check) (userspace bool, why string, err error) {
+	switch how {
+	case "kernel":
+		return false, "The targets' kernels continue the connections.", nil
+	case "userspace":
+		return true, "The targets continue the connections in userspace.", nil
+	case "auto":
+	default:
+		return false, "", fmt.Errorf("-import %s: auto, kernel and userspace are possible", how)
+	}
+	if c := kernel(); !c.OK {
+		return true, "The targets continue the connections in userspace, as their kernel cannot: " + c.Detail, nil
+	}
+	return inUserspace("kernel", kernel)
 }
 
 // routes shows that Host and path choose the server.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,15 +36,17 @@ var demoScenarios = []Scenario{{
 type ending struct {
 	signal syscall.Signal // 0: by itself
 	at     string
+	by     string // who continues its connections; "" is auto
 }
 
 func runDemoClean(e *Env) error {
 	for _, end := range []ending{
 		{},
-		{syscall.SIGINT, "== A client"},
-		{syscall.SIGINT, "== curl"},
-		{syscall.SIGINT, "== A download"},
-		{syscall.SIGKILL, "== A download"},
+		{by: "userspace"},
+		{signal: syscall.SIGINT, at: "== A client"},
+		{signal: syscall.SIGINT, at: "== curl"},
+		{signal: syscall.SIGINT, at: "== A download"},
+		{signal: syscall.SIGKILL, at: "== A download", by: "userspace"},
 	} {
 		if err := end.try(e); err != nil {
 			return fmt.Errorf("signal %d at %q: %w", end.signal, end.at, err)
@@ -57,7 +60,8 @@ func (end ending) try(e *Env) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(e.Ctx, filepath.Join(e.bin, "baton-demo"), "-bin", e.bin, "-hugepages", "8")
+	cmd := exec.CommandContext(e.Ctx, filepath.Join(e.bin, "baton-demo"), "-bin", e.bin, "-hugepages", "8",
+		"-import", cmp.Or(end.by, "auto"))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err

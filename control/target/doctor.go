@@ -17,15 +17,15 @@ import (
 
 // Examine looks at everything that a target host needs, with or without a running agent, and changes nothing.
 func Examine(c *config.Target) []Check {
-	checks := []Check{checkProgram(), checkBPFFS(c.Guard.BPFFS)}
+	checks := []Check{CheckKernel(), checkBPFFS(c.Guard.BPFFS)}
 	for _, name := range namespacesOf(c) {
 		checks = append(checks, examineNamespace(c, name)...)
 	}
 	return checks
 }
 
-// checkProgram loads the import program and drops it again.
-func checkProgram() Check {
+// CheckKernel says whether this kernel can take connections: it loads the import program and drops it again.
+func CheckKernel() Check {
 	const name = "kernel"
 	if err := errors.Join(rlimit.RemoveMemlock(), probe()); err != nil {
 		return Check{name, false, loadProblem(err).Error()}
