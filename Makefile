@@ -1,7 +1,7 @@
 # What a newcomer needs is `make test`; everything else is a part of it, or a tool for the work on Baton.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan test-migrate cover mutants peers judge-selftest e2e bench-transfer bench-fastpath sim fmt clean
+.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan tsan test-migrate cover mutants peers judge-selftest e2e bench-transfer bench-fastpath sim fmt clean
 
 # Hugepages (2 MiB) that the demo and the scenarios reserve, and give back; 0 runs them without.
 HUGEPAGES ?= 160
@@ -25,7 +25,7 @@ demo: setup build ## the main job on real traffic, judged
 setup: ## install the Debian packages that are missing
 	scripts/deps.sh
 
-test: setup lint check-generated unit unit-dpdk asan test-migrate cover sim peers judge-selftest e2e ## everything that gates a change
+test: setup lint check-generated unit unit-dpdk asan tsan test-migrate cover sim peers judge-selftest e2e ## everything that gates a change
 
 lint:
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
@@ -47,6 +47,12 @@ unit-dpdk: ## with DPDK ports
 asan: ## the C of the data path under AddressSanitizer and UndefinedBehaviorSanitizer
 	CGO_CFLAGS="-O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined" CGO_LDFLAGS=-fsanitize=undefined \
 		go test -asan ./cgo ./fastpath
+
+tsan: ## what threads of the data path share, under ThreadSanitizer, without SIMD
+	mkdir -p bin
+	gcc -std=gnu11 -O1 -g -Wall -Wextra -Werror -Wno-tsan -fsanitize=thread -o bin/tsan cgo/testdata/tsan.c \
+		$$(ls cgo/*.c | grep -v -e _dpdk -e /gen -e /source) -lpthread
+	bin/tsan
 
 test-migrate: ## the suite of the TCP core with a transfer after every event: export, octets, import
 	go test -count=1 ./control/tcp -migrate

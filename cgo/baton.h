@@ -216,7 +216,8 @@ uint64_t baton_siphash(const uint64_t key[2], const uint8_t *data, size_t len);
  *   IPv6: 2 entries of | client address (2 words) | client port, service id | value |
  *
  * Keys are compared in full. A key has two buckets; insertion displaces entries (breadth first, so the path is short)
- * when both are full. A word 0 in the last key word marks a free entry.
+ * when both are full. In buckets of 2 that ends at 89 % of the places, so an IPv6 key has a third one, for when nothing
+ * else helps: as long as no entry is there, nobody looks. A word 0 in the last key word marks a free entry.
  *
  * Concurrent snapshots: a bucket's stripe has a version that is odd while the writer changes which keys it holds.
  * Changes of values alone are single atomic stores and need no version.
@@ -247,6 +248,7 @@ struct baton_crt {
 	/* removing, if set, is told of each entry that goes, by baton_crt_remove. */
 	void (*removing)(void *arg, uint16_t service_id, uint64_t value);
 	void *removing_arg;
+	uint64_t thirds; /* IPv6: entries that are in neither of their first two buckets. Writer only. */
 	baton_word used;
 	baton_word displaced; /* entries moved between buckets so far */
 	_Atomic uint32_t version[BATON_CRT_STRIPES];
@@ -319,8 +321,8 @@ static inline uint32_t baton_incarnation_hash(uint32_t irs, uint32_t iss)
  * in their first bucket. 10 million IPv4 flows take 306 MiB. */
 enum { BATON_CRT_PERCENT = 50 };
 
-/* baton_crt_init makes a table for `entries` flows, which are so many percent of its places. Up to 95 % (IPv4) and 85 %
- * (IPv6) all of them fit for sure; beyond, baton_crt_insert may refuse earlier. key_words: 1 or 3. */
+/* baton_crt_init makes a table for `entries` flows, which are so many percent of its places. Up to 95 % all of them fit
+ * for sure; beyond, baton_crt_insert may refuse earlier. key_words: 1 or 3. */
 int baton_crt_init(struct baton_crt *t, uint64_t entries, uint32_t percent, uint32_t key_words, uint64_t seed);
 void baton_crt_free(struct baton_crt *t);
 

@@ -184,6 +184,9 @@ func (e *Entry) Index() uint32 {
 // Incarnation returns the 24-bit hash of the entry's incarnation.
 func (e *Entry) Incarnation() uint32 { return uint32(e.Value>>C.BATON_VALUE_INC_SHIFT) & 0xffffff }
 
+// Ended says whether the client's FIN or RST was reported.
+func (e *Entry) Ended() bool { return e.Value&C.BATON_VALUE_END != 0 }
+
 // Second returns the wall clock's second of the last packet, modulo 2^15.
 func (e *Entry) Second() uint16 { return uint16(e.Value >> C.BATON_VALUE_AGE_SHIFT) }
 

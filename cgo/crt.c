@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The connection routing table: a two-choice bucket cuckoo hash (Pagh and Rodler 2001; buckets of 4: Dietzfelbinger and
- * Weidling 2007, full beyond 97 %; buckets of 2: beyond 89 %).
+ * Weidling 2007, full beyond 97 %; of 2: beyond 89 %, or 98 % with a third choice).
  *
  * The code is written once over the number of key words and compiled for 1 (IPv4) and 3 (IPv6).
  */
@@ -108,6 +108,18 @@ INLINE uint32_t bucket_b(const struct baton_crt *t, uint64_t hash)
 	return (uint32_t)((hash >> 32) * t->bucket_count >> 32);
 }
 
+/* bucket_c is the third one of an IPv6 key. */
+INLINE uint32_t bucket_c(const struct baton_crt *t, uint64_t hash)
+{
+	return (uint32_t)((hash * 0x9e3779b97f4a7c15ull >> 32) * t->bucket_count >> 32);
+}
+
+/* in_third says whether an entry with this hash is where only a third look finds it. */
+INLINE bool in_third(const struct baton_crt *t, uint64_t hash, uint32_t b, const uint32_t key_words)
+{
+	return key_words == 3 && b != bucket_a(t, hash) && b != bucket_b(t, hash);
+}
+
 uint64_t baton_crt_hash(const struct baton_crt *t, const struct baton_key *k)
 {
 	return t->key_words == 1 ? hash_words(t, k->w, 1) : hash_words(t, k->w, 3);
@@ -155,7 +167,11 @@ INLINE baton_word *find(const struct baton_crt *t, const struct baton_key *k, ui
 {
 	baton_word *v = bucket_find(t, bucket_a(t, hash), k, key_words);
 
-	return v ? v : bucket_find(t, bucket_b(t, hash), k, key_words);
+	if (!v)
+		v = bucket_find(t, bucket_b(t, hash), k, key_words);
+	if (!v && key_words == 3 && t->thirds)
+		v = bucket_find(t, bucket_c(t, hash), k, key_words);
+	return v;
 }
 
 baton_word *baton_crt_find(const struct baton_crt *t, const struct baton_key *k, uint64_t hash)
@@ -201,6 +217,9 @@ INLINE void find_bulk(const struct baton_crt *t, struct baton_lookup *const *l, 
 		__builtin_prefetch(&t->buckets[bucket_b(t, second[i]->hash)]);
 	for (uint32_t i = 0; i < seconds; i++)
 		second[i]->entry = look(t, bucket_b(t, second[i]->hash), &second[i]->key, key_words);
+	for (uint32_t i = 0; key_words == 3 && t->thirds && i < seconds; i++)
+		if (!second[i]->entry)
+			second[i]->entry = look(t, bucket_c(t, second[i]->hash), &second[i]->key, key_words);
 }
 
 static void find1(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n)
@@ -215,7 +234,8 @@ static void find3(const struct baton_crt *t, struct baton_lookup *const *l, uint
 
 static const struct baton_finder finder1 = {fetch1, find1}, finder3 = {fetch3, find3};
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#define BATON_SIMD
 
 /* With AVX2 all four keys of an IPv4 bucket are compared at once. The writer is the only caller, so that loads need not
  * be atomic. */
@@ -243,7 +263,7 @@ static const struct baton_finder finder1_avx2 = {fetch1, find1_avx2};
 
 const struct baton_finder *baton_crt_finder(uint32_t key_words, bool simd)
 {
-#if defined(__x86_64__)
+#ifdef BATON_SIMD
 	if (simd && key_words == 1 && __builtin_cpu_supports("avx2"))
 		return &finder1_avx2;
 #endif
@@ -301,6 +321,12 @@ INLINE void entry_move(struct baton_crt *t, baton_word *to, baton_word *from, co
 
 	for (uint32_t i = 0; i < key_words; i++)
 		key[i] = load(&from[i]);
+	if (key_words == 3) {
+		uint64_t hash = hash_words(t, key, key_words);
+
+		t->thirds += in_third(t, hash, bucket_of(t, to), key_words);
+		t->thirds -= in_third(t, hash, bucket_of(t, from), key_words);
+	}
 	entry_fill(t, to, key, load(&from[key_words]), key_words);
 	entry_clear(t, from, key_words);
 	atomic_store_explicit(&t->displaced, load(&t->displaced) + 1, memory_order_release);
@@ -324,15 +350,24 @@ struct path_node {
 	uint16_t way;   /* of the parent's bucket */
 };
 
-INLINE uint32_t other_bucket(const struct baton_crt *t, const baton_word *e, uint32_t b, const uint32_t key_words)
+enum { CHOICES = 3 }; /* buckets of a key at most */
+
+/* choices_of lists the first `most` buckets of a hash, 2 or 3. */
+INLINE void choices_of(const struct baton_crt *t, uint64_t hash, const uint32_t most, uint32_t b[CHOICES])
+{
+	b[0] = bucket_a(t, hash);
+	b[1] = bucket_b(t, hash);
+	if (most == CHOICES)
+		b[2] = bucket_c(t, hash);
+}
+
+INLINE uint64_t entry_hash(const struct baton_crt *t, const baton_word *e, const uint32_t key_words)
 {
 	uint64_t key[3];
 
 	for (uint32_t i = 0; i < key_words; i++)
 		key[i] = load(&e[i]);
-	uint64_t hash = hash_words(t, key, key_words);
-	uint32_t a = bucket_a(t, hash);
-	return a == b ? bucket_b(t, hash) : a;
+	return hash_words(t, key, key_words);
 }
 
 /* path_apply moves the entries along the path to node n, the far end first, and returns the place that became free. */
@@ -358,25 +393,37 @@ INLINE bool path_has(const struct path_node *nodes, int n, uint32_t b)
 	return false;
 }
 
-INLINE baton_word *make_room(struct baton_crt *t, uint64_t hash, const uint32_t key_words)
+/* path_grow adds where the entry in this way of node n could move, and returns how many nodes there are then. */
+INLINE int path_grow(const struct baton_crt *t, struct path_node *nodes, int count, int n, uint16_t way,
+		     const uint32_t key_words, const uint32_t choices)
+{
+	const baton_word *e = entry_at(t, nodes[n].bucket, way, key_words);
+	uint32_t next[CHOICES];
+
+	choices_of(t, entry_hash(t, e, key_words), choices, next);
+	for (uint32_t i = 0; i < choices && count < PATH_NODES; i++)
+		if (!path_has(nodes, n, next[i]))
+			nodes[count++] = (struct path_node){next[i], (int16_t)n, way};
+	return count;
+}
+
+/* make_room finds a free entry in the first `choices` buckets of a hash, or makes one there. */
+INLINE baton_word *make_room(struct baton_crt *t, uint64_t hash, const uint32_t key_words, const uint32_t choices)
 {
 	struct path_node nodes[PATH_NODES];
+	uint32_t first[CHOICES];
 	int count = 0;
 
-	nodes[count++] = (struct path_node){bucket_a(t, hash), -1, 0};
-	nodes[count++] = (struct path_node){bucket_b(t, hash), -1, 0};
+	choices_of(t, hash, choices, first);
+	for (uint32_t i = 0; i < choices; i++)
+		nodes[count++] = (struct path_node){first[i], -1, 0};
 	for (int n = 0; n < count; n++) {
 		baton_word *e = bucket_free_entry(t, nodes[n].bucket, key_words);
 
 		if (e)
 			return path_apply(t, nodes, n, e, key_words);
-		for (uint16_t way = 0; way < BUCKET_WORDS / (key_words + 1) && count < PATH_NODES; way++) {
-			uint32_t b = nodes[n].bucket;
-			uint32_t next = other_bucket(t, entry_at(t, b, way, key_words), b, key_words);
-
-			if (!path_has(nodes, n, next))
-				nodes[count++] = (struct path_node){next, (int16_t)n, way};
-		}
+		for (uint16_t way = 0; way < BUCKET_WORDS / (key_words + 1) && count < PATH_NODES; way++)
+			count = path_grow(t, nodes, count, n, way, key_words, choices);
 	}
 	return NULL;
 }
@@ -385,8 +432,12 @@ INLINE baton_word *insert(struct baton_crt *t, const struct baton_key *k, uint64
 			  const uint32_t key_words)
 {
 	uint64_t used = load(&t->used);
-	baton_word *e = used < t->limit ? make_room(t, hash, key_words) : NULL;
+	baton_word *e = used < t->limit ? make_room(t, hash, key_words, 2) : NULL;
 
+	if (!e && used < t->limit && key_words == 3) {
+		e = make_room(t, hash, key_words, 3);
+		t->thirds += e && in_third(t, hash, bucket_of(t, e), key_words);
+	}
 	if (!e)
 		return NULL;
 	store(&t->used, used + 1);
@@ -411,8 +462,11 @@ void baton_crt_remove(struct baton_crt *t, baton_word *v)
 		t->removing(t->removing_arg, service_id_of(t, v), load(v));
 	if (t->key_words == 1)
 		entry_clear(t, v - 1, 1);
-	else
+	else {
+		if (t->thirds)
+			t->thirds -= in_third(t, entry_hash(t, v - 3, 3), bucket_of(t, v), 3);
 		entry_clear(t, v - 3, 3);
+	}
 	store(&t->used, load(&t->used) - 1);
 	t->changes++;
 }

@@ -99,7 +99,7 @@ func checkScan(t *testing.T, table Table, twin map[[3]uint64]uint64) {
 // TestTableTakesWhatItPromises fills tables beyond the load that a forwarder uses: inserts succeed up to the percentage
 // that baton_crt_init names, and everything is found.
 func TestTableTakesWhatItPromises(t *testing.T) {
-	for _, tt := range []struct{ keyWords, percent int }{{1, 95}, {3, 85}} {
+	for _, tt := range []struct{ keyWords, percent int }{{1, 95}, {3, 95}} {
 		for _, entries := range []uint64{100, 10_000, 300_000} {
 			t.Run(fmt.Sprintf("%d words, %d entries", tt.keyWords, entries), func(t *testing.T) {
 				table, err := NewTable(entries, tt.percent, tt.keyWords, entries)
@@ -117,6 +117,17 @@ func TestTableTakesWhatItPromises(t *testing.T) {
 					if v, ok := table.Find(key(i)); !ok || v != i {
 						t.Fatalf("key %d has %d, %v", i, v, ok)
 					}
+				}
+				for i := range entries { // what is in a third bucket is found as long as it is there, and not counted after
+					if bulk := table.FindBulk([][3]uint64{key(i), key(entries)}, true); bulk[0] != i || bulk[1] != 0 {
+						t.Fatalf("key %d: %d in bulk", i, bulk)
+					}
+					if !table.Remove(key(i)) {
+						t.Fatalf("key %d is gone", i)
+					}
+				}
+				if n := table.Thirds(); n != 0 {
+					t.Errorf("%d entries in third buckets of an empty table", n)
 				}
 			})
 		}
@@ -231,6 +242,18 @@ func TestSweepAgesByState(t *testing.T) {
 		if a, r := table.Sweep(table.Buckets(), 0, 0, now+3_600_000); a+r != 0 {
 			t.Errorf("asked about %d, removed %d although nothing ages", a, r)
 		}
+	}
+}
+
+// TestTenMillionFlowsTakeHalfAGigabyte computes the memory: nothing of it is touched.
+func TestTenMillionFlowsTakeHalfAGigabyte(t *testing.T) {
+	table, err := NewTable(10_000_000, TablePercent, 1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Free()
+	if b := table.Bytes(); b > 512<<20 || b < 10_000_000*16 {
+		t.Errorf("%d MiB, want at most 512", b>>20)
 	}
 }
 

@@ -158,6 +158,11 @@ void baton_rival_set(const struct baton_rival *r)
 	rival = r;
 }
 
+const struct baton_rival *baton_rival_get(void)
+{
+	return rival;
+}
+
 int baton_source_fill(struct baton_forwarder *f, uint32_t index, uint64_t from, uint64_t to, uint16_t owner)
 {
 	for (uint64_t i = from; i < to; i++) {

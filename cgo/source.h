@@ -68,17 +68,22 @@ uint64_t baton_measure_insert(struct baton_forwarder *f, uint32_t service, uint6
  * time in ns: what memory alone costs where each packet needs one line. */
 uint64_t baton_measure_lines(struct baton_forwarder *f, uint64_t n);
 
-/* baton_rival is another table for the same keys. Its functions take the words of an IPv4 key. */
+/* baton_rival is another table for the same keys. */
 struct baton_rival {
+	uint32_t key_words; /* 1: IPv4, 3: IPv6 */
 	void (*find)(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n);
+	/* insert adds k, or gives it another value. */
 	int (*insert)(const struct baton_key *k, uint64_t value);
 	void (*remove)(const struct baton_key *k);
+	/* next returns the entries one by one: *at is 0 at first. False: that was the last. */
+	bool (*next)(uint32_t *at, struct baton_entry *e);
 };
 
 /* ---- for the two kinds of source */
 
 /* baton_rival_set makes r, which stays, the rival; NULL: none. */
 void baton_rival_set(const struct baton_rival *r);
+const struct baton_rival *baton_rival_get(void);
 
 /* baton_source_attach makes port 0 a source with this device. */
 void baton_source_attach(struct baton_forwarder *f, struct baton_source *device, const struct baton_port_ops *ops);

@@ -194,13 +194,25 @@ static void hash_remove(const struct baton_key *k)
 		rte_hash_free_key_with_position(hash, position);
 }
 
-int baton_rival_open(uint64_t entries)
+static bool hash_next(uint32_t *at, struct baton_entry *e)
 {
-	static const struct baton_rival hash_rival = {hash_find, hash_insert, hash_remove};
+	const void *key;
+	void *data;
+
+	if (rte_hash_iterate(hash, &key, &data, at) < 0)
+		return false;
+	*e = (struct baton_entry){.value = (uintptr_t)data};
+	memcpy(&e->key, key, baton_rival_get()->key_words * sizeof(uint64_t));
+	return true;
+}
+
+int baton_rival_open(uint64_t entries, uint32_t key_words)
+{
+	static struct baton_rival hash_rival = {0, hash_find, hash_insert, hash_remove, hash_next};
 	const struct rte_hash_parameters p = {
 	    .name = "rival",
 	    .entries = (uint32_t)entries,
-	    .key_len = sizeof(uint64_t),
+	    .key_len = key_words * sizeof(uint64_t),
 	    .hash_func = rte_hash_crc,
 	    .socket_id = (int)rte_socket_id(),
 	    .extra_flag = RTE_HASH_EXTRA_FLAGS_RW_CONCURRENCY_LF,
@@ -214,6 +226,7 @@ int baton_rival_open(uint64_t entries)
 	hash = rte_hash_create(&p);
 	if (!hash)
 		return -rte_errno;
+	hash_rival.key_words = key_words;
 	baton_rival_set(&hash_rival);
 	return 0;
 }

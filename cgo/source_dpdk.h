@@ -12,7 +12,7 @@
 uint64_t baton_measure_lcore(struct baton_forwarder *f, enum baton_measure what, uint64_t packets, uint64_t *done);
 
 /* baton_rival_open makes an rte_hash for so many entries the rival, with lock-free lookups, in the place of an older
- * one. 0: no rival any more. */
-int baton_rival_open(uint64_t entries);
+ * one. 0: no rival any more. key_words: 1 or 3. */
+int baton_rival_open(uint64_t entries, uint32_t key_words);
 
 #endif

@@ -3,4 +3,4 @@
 package cgo
 
 // OpenRival is not possible without DPDK.
-func OpenRival(uint64) error { return errNoDPDK }
+func OpenRival(uint64, int) error { return errNoDPDK }

@@ -97,6 +97,13 @@ func (t Table) Remove(key [3]uint64) bool {
 // FindBulk finds up to 32 keys at once, as the pipeline does; values of keys that are not there are 0. simd: by the
 // fastest code for this CPU, else by the plain one.
 func (t Table) FindBulk(keys [][3]uint64, simd bool) []uint64 {
+	return findBulk(keys, func(l **C.struct_baton_lookup, n C.uint32_t) {
+		C.baton_unit_find(t.c, l, n, C.bool(simd))
+	})
+}
+
+// findBulk lets find look keys up, in C's memory.
+func findBulk(keys [][3]uint64, find func(l **C.struct_baton_lookup, n C.uint32_t)) []uint64 {
 	lookups := (*[C.BATON_BURST]C.struct_baton_lookup)(C.calloc(C.BATON_BURST, C.sizeof_struct_baton_lookup))
 	defer C.free(unsafe.Pointer(lookups))
 	list := (*[C.BATON_BURST]*C.struct_baton_lookup)(C.calloc(C.BATON_BURST, C.size_t(unsafe.Sizeof(uintptr(0)))))
@@ -105,7 +112,7 @@ func (t Table) FindBulk(keys [][3]uint64, simd bool) []uint64 {
 		lookups[i].key = *(*C.struct_baton_key)(unsafe.Pointer(&key))
 		list[i] = &lookups[i]
 	}
-	C.baton_unit_find(t.c, &list[0], C.uint32_t(len(keys)), C.bool(simd))
+	find(&list[0], C.uint32_t(len(keys)))
 	values := make([]uint64, len(keys))
 	for i := range keys {
 		if v := lookups[i].entry; v != nil {
@@ -114,6 +121,24 @@ func (t Table) FindBulk(keys [][3]uint64, simd bool) []uint64 {
 	}
 	return values
 }
+
+// Bytes is the memory that the table takes.
+func (t Table) Bytes() uint64 { return uint64(t.c.bytes) }
+
+// Thirds is how many entries are in the third bucket of their key.
+func (t Table) Thirds() uint64 { return uint64(t.c.thirds) }
+
+// Update gives a key another value; false: it is not there.
+func (t Table) Update(key [3]uint64, value uint64) bool {
+	v, _ := t.find(&key)
+	if v != nil {
+		storeWord(unsafe.Pointer(v), value)
+	}
+	return v != nil
+}
+
+// BurstMax is how many keys FindBulk takes at most.
+const BurstMax = C.BATON_BURST
 
 // IdleGrace is how much longer than idle an entry is kept, s.
 const IdleGrace = C.BATON_IDLE_GRACE

@@ -46,7 +46,7 @@ func (r *rig) prepare(entries uint64) error {
 	open := r.OpenMemorySource
 	if cgo.HasDPDK {
 		open = func() error { return r.OpenDPDKSource(sink) }
-		if err := cgo.OpenRival(entries); err != nil {
+		if err := cgo.OpenRival(entries, 1); err != nil {
 			return fmt.Errorf("make an rte_hash of %d flows: %w", entries, err)
 		}
 	}
