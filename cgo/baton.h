@@ -648,7 +648,8 @@ void baton_toeplitz_key(struct baton_shards *s, const uint8_t key[BATON_STEER_KE
 
 /* baton_poll does one burst of every port and returns how many frames and commands it handled. */
 int baton_poll(struct baton_forwarder *f);
-/* baton_run polls until baton_stop, backing off while idle. Call it on the polling thread, with signals blocked. */
+/* baton_run polls until baton_stop, backing off while idle; then it receives no more, but carries out the commands that
+ * are queued and sends what is staged. Call it on the polling thread, with signals blocked. */
 int baton_run(struct baton_forwarder *f);
 void baton_stop(struct baton_forwarder *f);
 /* baton_start runs baton_run on a thread of its own, pinned to cpu (-1: anywhere); baton_join waits for its end. */
@@ -684,8 +685,16 @@ int baton_punt_fd(struct baton_forwarder *f);
 
 /* Readable by any thread while the loop runs. */
 uint64_t baton_counter_read(struct baton_forwarder *f, unsigned int counter);
-/* baton_busy_ppm is the share of the last whole second that the loop spent on packets, in millionths. */
-uint32_t baton_busy_ppm(struct baton_forwarder *f);
+/* baton_pace is how a loop spent its time since baton_run, brought up to date once a second. A gap is the time from one
+ * poll to the next, without what the loop slept on purpose: so long a frame may have waited. */
+struct baton_pace {
+	baton_word polls;
+	baton_word busy_ns, idle_ns; /* busy: polls with frames or commands */
+	baton_word gap_ns;           /* longest of the last whole second */
+	baton_word gap_max_ns;       /* longest of all */
+	baton_word busy_ppm;         /* share of the last whole second, in millionths */
+};
+const struct baton_pace *baton_pace_of(struct baton_forwarder *f);
 const struct baton_crt *baton_crt_of(struct baton_forwarder *f, bool ipv6);
 uint64_t baton_now_ms(struct baton_forwarder *f);
 uint32_t baton_flows_used(struct baton_forwarder *f);

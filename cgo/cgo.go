@@ -380,8 +380,23 @@ func (f *Forwarder) Counter(i int) (group, name, help string, value uint64, ok b
 		uint64(C.baton_counter_read(f.c, C.uint(i))), true
 }
 
-// Busy is the share of the last second that the loop spent on packets, 0-1.
-func (f *Forwarder) Busy() float64 { return float64(C.baton_busy_ppm(f.c)) / 1e6 }
+// Pace is struct baton_pace.
+type Pace struct {
+	Polls           uint64
+	BusyNS, IdleNS  uint64
+	GapNS, GapMaxNS uint64
+	Busy            float64 // share of the last whole second, 0-1
+}
+
+// Pace tells how the loop spends its time. Any thread.
+func (f *Forwarder) Pace() Pace {
+	p := C.baton_pace_of(f.c)
+	read := func(w *C.baton_word) uint64 { return loadWord(unsafe.Pointer(w)) }
+	return Pace{
+		Polls: read(&p.polls), BusyNS: read(&p.busy_ns), IdleNS: read(&p.idle_ns),
+		GapNS: read(&p.gap_ns), GapMaxNS: read(&p.gap_max_ns), Busy: float64(read(&p.busy_ppm)) / 1e6,
+	}
+}
 
 // Flows is how many flows the router owns.
 func (f *Forwarder) Flows() int { return int(C.baton_flows_used(f.c)) }

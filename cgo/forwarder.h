@@ -205,7 +205,7 @@ struct baton_forwarder {
 	_Atomic bool stop;
 	baton_word clock_ms;   /* test clock; written by the test's thread */
 	baton_word now_shared; /* now_ms for others */
-	_Atomic uint32_t busy_ppm;
+	struct baton_pace pace;
 	pthread_t thread;
 	bool thread_started;
 };
@@ -381,6 +381,8 @@ bool key_tuple(const struct baton_forwarder *f, const struct baton_key *k, struc
 int services_index(struct baton_forwarder *f, const struct baton_service *services, uint32_t n);
 /* flow_segment handles a segment of a flow that the router owns; consumes p. */
 void flow_segment(struct baton_forwarder *f, struct packet *p, struct flow *w);
+/* poll_drain is a poll that receives nothing. False: nothing is left to be done or sent. */
+bool poll_drain(struct baton_forwarder *f);
 /* clock_update reads the clock; now_ms never goes back. */
 void clock_update(struct baton_forwarder *f);
 

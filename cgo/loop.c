@@ -25,6 +25,8 @@ enum {
 	SLEEPLESS_POLLS = 16,   /* idle polls between two looks at the clock while spinning */
 	DEEP_AFTER_MS = 100, /* idle for so long: naps grow to DEEP_FACTOR times the configured sleep, 3 % of a core */
 	DEEP_FACTOR = 3,
+	FIRST_SECOND = 1000000000, /* cycles, as long as it is not known how many a second has */
+	DRAIN_MS = 50,             /* at the end: longest wait for ports that take no frames */
 };
 
 /* ---- open and close */
@@ -176,52 +178,97 @@ struct idle {
 	unsigned int polls;
 };
 
-/* back_off is called after each poll that found nothing: spin first, then nap longer and longer. */
-static void back_off(struct baton_forwarder *f, struct idle *idle)
+/* back_off is called after each poll that found nothing: spin first, then nap longer and longer. It returns how long it
+ * meant to sleep, ns. */
+static uint64_t back_off(struct baton_forwarder *f, struct idle *idle)
 {
 	uint64_t longest = f->idle_sleep_us * 1000ull;
 
 	cpu_relax();
 	if (longest == 0 || (idle->nap_ns == 0 && idle->polls++ % SLEEPLESS_POLLS))
-		return;
+		return 0;
 	uint64_t now = monotonic_ns();
 
 	if (idle->since_ns == 0)
 		idle->since_ns = now;
 	if (now - idle->since_ns < f->idle_spin_us * 1000ull)
-		return;
+		return 0;
 	if (now - idle->since_ns > DEEP_AFTER_MS * 1000000ull)
 		longest *= DEEP_FACTOR;
 	idle->nap_ns = idle->nap_ns ? idle->nap_ns * 2 : FIRST_SLEEP_NS;
 	if (idle->nap_ns > longest)
 		idle->nap_ns = longest;
 	nap(f, idle->nap_ns);
+	return idle->nap_ns;
 }
 
-/* busy accumulates the share of time that polls with work took, second by second. */
-struct busy {
-	uint64_t second, last, work, all;
+/* pace is how the loop spends the second under way, in cycles. */
+struct pace {
+	uint64_t since, since_ns; /* when it began, in cycles and on the monotonic clock */
+	uint64_t length;
+	uint64_t last; /* end of the last step */
+	uint64_t busy, idle, polls;
+	uint64_t gap;         /* longest step, without what was slept on purpose */
+	double cycles_per_ns; /* of the second before; 0: not known yet */
 };
 
-static inline void busy_account(struct baton_forwarder *f, struct busy *b, bool worked)
+static void value_add(baton_word *v, uint64_t n)
 {
-	uint64_t now = cycles(), took = now - b->last;
+	value_store(v, value_load(v) + n);
+}
 
-	b->last = now;
-	b->all += took;
-	b->work += worked ? took : 0;
-	if (f->now_ms / 1000 == b->second)
-		return;
-	b->second = f->now_ms / 1000;
-	atomic_store_explicit(&f->busy_ppm, (uint32_t)(b->work / (b->all / 1000000 + 1)), memory_order_relaxed);
-	b->work = b->all = 0;
+/* pace_publish ends a second. */
+static void pace_publish(struct baton_forwarder *f, struct pace *p)
+{
+	uint64_t now = monotonic_ns(), took = now - p->since_ns, all = p->busy + p->idle;
+	double cycles_per_ns = took && all ? (double)all / (double)took : 1;
+	uint64_t gap_ns = (uint64_t)((double)p->gap / cycles_per_ns);
+	uint64_t busy_ns = (uint64_t)((double)p->busy / cycles_per_ns);
+
+	value_store(&f->pace.gap_ns, gap_ns);
+	if (gap_ns > value_load(&f->pace.gap_max_ns))
+		value_store(&f->pace.gap_max_ns, gap_ns);
+	value_add(&f->pace.busy_ns, busy_ns);
+	value_add(&f->pace.idle_ns, took - busy_ns);
+	value_add(&f->pace.polls, p->polls);
+	value_store(&f->pace.busy_ppm, all ? (uint64_t)((double)p->busy / (double)all * 1e6) : 0);
+	*p = (struct pace){
+	    .since = p->last,
+	    .since_ns = now,
+	    .length = (uint64_t)(cycles_per_ns * 1e9),
+	    .last = p->last,
+	    .cycles_per_ns = cycles_per_ns,
+	};
+}
+
+/* pace_step accounts what the loop did since the last call. */
+static inline void pace_step(struct baton_forwarder *f, struct pace *p, bool worked, uint64_t slept_ns)
+{
+	uint64_t now = cycles(), took = now - p->last, slept = (uint64_t)((double)slept_ns * p->cycles_per_ns);
+
+	p->last = now;
+	*(worked ? &p->busy : &p->idle) += took;
+	if (slept_ns == 0 || (p->cycles_per_ns > 0 && took > slept))
+		p->gap = took - slept > p->gap ? took - slept : p->gap;
+	if (now - p->since >= p->length)
+		pace_publish(f, p);
+}
+
+/* drain ends what was promised: the commands that are queued, and their frames. */
+static void drain(struct baton_forwarder *f)
+{
+	uint64_t end = monotonic_ns() + DRAIN_MS * 1000000ull;
+
+	while (poll_drain(f) && monotonic_ns() < end)
+		cpu_relax();
 }
 
 int baton_run(struct baton_forwarder *f)
 {
-	struct busy busy = {.last = cycles()};
+	struct pace pace = {.since_ns = monotonic_ns(), .length = FIRST_SECOND};
 	struct idle idle = {0};
 
+	pace.since = pace.last = cycles();
 	prctl(PR_SET_NAME, "baton-poll");
 	prctl(PR_SET_TIMERSLACK, 1); /* ns; the default of 50 us would be half a nap */
 	/* Where the loop has to share its CPU, its rings overflow while others run. Not real-time: the kernel throttles
@@ -230,14 +277,17 @@ int baton_run(struct baton_forwarder *f)
 	while (!atomic_load_explicit(&f->stop, memory_order_relaxed)) {
 		bool worked = baton_poll(f) > 0;
 
-		busy_account(f, &busy, worked);
+		pace.polls++;
+		pace_step(f, &pace, worked, 0);
 		if (worked) {
 			idle = (struct idle){0};
 			continue;
 		}
-		back_off(f, &idle);
-		busy_account(f, &busy, false);
+		uint64_t slept_ns = back_off(f, &idle);
+
+		pace_step(f, &pace, false, slept_ns);
 	}
+	drain(f);
 	return 0;
 }
 
@@ -325,9 +375,9 @@ const struct baton_counter_info *baton_counter_describe(unsigned int counter)
 	return counter < BATON_COUNTER_COUNT ? &info[counter] : NULL;
 }
 
-uint32_t baton_busy_ppm(struct baton_forwarder *f)
+const struct baton_pace *baton_pace_of(struct baton_forwarder *f)
 {
-	return atomic_load_explicit(&f->busy_ppm, memory_order_relaxed);
+	return &f->pace;
 }
 
 const struct baton_crt *baton_crt_of(struct baton_forwarder *f, bool ipv6)

@@ -791,3 +791,22 @@ int baton_poll(struct baton_forwarder *f)
 	punt_bell(f);
 	return work;
 }
+
+bool poll_drain(struct baton_forwarder *f)
+{
+	bool more;
+
+	clock_update(f);
+	more = commands_run(f) > 0;
+	if (f->shards)
+		more |= passed(f) > 0;
+	for (uint32_t i = 0; i < f->port_count; i++) {
+		tx_flush(&f->ports[i]);
+		more |= f->ports[i].tx_count > 0;
+	}
+	freed_flush(f, &f->ports[0]);
+	if (f->shards)
+		shard_bell(f);
+	punt_bell(f);
+	return more;
+}

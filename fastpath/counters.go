@@ -1,5 +1,7 @@
 package fastpath
 
+import "baton/cgo"
+
 // Counter is one of the forwarder's counters since its start.
 type Counter struct {
 	Group string // "packets", "drops", "punts", "handshakes", "table" or "commands"
@@ -16,16 +18,21 @@ func (f *Forwarder) Counters() []Counter {
 	if f.closed {
 		return nil
 	}
+	return counters(f.loops)
+}
+
+// counters adds up what loops counted.
+func counters(loops []*cgo.Forwarder) []Counter {
 	var out []Counter
 	for i := 0; ; i++ {
-		group, name, help, value, ok := f.loops[0].Counter(i)
-		if !ok {
-			return out
+		var sum Counter
+		for _, l := range loops {
+			group, name, help, value, ok := l.Counter(i)
+			if !ok {
+				return out
+			}
+			sum = Counter{Group: group, Name: name, Help: help, Value: sum.Value + value}
 		}
-		for _, l := range f.loops[1:] {
-			_, _, _, more, _ := l.Counter(i)
-			value += more
-		}
-		out = append(out, Counter{Group: group, Name: name, Help: help, Value: value})
+		out = append(out, sum)
 	}
 }

@@ -89,7 +89,7 @@ var (
 )
 
 // Forwarder is one or several poll loops with their ports and tables. Each connection is in one of them, its shard, which
-// a hash of its tuple names. Forwarder implements router.Dataplane, whose methods but Wake belong to one goroutine. Counters, Snapshot, Ports, Tables, Busy and Flows may be called from any goroutine at any time.
+// a hash of its tuple names. Forwarder implements router.Dataplane, whose methods but Wake belong to one goroutine. Counters, Snapshot, Ports, Tables, Loops and Flows may be called from any goroutine at any time.
 type Forwarder struct {
 	shards   *cgo.Shards
 	loops    []*cgo.Forwarder // of the shards
@@ -279,7 +279,7 @@ func (f *Forwarder) Start() error {
 	return nil
 }
 
-// Close stops the loops, closes the ports and frees everything, frames of Receive included. A second one does nothing.
+// Close stops the loops when they have done what they were told, closes the ports and frees everything, frames of Receive included. A second one does nothing.
 // No other method but the readers named at Forwarder may be running.
 func (f *Forwarder) Close() error {
 	f.mu.Lock()
@@ -288,11 +288,16 @@ func (f *Forwarder) Close() error {
 		return nil
 	}
 	f.closed = true
-	for ; f.started > 0; f.started-- {
-		f.halt(f.started - 1) // the first loop, which may send for others, stops last
-	}
+	f.stop()
 	f.closePorts()
 	return f.bell.Close()
+}
+
+// stop ends the loops, each when it has done the commands that are queued for it and sent their frames.
+func (f *Forwarder) stop() {
+	for ; f.started > 0; f.started-- {
+		f.halt(f.started - 1) // the first loop, which may send for others, comes last
+	}
 }
 
 // Poll does one burst of every port and returns how many frames and commands it handled. Tests call it instead of Start.
@@ -317,20 +322,6 @@ func (f *Forwarder) SetClock(now time.Time) {
 	for _, l := range f.loops {
 		l.SetClock(ms)
 	}
-}
-
-// Busy is the share of the last second that the busiest poll loop spent on frames and commands, 0 to 1.
-func (f *Forwarder) Busy() float64 {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	busy := 0.0
-	if f.closed {
-		return busy
-	}
-	for _, l := range f.loops {
-		busy = max(busy, l.Busy())
-	}
-	return busy
 }
 
 // Flows is how many connections the router owns at the moment, those included of which it has not heard yet.

@@ -153,7 +153,7 @@ func TestHandshakesWithoutATable(t *testing.T) {
 
 func TestManyHandshakesAreRepeatedInOrder(t *testing.T) {
 	const n = 500
-	r := greeterRig(t, func(c *Config) { c.HalfOpen = n })
+	r := greeterRig(t, func(c *Config) { c.HalfOpen = 2 * n })
 	for i := range n {
 		r.peer(netip.AddrPortFrom(client4.Addr(), uint16(1000+i)), seq.Value(i)).connect()
 	}

@@ -46,7 +46,7 @@ func TestLoopServesWhileOperatorsLook(t *testing.T) {
 				r.Snapshot()
 				r.Ports()
 				r.Tables()
-				r.Busy()
+				r.Loops()
 			}
 		}
 	})
@@ -105,13 +105,47 @@ func TestCommandEndsTheLoopsNap(t *testing.T) {
 	}
 }
 
+func TestLoopsDoWhatTheyWereToldBeforeTheyStop(t *testing.T) {
+	r := startRig(t)
+	frame := make([]byte, 60)
+	const frames = 2000
+	for i := range uint16(frames) {
+		p := r.peer(netip.AddrPortFrom(client4.Addr(), i+1), 5)
+		frame = wire.AppendTCP(frame[:0], wire.Link{Src: r.mac}, p.service, p.client, wire.Segment{Flags: wire.ACK})
+		r.must(r.Transmit(0, frame))
+	}
+	r.stop()
+	if n := len(r.out()); n != frames {
+		t.Errorf("%d of %d frames were sent", n, frames)
+	}
+}
+
+func TestLoopsTellHowTheySpendTheirTime(t *testing.T) {
+	r := startRig(t)
+	waitUntil := time.Now().Add(10 * time.Second)
+	for {
+		loops, done := r.Loops(), true
+		for i, l := range loops {
+			loops[i].Counters = nil
+			done = done && l.Polls > 0 && l.Idle > 500*time.Millisecond && l.GapMax > 0 && l.Share < 0.9
+		}
+		if done && len(loops) == r.config.Lcores {
+			return
+		}
+		if time.Now().After(waitUntil) {
+			t.Fatalf("after 10 s: %+v", loops)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
 func TestClosedForwarderAnswers(t *testing.T) {
 	r := startRig(t)
 	r.must(r.Close())
 	r.must(r.Close())
 	r.Wake()
 	r.Wait(time.Hour)
-	if r.Receive(r.free) != 0 || r.Snapshot() != nil || r.Counters() != nil || r.Ports() != nil || r.Busy() != 0 {
+	if r.Receive(r.free) != 0 || r.Snapshot() != nil || r.Counters() != nil || r.Ports() != nil || r.Loops() != nil {
 		t.Error("a closed forwarder still has something")
 	}
 	if err := r.CloseFlow(1); !errors.Is(err, ErrClosed) {

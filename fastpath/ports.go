@@ -3,6 +3,7 @@ package fastpath
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 
@@ -73,6 +74,18 @@ func memoryDevice(device string) (mode cgo.MemoryMode, ok bool) {
 		mode = cgo.MemoryMixed
 	}
 	return mode, ok
+}
+
+// carrier says whether the kernel's interface under a virtual device (iface=) has a link: the drivers that use one do not
+// look themselves. A device without one has its driver's word only.
+func carrier(device string) bool {
+	for arg := range strings.SplitSeq(device, ",") {
+		if name, ok := strings.CutPrefix(arg, "iface="); ok {
+			i, err := net.InterfaceByName(name)
+			return err == nil && i.Flags&net.FlagRunning != 0
+		}
+	}
+	return true
 }
 
 // memoryMAC is a locally administered address for in-memory port i.
@@ -197,6 +210,7 @@ func (f *Forwarder) Ports() []PortInfo {
 		}
 		if f.dpdk {
 			out[i].Driver, out[i].Up, out[i].Stats = f.loops[0].Driver(uint16(i))
+			out[i].Up = out[i].Up && carrier(config.Device)
 		}
 	}
 	return out

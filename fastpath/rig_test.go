@@ -93,7 +93,7 @@ func TestSuiteWithSeveralLoops(t *testing.T) {
 	if os.Getenv(loopsEnv) != "" {
 		t.Skip("this is it")
 	}
-	for _, loops := range []string{"2", "2,mixed", "3,mixed"} {
+	for _, loops := range []string{"2", "3,mixed"} {
 		t.Run(loops, func(t *testing.T) {
 			t.Parallel()
 			run := exec.CommandContext(t.Context(), os.Args[0], "-test.count=1")

@@ -110,7 +110,7 @@ func (x Expect) allowed() []judge.Rule {
 // scenarios holds all scenarios.
 var scenarios = slices.Concat(
 	httpScenarios, optionScenarios, reuseScenarios, crtScenarios, loadScenarios, bulkScenarios, targetScenarios,
-	operatorScenarios, agentScenarios, xcfScenarios, hostScenarios, demoScenarios, floodScenarios, tunnelScenarios,
+	operatorScenarios, agentScenarios, xcfScenarios, hostScenarios, lcoreScenarios, demoScenarios, floodScenarios, tunnelScenarios,
 	wireScenarios, lossScenarios, userspaceScenarios,
 	tcpScenarios, freezeScenarios, firstScenarios)
 

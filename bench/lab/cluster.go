@@ -33,6 +33,7 @@ type Cluster struct {
 	Transfer  string        // offered or unconditional
 	Linger    time.Duration // of ended flows
 	LogLevel  string        // "" is debug: logs are read only when something fails
+	Lcores    int           // poll loops; 0: one
 	IdleSleep string        // longest nap of the idle poll loop: "100us"; "0s" never sleeps
 	Ports     []Port        // further data ports, behind the one on the data network
 	Tunnel    string        // to targets behind a gateway: ipip or gue
@@ -93,6 +94,8 @@ var routerConfig = template.Must(template.New("router").Funcs(template.FuncMap{"
 host: {{.Host.Name}}
 data:
   hugepages: {{.Hugepages}}
+{{- with .Lcores}}
+  lcores: {{.}}{{end}}
 {{- with .IdleSleep}}
   idle: { sleep: {{.}} }{{end}}
   ports:

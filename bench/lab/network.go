@@ -114,6 +114,15 @@ func (l *Lab) plug(h *Host, bridge, name string, addr netip.Prefix) error {
 	return ip(h.Namespace, commands)
 }
 
+// SetLink takes the link of a host's data interface up or down, at the switch.
+func (l *Lab) SetLink(h *Host, up bool) error {
+	state := "down"
+	if up {
+		state = "up"
+	}
+	return ip(l.dataSwitch(), fmt.Sprintf("link set p-%s %s\n", h.Name, state))
+}
+
 // addNamespace makes a network namespace without IPv6 (its neighbour discovery would only be noise in captures), and
 // without the metrics of former connections that a kernel applies to new ones.
 func addNamespace(name string) error {

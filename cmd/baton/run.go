@@ -60,6 +60,7 @@ type routingHost struct {
 	targets   *xcf.Server
 	apps      *appsock.Routing // nil if nobody may register
 	metrics   *metrics.Router
+	links     *links
 }
 
 // run runs the routing host until ctx ends or a part of it fails.
@@ -89,6 +90,7 @@ func (d *routingHost) serve(ctx context.Context, socket net.Listener) error {
 		d.router.Run,
 		d.targets.Serve,
 		d.serveApplications,
+		d.links.watch,
 		func(ctx context.Context) error { return admin.Serve(ctx, socket, d.source()) },
 		func(ctx context.Context) error { return metrics.Serve(ctx, d.cfg.Metrics.Listen, d.metrics.Registry()) },
 	)
@@ -127,6 +129,7 @@ func (d *routingHost) open() error {
 	if d.forwarder, err = fastpath.Open(fc); err != nil {
 		return fmt.Errorf("open data ports: %w", err)
 	}
+	d.links = &links{ports: d.forwarder.Ports, log: d.log}
 	if err := d.connect(rc); err != nil {
 		_ = d.forwarder.Close()
 		return err

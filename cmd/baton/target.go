@@ -74,6 +74,7 @@ type targetHost struct {
 	stack     *userstack.Stack
 	agent     *agent.Agent
 	metrics   *metrics.Target
+	links     *links
 }
 
 // open makes all parts; none of them does anything yet.
@@ -85,6 +86,7 @@ func (h *targetHost) open() error {
 	if h.forwarder, err = fastpath.Open(fc); err != nil {
 		return fmt.Errorf("open data ports: %w", err)
 	}
+	h.links = &links{ports: h.forwarder.Ports, log: h.log}
 	if err := h.connect(); err != nil {
 		_ = h.forwarder.Close()
 		return err
@@ -127,6 +129,7 @@ func (h *targetHost) serve(ctx context.Context, socket net.Listener) error {
 		"admin", socket.Addr())
 	err := daemon.Together(ctx,
 		h.stack.Run,
+		h.links.watch,
 		func(ctx context.Context) error { h.agent.Run(ctx); return nil },
 		func(ctx context.Context) error { return admin.Serve(ctx, socket, h.source()) },
 		func(ctx context.Context) error { return metrics.Serve(ctx, h.cfg.Metrics.Listen, h.metrics.Registry()) },
@@ -142,7 +145,8 @@ func (h *targetHost) source() admin.Source {
 			return daemon.Describe("baton", h.cfg.Host, h.started), nil
 		},
 		Counters: func(context.Context) ([]admin.Counter, error) { return h.counters(), nil },
-		Ports:    func(context.Context) ([]admin.Port, error) { return ports(h.forwarder), nil },
+		Ports:    func(context.Context) ([]admin.Port, error) { return ports(h.forwarder, h.links), nil },
+		Lcores:   func(context.Context) ([]admin.Lcore, error) { return lcores(h.forwarder), nil },
 		Flows:    func(context.Context) ([]admin.Flow, error) { return h.agent.Flows(), nil },
 		Doctor:   func(context.Context) ([]admin.Finding, error) { return examineTarget(h.cfg) },
 	}

@@ -32,6 +32,7 @@ func (d *routingHost) source() admin.Source {
 		Transfers: d.transfers,
 		Counters:  d.counters,
 		Ports:     d.ports,
+		Lcores:    d.lcores,
 		Doctor:    func(context.Context) ([]admin.Finding, error) { return examine(d.cfg) },
 	}
 }
@@ -184,14 +185,32 @@ func forwarderCounters(f *fastpath.Forwarder) []admin.Counter {
 // singular is the name of a group of the forwarder's counters as batonctl has it: "drop checksum 3".
 func singular(group string) string { return strings.TrimSuffix(group, "s") }
 
-func (d *routingHost) ports(context.Context) ([]admin.Port, error) { return ports(d.forwarder), nil }
+func (d *routingHost) ports(context.Context) ([]admin.Port, error) {
+	return ports(d.forwarder, d.links), nil
+}
 
-func ports(f *fastpath.Forwarder) []admin.Port {
+// ports lists data ports; l counts the changes of their links, if anything does.
+func ports(f *fastpath.Forwarder, l *links) []admin.Port {
 	rows := []admin.Port{}
-	for _, p := range f.Ports() {
+	for i, p := range f.Ports() {
 		rows = append(rows, admin.Port{
 			Name: p.Device, Driver: p.Driver, MAC: p.MAC.String(), Address: p.Address.String(), Up: p.Up,
+			Changes:   l.changes(i),
 			RxPackets: p.RxPackets, TxPackets: p.TxPackets, RxBytes: p.RxBytes, TxBytes: p.TxBytes, Stats: p.Stats,
+		})
+	}
+	return rows
+}
+
+func (d *routingHost) lcores(context.Context) ([]admin.Lcore, error) { return lcores(d.forwarder), nil }
+
+func lcores(f *fastpath.Forwarder) []admin.Lcore {
+	rows := []admin.Lcore{}
+	for i, l := range f.Loops() {
+		rows = append(rows, admin.Lcore{
+			Index: i, Share: l.Share, Busy: l.Busy.Seconds(), Idle: l.Idle.Seconds(), Polls: l.Polls, Gap: l.Gap.Seconds(),
+			GapMax: l.GapMax.Seconds(), Entries: l.Entries, Flows: l.Flows, Accepted: l.Count("handshakes", "accepted"),
+			Forwarded: l.Count("packets", "forwarded"), Passed: l.Count("packets", "passed"),
 		})
 	}
 	return rows
@@ -201,7 +220,7 @@ func ports(f *fastpath.Forwarder) []admin.Port {
 func (d *routingHost) sample() metrics.RouterSample {
 	s := metrics.RouterSample{Drops: map[string]uint64{}, Punts: map[string]uint64{}, Handshakes: map[string]uint64{},
 		Packets: map[string]uint64{}, Commands: map[string]uint64{}, Forgotten: map[string]uint64{},
-		Events: map[string]uint64{}, Busy: d.forwarder.Busy()}
+		Events: map[string]uint64{}}
 	groups := map[string]map[string]uint64{"drops": s.Drops, "punts": s.Punts, "handshakes": s.Handshakes,
 		"packets": s.Packets, "commands": s.Commands, "table": s.Forgotten}
 	for _, c := range d.forwarder.Counters() {
@@ -209,9 +228,13 @@ func (d *routingHost) sample() metrics.RouterSample {
 			g[c.Name] = c.Value
 		}
 	}
-	for _, p := range d.forwarder.Ports() {
+	for i, p := range d.forwarder.Ports() {
 		s.Ports = append(s.Ports, metrics.Port{Name: p.Device, RxPackets: p.RxPackets, TxPackets: p.TxPackets,
-			RxBytes: p.RxBytes, TxBytes: p.TxBytes})
+			RxBytes: p.RxBytes, TxBytes: p.TxBytes, Up: p.Up, LinkChanges: d.links.changes(i)})
+	}
+	for _, l := range d.forwarder.Loops() {
+		s.Lcores = append(s.Lcores, metrics.Lcore{Share: l.Share, Busy: l.Busy, Idle: l.Idle, Polls: l.Polls, Gap: l.Gap,
+			GapMax: l.GapMax})
 	}
 	for _, t := range d.forwarder.Tables() {
 		s.Tables = append(s.Tables, metrics.Table(t))

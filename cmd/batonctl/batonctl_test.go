@@ -62,6 +62,7 @@ func source() admin.Source {
 			Outcome: "switched", Phases: map[string]float64{"confirmed": 0.000123}, Total: 0.0002}}),
 		Counters: fixed([]admin.Counter{{Group: "drop", Name: "checksum", Value: 3}}),
 		Ports:    fixed([]admin.Port{{Name: "net_af_xdp0", Driver: "net_af_xdp", RxPackets: 42}}),
+		Lcores:   fixed([]admin.Lcore{{Share: 0.5, GapMax: 0.0015}}),
 		Flows:    fixed([]admin.Flow{{Client: "10.77.0.100:4000", Job: "web-a", State: "live"}}),
 		Doctor:   fixed([]admin.Finding{{Check: "ip_forward", OK: true, Detail: "off on data0"}}),
 	}
@@ -79,6 +80,7 @@ func TestTablesAndJSONOfEveryCommand(t *testing.T) {
 		{"transfers", "123µs", `"outcome": "switched"`},
 		{"counters", "checksum", `"value": 3`},
 		{"ports", "42", `"driver": "net_af_xdp"`},
+		{"lcores", "1.5ms", `"poll_gap_max_seconds": 0.0015`},
 		{"flows", "live", `"job": "web-a"`},
 		{"doctor", "ok", `"ok": true`},
 		{"version", "baton dev", `"host": "rh1"`},

@@ -47,7 +47,7 @@ func newCommand() *cobra.Command {
 	root.PersistentFlags().StringVar(&o.socket, "socket", "",
 		"admin socket of the daemon (default: the first of "+defaultSockets[0]+" and "+defaultSockets[1]+" that is there)")
 	root.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON instead of a table")
-	root.AddCommand(crtCommand(&o), targetsCommand(&o), transfersCommand(&o), countersCommand(&o), portsCommand(&o),
+	root.AddCommand(crtCommand(&o), targetsCommand(&o), transfersCommand(&o), countersCommand(&o), portsCommand(&o), lcoresCommand(&o),
 		flowsCommand(&o), doctorCommand(&o), versionCommand(&o), nicCommand(&o), certsCommand(&o), explainCommand(&o))
 	return root
 }

@@ -79,12 +79,25 @@ func portsCommand(o *options) *cobra.Command {
 }
 
 func writePorts(w io.Writer, rows []admin.Port) {
-	fmt.Fprintln(w, "PORT\tDRIVER\tMAC\tADDRESS\tUP\tRX PACKETS\tTX PACKETS\tRX BYTES\tTX BYTES\t"+
+	fmt.Fprintln(w, "PORT\tDRIVER\tMAC\tADDRESS\tUP\tCHANGES\tRX PACKETS\tTX PACKETS\tRX BYTES\tTX BYTES\t"+
 		"MISSED\tRX ERRORS\tTX ERRORS\tNO BUFFER")
 	for _, p := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", p.Name, p.Driver, p.MAC, p.Address,
-			yes(p.Up), p.RxPackets, p.TxPackets, p.RxBytes, p.TxBytes,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", p.Name, p.Driver, p.MAC, p.Address,
+			yes(p.Up), p.Changes, p.RxPackets, p.TxPackets, p.RxBytes, p.TxBytes,
 			p.Stats["rx_missed"], p.Stats["rx_errors"], p.Stats["tx_errors"], p.Stats["rx_no_buffer"])
+	}
+}
+
+func lcoresCommand(o *options) *cobra.Command {
+	return ask(o, "lcores", "List the poll loops: what they did, and how long packets may have waited for them",
+		(*admin.Client).Lcores, writeLcores)
+}
+
+func writeLcores(w io.Writer, rows []admin.Lcore) {
+	fmt.Fprintln(w, "LCORE\tBUSY\tGAP\tLONGEST GAP\tPOLLS\tENTRIES\tFLOWS\tACCEPTED\tFORWARDED\tPASSED")
+	for _, l := range rows {
+		fmt.Fprintf(w, "%d\t%.1f%%\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\n", l.Index, 100*l.Share, seconds(l.Gap), seconds(l.GapMax),
+			l.Polls, l.Entries, l.Flows, l.Accepted, l.Forwarded, l.Passed)
 	}
 }
 

@@ -76,6 +76,11 @@ func (c *Client) Counters(ctx context.Context) ([]Counter, error) {
 	return get[[]Counter](ctx, c, "counters", nil)
 }
 
+// Lcores asks for the poll loops.
+func (c *Client) Lcores(ctx context.Context) ([]Lcore, error) {
+	return get[[]Lcore](ctx, c, "lcores", nil)
+}
+
 // Ports asks for the data ports.
 func (c *Client) Ports(ctx context.Context) ([]Port, error) { return get[[]Port](ctx, c, "ports", nil) }
 

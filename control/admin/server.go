@@ -34,6 +34,7 @@ type Source struct {
 	Transfers func(context.Context) ([]Transfer, error) // newest first
 	Counters  func(context.Context) ([]Counter, error)
 	Ports     func(context.Context) ([]Port, error)
+	Lcores    func(context.Context) ([]Lcore, error)
 	Flows     func(context.Context) ([]Flow, error)
 	Doctor    func(context.Context) ([]Finding, error)
 }
@@ -46,6 +47,7 @@ func (s Source) Handler() http.Handler {
 	handle(mux, "transfers", s.Transfers)
 	handle(mux, "counters", s.Counters)
 	handle(mux, "ports", s.Ports)
+	handle(mux, "lcores", s.Lcores)
 	handle(mux, "flows", s.Flows)
 	handle(mux, "doctor", s.Doctor)
 	if s.CRT != nil {

@@ -92,6 +92,7 @@ type Port struct {
 	MAC       string `json:"mac"`
 	Address   string `json:"address"`
 	Up        bool   `json:"up"`
+	Changes   uint64 `json:"link_changes"` // times that the link was seen to go up or down
 	RxPackets uint64 `json:"rx_packets"`
 	TxPackets uint64 `json:"tx_packets"`
 	RxBytes   uint64 `json:"rx_bytes"`
@@ -99,6 +100,23 @@ type Port struct {
 	// Stats are rte_eth_stats of the driver: rx_missed, rx_errors, tx_errors, rx_no_buffer ..., and free_buffers of the
 	// pool that all ports share; absent without DPDK.
 	Stats map[string]uint64 `json:"stats,omitempty"`
+}
+
+// Lcore is one poll loop of the forwarder. Each has its part of the connections. Times are renewed once a second.
+type Lcore struct {
+	Index   int     `json:"index"`
+	Share   float64 `json:"busy_share"`   // of the last second, 0-1
+	Busy    float64 `json:"busy_seconds"` // since the start, in polls that found packets or commands
+	Idle    float64 `json:"idle_seconds"`
+	Polls   uint64  `json:"polls"`
+	Gap     float64 `json:"poll_gap_seconds"`     // longest wait for a poll in the last second, without intended sleep
+	GapMax  float64 `json:"poll_gap_max_seconds"` // the same since the start
+	Entries uint64  `json:"entries"`              // in its part of the connection routing table
+	Flows   int     `json:"flows"`                // of those, in the router's hands
+	// What it did: accepted connections, forwarded packets, and packets handed to the loop of their connection.
+	Accepted  uint64 `json:"accepted"`
+	Forwarded uint64 `json:"forwarded"`
+	Passed    uint64 `json:"passed"`
 }
 
 // Flow is one connection that a target host has taken.

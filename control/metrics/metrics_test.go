@@ -26,7 +26,7 @@ func fullRouter() (*Router, *int) {
 			Commands:   map[string]uint64{"done": 2},
 			Forgotten:  map[string]uint64{"aged": 1},
 			Tables:     []Table{{Family: "ipv4", Entries: 3, Capacity: 1024}},
-			Busy:       0.25,
+			Lcores:     []Lcore{{Share: 0.25, Busy: time.Second, Polls: 9, GapMax: time.Millisecond}},
 			Flows:      1,
 			Events:     map[string]uint64{"opened": 4},
 			Peers:      []Peer{{Host: "t1", Up: true, RTT: time.Millisecond}, {Host: "t2"}},

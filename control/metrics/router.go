@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +17,16 @@ type Port struct {
 	Name                 string // as configured
 	RxPackets, TxPackets uint64
 	RxBytes, TxBytes     uint64
+	Up                   bool   // the link, at the last look
+	LinkChanges          uint64 // that were seen
+}
+
+// Lcore is one poll loop, since start.
+type Lcore struct {
+	Share       float64 // busy share of the last second, 0-1
+	Busy, Idle  time.Duration
+	Polls       uint64
+	Gap, GapMax time.Duration // longest wait for a poll: in the last second, and ever
 }
 
 // Table is the fill of one connection routing table.
@@ -41,7 +52,7 @@ type RouterSample struct {
 	Commands   map[string]uint64 // of the control plane to the forwarder, by result
 	Forgotten  map[string]uint64 // what the table lost of itself and got back: aged, evicted, restored ...
 	Tables     []Table
-	Busy       float64           // share of the poll loop's time spent on packets, 0-1
+	Lcores     []Lcore           // poll loops
 	Flows      int               // connections in the router's hands
 	Events     map[string]uint64 // what the router counts, by event
 	Peers      []Peer
@@ -96,6 +107,8 @@ func (m *Router) Refused(cause string) { m.requests.WithLabelValues(cause).Inc()
 var (
 	packetsDesc  = desc("baton_packets_total", "Packets on a data port.", "port", "direction")
 	bytesDesc    = desc("baton_bytes_total", "Octets on a data port, Ethernet headers included.", "port", "direction")
+	linkDesc     = desc("baton_port_up", "Whether the data port's link is up.", "port")
+	linksDesc    = desc("baton_port_link_changes_total", "Times that the data port's link went up or down.", "port")
 	dropsDesc    = desc("baton_drops_total", "Packets that the forwarder dropped, by reason.", "reason")
 	puntsDesc    = desc("baton_punts_total", "What the forwarder handed to the control plane, by kind.", "kind")
 	shakesDesc   = desc("baton_handshakes_total", "TCP handshakes answered by cookie, by result.", "result")
@@ -104,7 +117,11 @@ var (
 	tableDesc    = desc("baton_crt_events_total", "What the table forgot of itself and got back, by event.", "event")
 	entriesDesc  = desc("baton_crt_entries", "Flows in the connection routing table.", "family")
 	roomDesc     = desc("baton_crt_capacity", "Flows that the connection routing table has room for.", "family")
-	busyDesc     = desc("baton_poll_busy_ratio", "Share of the poll loop's time that was spent on packets.")
+	busyDesc     = desc("baton_poll_busy_ratio", "Share of a poll loop's last second that was spent on packets.", "lcore")
+	spentDesc    = desc("baton_poll_seconds_total", "Time of a poll loop, in polls that found something or none.", "lcore", "state")
+	pollsDesc    = desc("baton_polls_total", "Bursts that a poll loop asked its ports for.", "lcore")
+	gapDesc      = desc("baton_poll_gap_seconds", "Longest wait for a poll in the last second, without intended sleep.", "lcore")
+	gapMaxDesc   = desc("baton_poll_gap_max_seconds", "Longest wait for a poll since the start, without intended sleep.", "lcore")
 	flowsDesc    = desc("baton_router_connections", "Connections that the router owns at the moment.")
 	eventsDesc   = desc("baton_router_events_total", "What happened in the router, by event.", "event")
 	peerDesc     = desc("baton_xcf_peer_up", "Whether the target host is connected.", "host")
@@ -115,8 +132,9 @@ type routerCollector struct{ read func() RouterSample }
 
 // Describe implements prometheus.Collector.
 func (c *routerCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{packetsDesc, bytesDesc, dropsDesc, puntsDesc, shakesDesc, actsDesc,
-		commandsDesc, tableDesc, entriesDesc, roomDesc, busyDesc, flowsDesc, eventsDesc, peerDesc, rttDesc} {
+	for _, d := range []*prometheus.Desc{packetsDesc, bytesDesc, linkDesc, linksDesc, dropsDesc, puntsDesc, shakesDesc,
+		actsDesc, commandsDesc, tableDesc, entriesDesc, roomDesc, busyDesc, spentDesc, pollsDesc, gapDesc, gapMaxDesc,
+		flowsDesc, eventsDesc, peerDesc, rttDesc} {
 		ch <- d
 	}
 }
@@ -129,6 +147,8 @@ func (c *routerCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- counter(packetsDesc, p.TxPackets, p.Name, "tx")
 		ch <- counter(bytesDesc, p.RxBytes, p.Name, "rx")
 		ch <- counter(bytesDesc, p.TxBytes, p.Name, "tx")
+		ch <- gauge(linkDesc, one(p.Up), p.Name)
+		ch <- counter(linksDesc, p.LinkChanges, p.Name)
 	}
 	counters(ch, dropsDesc, s.Drops)
 	counters(ch, puntsDesc, s.Punts)
@@ -140,7 +160,15 @@ func (c *routerCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- gauge(entriesDesc, float64(t.Entries), t.Family)
 		ch <- gauge(roomDesc, float64(t.Capacity), t.Family)
 	}
-	ch <- gauge(busyDesc, s.Busy)
+	for i, l := range s.Lcores {
+		lcore := strconv.Itoa(i)
+		ch <- gauge(busyDesc, l.Share, lcore)
+		ch <- seconds(spentDesc, l.Busy, lcore, "busy")
+		ch <- seconds(spentDesc, l.Idle, lcore, "idle")
+		ch <- counter(pollsDesc, l.Polls, lcore)
+		ch <- gauge(gapDesc, l.Gap.Seconds(), lcore)
+		ch <- gauge(gapMaxDesc, l.GapMax.Seconds(), lcore)
+	}
 	ch <- gauge(flowsDesc, float64(s.Flows))
 	counters(ch, eventsDesc, s.Events)
 	for _, p := range s.Peers {
