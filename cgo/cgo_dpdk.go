@@ -107,9 +107,17 @@ func (f *Forwarder) OpenDPDKSource(sink string) error {
 	return err
 }
 
-// MeasureOnLcore is Measure on the EAL's worker lcore; NaN if there is none.
-func (f *Forwarder) MeasureOnLcore(what Measurement, packets uint64) float64 {
+// MeasureOnLcores is Measure on as many worker lcores as there are forwarders, 1 or 2, all at the same time: the mean of
+// their times. NaN if there are not as many lcores.
+func MeasureOnLcores(all []*Forwarder, what Measurement, packets uint64) float64 {
 	var ns, done C.uint64_t
-	mainDo(func() { ns = C.baton_measure_lcore(f.c, C.enum_baton_measure(what), C.uint64_t(packets), &done) })
+	list := (**C.struct_baton_forwarder)(C.calloc(C.size_t(len(all)), C.size_t(unsafe.Sizeof(uintptr(0)))))
+	defer C.free(unsafe.Pointer(list))
+	for i, f := range all {
+		unsafe.Slice(list, len(all))[i] = f.c
+	}
+	mainDo(func() {
+		ns = C.baton_measure_lcores(list, C.uint32_t(len(all)), C.enum_baton_measure(what), C.uint64_t(packets), &done)
+	})
 	return float64(ns) / float64(done)
 }

@@ -32,5 +32,5 @@ func (f *Forwarder) Driver(uint16) (name string, up bool, stats map[string]uint6
 // OpenDPDKSource is not possible without DPDK.
 func (f *Forwarder) OpenDPDKSource(string) error { return errNoDPDK }
 
-// MeasureOnLcore is not possible without DPDK.
-func (f *Forwarder) MeasureOnLcore(Measurement, uint64) float64 { return math.NaN() }
+// MeasureOnLcores is not possible without DPDK.
+func MeasureOnLcores([]*Forwarder, Measurement, uint64) float64 { return math.NaN() }

@@ -27,10 +27,13 @@ static inline uint64_t source_random(struct baton_source *s)
 	return s->random * 0x2545f4914f6cdd1dull;
 }
 
+/* client is an IPv4 address, or the last 4 octets of an IPv6 address in CLIENTS6, and a port. */
 struct client {
 	uint32_t addr;
 	uint16_t port;
 };
+
+static const uint64_t CLIENTS6 = 0x20010db800000000; /* upper half of the addresses (RFC 3849) */
 
 /* source_client makes a client from a number: different numbers below 2^28 are different addresses. Flows of a HIT,
  * new connections and random clients have networks of their own. */
@@ -55,37 +58,38 @@ static inline struct client next_client(struct baton_source *s)
 
 static inline struct baton_tuple client_tuple(const struct baton_service *service, struct client c)
 {
-	return (struct baton_tuple){baton_ip_from4(c.addr), service->addr, c.port, service->port, 0};
-}
+	const struct baton_ip ip =
+	    baton_ip_is4(service->addr) ? baton_ip_from4(c.addr) : (struct baton_ip){CLIENTS6, c.addr};
 
-/* Where a frame differs from the template, whose IPv4 header has no options. */
-enum { SRC_AT = ETH_LEN + 12, SPORT_AT = ETH_LEN + IP4_LEN, SEQ_AT = SPORT_AT + 4, ACK_AT = SPORT_AT + 8 };
+	return (struct baton_tuple){ip, service->addr, c.port, service->port, 0};
+}
 
 uint32_t baton_source_frame(struct baton_source *s, uint8_t *data)
 {
 	const struct baton_forwarder *f = s->forwarder;
 	struct client c = next_client(s);
+	uint8_t *tcp = data + s->l4;
 	uint64_t sum = 0;
 
 	memcpy(data, s->frame, sizeof(s->frame));
-	store32(data + SRC_AT, c.addr);
-	store16(data + SPORT_AT, c.port);
+	store32(data + s->src_at, c.addr);
+	store16(tcp, c.port);
 	if (s->kind == BATON_SOURCE_INSERT) {
 		const struct baton_tuple t = client_tuple(&f->services[s->service], c);
 		const struct baton_options o = {1460, 7, true};
 		uint32_t ts_offset;
 
-		store32(data + ACK_AT,
-			baton_cookie_make(&f->cookies, &t, load32(data + SEQ_AT) - 1, &o, &ts_offset) + 1);
-		sum = sum_add(0, data + ACK_AT, 4);
+		store32(tcp + 8, baton_cookie_make(&f->cookies, &t, load32(tcp + 4) - 1, &o, &ts_offset) + 1);
+		sum = sum_add(0, tcp + 8, 4);
 	}
-	store_checksum(data + ETH_LEN + 10, s->ip_sum + sum_add(0, data + SRC_AT, 4));
-	store_checksum(data + SPORT_AT + 16,
-		       s->tcp_sum + sum_add(0, data + SRC_AT, 4) + sum_add(sum, data + SPORT_AT, 2));
+	sum += sum_add(0, data + s->src_at, 4);
+	if (!s->ip6)
+		store_checksum(data + ETH_LEN + 10, s->ip_sum + sum_add(0, data + s->src_at, 4));
+	store_checksum(tcp + 16, s->tcp_sum + sum_add(sum, tcp, 2));
 	return s->len;
 }
 
-static void template_ip(struct baton_source *s, const struct baton_service *service, uint16_t tcp_len)
+static void template_ip4(struct baton_source *s, const struct baton_service *service, uint16_t tcp_len)
 {
 	uint8_t *ip = s->frame + ETH_LEN;
 	bool ours = s->kind != BATON_SOURCE_NOT_OURS;
@@ -99,12 +103,25 @@ static void template_ip(struct baton_source *s, const struct baton_service *serv
 	s->ip_sum = sum_fold(sum_add(0, ip, IP4_LEN));
 }
 
+static void template_ip6(struct baton_source *s, const struct baton_service *service, uint16_t tcp_len)
+{
+	static const struct baton_ip elsewhere = {0x20010db8ffff0000, 1};
+	uint8_t *ip = s->frame + ETH_LEN;
+
+	store32(ip, 0x60000000);
+	store16(ip + 4, tcp_len);
+	ip[6] = PROTO_TCP;
+	ip[7] = 63;
+	store64(ip + 8, CLIENTS6);
+	store_ip6(ip + 24, s->kind == BATON_SOURCE_NOT_OURS ? elsewhere : service->addr);
+}
+
 /* template_tcp writes the header behind the ports and returns the length of the segment. */
 static uint16_t template_tcp(struct baton_source *s, const struct baton_service *service)
 {
 	static const uint8_t syn_options[] = {2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7};
 	bool syn = s->kind == BATON_SOURCE_SYN;
-	uint8_t *tcp = s->frame + SPORT_AT;
+	uint8_t *tcp = s->frame + s->l4;
 	uint16_t header = TCP_LEN + (syn ? sizeof(syn_options) : 0), payload = syn ? 0 : 6;
 
 	store16(tcp + 2, service->port);
@@ -121,21 +138,25 @@ void baton_source_set(struct baton_forwarder *f, enum baton_source_kind kind, ui
 {
 	struct baton_source *s = f->ports[0].device;
 	const struct baton_service *service = &f->services[index];
+	uint64_t addresses;
 	uint16_t tcp_len;
 
 	memset(s->frame, 0, sizeof(s->frame));
 	s->kind = kind;
 	s->service = index;
+	s->ip6 = !baton_ip_is4(service->addr);
 	s->flows = flows;
+	s->l4 = ETH_LEN + (s->ip6 ? IP6_LEN : IP4_LEN);
+	s->src_at = ETH_LEN + (s->ip6 ? 20 : 12);
 	memcpy(s->frame, f->ports[0].mac, BATON_MAC_LEN);
 	s->frame[BATON_MAC_LEN] = 2;
-	store16(s->frame + 12, ETH_TYPE_IP4);
+	store16(s->frame + 12, s->ip6 ? ETH_TYPE_IP6 : ETH_TYPE_IP4);
 	tcp_len = template_tcp(s, service);
-	template_ip(s, service, tcp_len);
-	s->len = ETH_LEN + IP4_LEN + tcp_len;
-	s->tcp_sum = sum_fold(
-	    sum_add(sum_pseudo(baton_ip_from4(0), baton_ip_from4(load32(s->frame + ETH_LEN + 16)), PROTO_TCP, tcp_len),
-		    s->frame + SPORT_AT, tcp_len));
+	(s->ip6 ? template_ip6 : template_ip4)(s, service, tcp_len);
+	s->len = s->l4 + tcp_len;
+	addresses = s->ip6 ? sum_add(0, s->frame + ETH_LEN + 8, 32) : sum_add(0, s->frame + ETH_LEN + 12, 8);
+	addresses += sum_pseudo(baton_ip_from4(0), baton_ip_from4(0), PROTO_TCP, tcp_len);
+	s->tcp_sum = sum_fold(sum_add(addresses, s->frame + s->l4, tcp_len));
 }
 
 /* flow_key is the key of flow n of a HIT. */
@@ -143,12 +164,14 @@ static inline struct baton_key flow_key(const struct baton_service *service, uin
 {
 	struct client c = source_client(NET_FLOWS, n);
 
-	return (struct baton_key){{(uint64_t)c.addr << 32 | (uint32_t)c.port << 16 | service->id}};
+	if (baton_ip_is4(service->addr))
+		return (struct baton_key){{(uint64_t)c.addr << 32 | (uint32_t)c.port << 16 | service->id}};
+	return (struct baton_key){{CLIENTS6, c.addr, (uint64_t)c.port << 32 | (uint64_t)service->id << 16 | 1}};
 }
 
-static bool crt_add(struct baton_forwarder *f, const struct baton_key *k, uint64_t value)
+static struct baton_crt *crt_of_service(struct baton_forwarder *f, uint32_t index)
 {
-	return baton_crt_insert(&f->crt4, k, baton_crt_hash(&f->crt4, k), value);
+	return crt_of(f, !baton_ip_is4(f->services[index].addr));
 }
 
 static const struct baton_rival *rival;
@@ -165,11 +188,14 @@ const struct baton_rival *baton_rival_get(void)
 
 int baton_source_fill(struct baton_forwarder *f, uint32_t index, uint64_t from, uint64_t to, uint16_t owner)
 {
+	struct baton_crt *t = crt_of_service(f, index);
+
 	for (uint64_t i = from; i < to; i++) {
 		const struct baton_key k = flow_key(&f->services[index], i);
 		uint64_t value = baton_value(BATON_TARGET, owner, (uint32_t)i, f->now_ms);
 
-		if (!crt_add(f, &k, value) || (rival && rival->insert(&k, value)))
+		if (!baton_crt_insert(t, &k, baton_crt_hash(t, &k), value) ||
+		    (rival && rival->key_words == t->key_words && rival->insert(&k, value)))
 			return -ENOSPC;
 	}
 	return 0;
@@ -339,48 +365,52 @@ static uint64_t polls_measure(struct baton_forwarder *f, int (*poll)(struct bato
 
 uint64_t baton_measure(struct baton_forwarder *f, enum baton_measure what, uint64_t packets, uint64_t *done)
 {
-	const struct baton_finder *own = f->finder4, rival_finder = {no_fetch, rival ? rival->find : NULL};
+	const struct baton_source *s = f->ports[0].device;
+	const struct baton_finder **finder = s->ip6 ? &f->finder6 : &f->finder4, *own = *finder;
+	const struct baton_finder rival_finder = {no_fetch, rival ? rival->find : NULL};
 	uint64_t took;
 
 	*done = 0;
-	if (what == BATON_MEASURE_RIVAL && !rival)
+	if (what == BATON_MEASURE_RIVAL && (!rival || rival->key_words != crt_of(f, s->ip6)->key_words))
 		return 0;
 	if (what == BATON_MEASURE_STUB)
-		f->finder4 = &stub;
+		*finder = &stub;
 	if (what == BATON_MEASURE_RIVAL)
-		f->finder4 = &rival_finder;
+		*finder = &rival_finder;
 	value_store(&stub_value, baton_value(BATON_TARGET, 1, 0, f->now_ms));
 	took = polls_measure(f, what == BATON_MEASURE_IO ? io : baton_poll, packets, done);
-	f->finder4 = own;
+	*finder = own;
 	return took;
 }
 
-static void flow_remove(struct baton_forwarder *f, const struct baton_key *k, bool from_rival)
+static void flow_remove(struct baton_crt *t, const struct baton_key *k, bool from_rival)
 {
 	if (from_rival)
 		rival->remove(k);
 	else
-		baton_crt_remove(&f->crt4, baton_crt_find(&f->crt4, k, baton_crt_hash(&f->crt4, k)));
+		baton_crt_remove(t, baton_crt_find(t, k, baton_crt_hash(t, k)));
 }
 
 /* burst_insert looks n flows up, as the pipeline does, and adds them. */
-static bool burst_insert(struct baton_forwarder *f, struct baton_lookup *const *l, uint32_t n, uint64_t value,
-			 bool into_rival)
+static bool burst_insert(struct baton_forwarder *f, struct baton_crt *t, struct baton_lookup *const *l, uint32_t n,
+			 uint64_t value, bool into_rival)
 {
+	const struct baton_finder *finder = t == &f->crt4 ? f->finder4 : f->finder6;
 	bool ok = true;
 
 	if (!into_rival)
-		f->finder4->fetch(&f->crt4, l, n);
-	(into_rival ? rival->find : f->finder4->find)(&f->crt4, l, n);
+		finder->fetch(t, l, n);
+	(into_rival ? rival->find : finder->find)(t, l, n);
 	for (uint32_t i = 0; i < n && ok; i++)
 		ok = into_rival ? rival->insert(&l[i]->key, value) == 0
-				: baton_crt_insert(&f->crt4, &l[i]->key, l[i]->hash, value) != NULL;
+				: baton_crt_insert(t, &l[i]->key, l[i]->hash, value) != NULL;
 	return ok;
 }
 
 uint64_t baton_measure_insert(struct baton_forwarder *f, uint32_t index, uint64_t from, uint64_t to, bool into_rival)
 {
 	const struct baton_service *service = &f->services[index];
+	struct baton_crt *t = crt_of_service(f, index);
 	uint64_t value = baton_value(BATON_TARGET, 1, 0, f->now_ms), start, took;
 	struct baton_lookup lookups[BATON_BURST], *l[BATON_BURST];
 	bool ok = true;
@@ -391,13 +421,13 @@ uint64_t baton_measure_insert(struct baton_forwarder *f, uint32_t index, uint64_
 			lookups[n].key = flow_key(service, i + n);
 			l[n] = &lookups[n];
 		}
-		ok = burst_insert(f, l, BATON_BURST, value, into_rival);
+		ok = burst_insert(f, t, l, BATON_BURST, value, into_rival);
 	}
 	took = thread_ns() - start;
 	for (uint64_t i = from; i + BATON_BURST <= to && ok; i++) {
 		const struct baton_key k = flow_key(service, i);
 
-		flow_remove(f, &k, into_rival);
+		flow_remove(t, &k, into_rival);
 	}
 	return ok ? took : 0;
 }
@@ -405,7 +435,7 @@ uint64_t baton_measure_insert(struct baton_forwarder *f, uint32_t index, uint64_
 uint64_t baton_measure_lines(struct baton_forwarder *f, uint64_t n)
 {
 	struct baton_source *s = f->ports[0].device;
-	const struct baton_crt *t = &f->crt4;
+	const struct baton_crt *t = crt_of(f, s->ip6);
 	const baton_word *lines[BATON_BURST];
 	uint64_t sum = 0, start = thread_ns();
 

@@ -26,19 +26,22 @@ enum baton_source_kind {
 struct baton_source {
 	struct baton_forwarder *forwarder;
 	uint32_t kind;
-	uint32_t service; /* index */
-	bool paused;      /* nothing is received */
+	uint32_t service; /* index; its address tells the family */
+	bool ip6;
+	bool paused; /* nothing is received */
 	uint64_t flows;
 	uint64_t random;   /* state of the generator; not 0 */
 	uint64_t inserted; /* INSERT: connections made so far */
 	uint8_t frame[128];
 	uint32_t len;
+	uint32_t src_at, l4;      /* offsets of the last 4 octets of the client's address, and of the TCP header */
 	uint64_t ip_sum, tcp_sum; /* of the frame without what differs between clients */
 };
 
 /* baton_source_memory_open makes port 0 a source without DPDK. */
 int baton_source_memory_open(struct baton_forwarder *f);
-/* baton_source_dpdk_open makes port 0 a source of mbufs. sink: the ethdev to send to; it stays open for the next one. */
+/* baton_source_dpdk_open makes port 0 a source of mbufs. sink: the ethdev to send to, each shard to a queue of its own; it
+ * stays open for the next one. */
 int baton_source_dpdk_open(struct baton_forwarder *f, const char *sink);
 
 /* baton_source_set says what comes next from port 0. */
@@ -52,7 +55,7 @@ enum baton_measure {
 	BATON_MEASURE_IO,    /* source and sink only */
 	BATON_MEASURE_STUB,  /* baton_poll, but each lookup finds the same entry at once */
 	BATON_MEASURE_POLL,  /* baton_poll */
-	BATON_MEASURE_RIVAL, /* baton_poll with another table for IPv4: baton_rival_open */
+	BATON_MEASURE_RIVAL, /* baton_poll with another table for the rival's family: baton_rival_open */
 };
 
 /* baton_measure runs until at least `packets` frames have come and returns the calling thread's CPU time, in ns; *done
@@ -64,7 +67,7 @@ uint64_t baton_measure(struct baton_forwarder *f, enum baton_measure what, uint6
  * counts. to - from: a multiple of BATON_BURST. */
 uint64_t baton_measure_insert(struct baton_forwarder *f, uint32_t service, uint64_t from, uint64_t to, bool rival);
 
-/* baton_measure_lines reads n random cache lines of the CRT for IPv4, fetching a burst of them ahead, and returns the CPU
+/* baton_measure_lines reads n random cache lines of the CRT for the source's family, fetching a burst of them ahead, and returns the CPU
  * time in ns: what memory alone costs where each packet needs one line. */
 uint64_t baton_measure_lines(struct baton_forwarder *f, uint64_t n);
 

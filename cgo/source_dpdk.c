@@ -18,12 +18,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { POOL_BUFFERS = 4095, POOL_CACHE = 256, DESCRIPTORS = 512 };
+enum { POOL_BUFFERS = 8191, POOL_CACHE = 256, DESCRIPTORS = 512, QUEUES = 2 };
 
 struct mbuf_source {
 	struct baton_source source;
 	struct rte_mempool *pool;
-	uint16_t sink;
+	uint16_t sink, queue;
 };
 
 static uint16_t mbuf_rx_burst(struct baton_port *p, struct baton_buf *bufs, uint16_t n)
@@ -51,7 +51,7 @@ static uint16_t mbuf_tx_burst(struct baton_port *p, struct baton_buf *bufs, uint
 
 	for (uint16_t i = 0; i < n; i++)
 		mbufs[i] = mbuf_ready(&bufs[i]);
-	return rte_eth_tx_burst(d->sink, 0, mbufs, n);
+	return rte_eth_tx_burst(d->sink, d->queue, mbufs, n);
 }
 
 static int mbuf_alloc(struct baton_port *p, struct baton_buf *buf)
@@ -91,10 +91,12 @@ static int sink_start(uint16_t id, struct rte_mempool *pool)
 	unsigned int socket = rte_socket_id();
 	int err;
 
-	if ((err = rte_eth_dev_configure(id, 1, 1, &conf)) ||
-	    (err = rte_eth_rx_queue_setup(id, 0, DESCRIPTORS, socket, NULL, pool)) ||
-	    (err = rte_eth_tx_queue_setup(id, 0, DESCRIPTORS, socket, NULL)))
+	if ((err = rte_eth_dev_configure(id, QUEUES, QUEUES, &conf)))
 		return err;
+	for (uint16_t q = 0; q < QUEUES; q++)
+		if ((err = rte_eth_rx_queue_setup(id, q, DESCRIPTORS, socket, NULL, pool)) ||
+		    (err = rte_eth_tx_queue_setup(id, q, DESCRIPTORS, socket, NULL)))
+			return err;
 	return rte_eth_dev_start(id);
 }
 
@@ -111,6 +113,7 @@ int baton_source_dpdk_open(struct baton_forwarder *f, const char *sink)
 		pool = rte_pktmbuf_pool_create("source", POOL_BUFFERS, POOL_CACHE, 0, RTE_MBUF_DEFAULT_BUF_SIZE,
 					       (int)rte_socket_id());
 	d->pool = pool;
+	d->queue = (uint16_t)(f->shard % QUEUES);
 	err = pool ? rte_eth_dev_get_port_by_name(sink, &d->sink) : -rte_errno;
 	if (!err && !started)
 		err = sink_start(d->sink, pool);
@@ -147,15 +150,29 @@ static void wait_lcore(unsigned int lcore)
 	rte_eal_wait_lcore(lcore);
 }
 
-uint64_t baton_measure_lcore(struct baton_forwarder *f, enum baton_measure what, uint64_t packets, uint64_t *done)
+uint64_t baton_measure_lcores(struct baton_forwarder *const *f, uint32_t n, enum baton_measure what, uint64_t packets,
+			      uint64_t *done)
 {
-	struct job j = {.f = f, .what = what, .packets = packets};
-	unsigned int lcore = rte_get_next_lcore(-1, 1, 0);
+	struct job jobs[QUEUES];
+	unsigned int lcores[QUEUES], lcore = rte_get_next_lcore(-1, 1, 0);
+	uint32_t launched = 0;
+	uint64_t took = 0;
 
-	if (lcore != RTE_MAX_LCORE && rte_eal_remote_launch(job_main, &j, lcore) == 0)
-		wait_lcore(lcore);
-	*done = j.done;
-	return j.took;
+	for (; launched < n && launched < QUEUES && lcore != RTE_MAX_LCORE; lcore = rte_get_next_lcore(lcore, 1, 0)) {
+		jobs[launched] = (struct job){.f = f[launched], .what = what, .packets = packets};
+		if (rte_eal_remote_launch(job_main, &jobs[launched], lcore))
+			break;
+		lcores[launched++] = lcore;
+	}
+	*done = 0;
+	for (uint32_t i = 0; i < launched; i++) {
+		wait_lcore(lcores[i]);
+		took += jobs[i].took;
+		*done += jobs[i].done;
+	}
+	if (launched < n)
+		*done = 0;
+	return took;
 }
 
 /* ---- rte_hash with lock-free lookups, bulk */

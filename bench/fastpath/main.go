@@ -77,31 +77,59 @@ func (o options) startDPDK() (giveBack func(), err error) {
 	if err != nil {
 		return giveBack, err
 	}
-	main := (o.cpu + 1) % runtime.NumCPU()
+	other := (o.cpu + 1) % runtime.NumCPU() // has the main thread, which sleeps meanwhile, and the second lcore
 	return giveBack, cgo.StartEAL([]string{"bench-fastpath", "--log-level=error", "--no-telemetry", "--iova-mode=va",
-		"--lcores", fmt.Sprintf("0@%d,1@%d", main, o.cpu), "-m", "256", "--in-memory", "--no-pci",
+		"--lcores", fmt.Sprintf("0@%d,1@%d,2@%d", other, o.cpu, other), "-m", "256", "--in-memory", "--no-pci",
 		"--vdev", sink + ",size=64,copy=0"})
 }
 
 // measure does all of one size of the table.
 func (o options) measure(flows uint64, result *Result) error {
-	r, err := newRig(flows)
+	if err := o.measureRig(ipv4L2, flows, 1, result); err != nil {
+		return err
+	}
+	if err := o.measureRig(ipv6L2, flows, 1, result); err != nil {
+		return err
+	}
+	if !cgo.HasDPDK || runtime.NumCPU() < 2 {
+		return nil
+	}
+	return o.measureRig(ipv4L2, flows, 2, result)
+}
+
+// measureRig does one family and number of lcores; for IPv4, the way through a tunnel as well.
+func (o options) measureRig(w way, flows uint64, lcores int, result *Result) error {
+	r, err := newRig(w, flows, lcores)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	result.TableMB = append(result.TableMB, Table{Flows: flows, MB: r.tableMB(), HugeMB: hugeMB()})
-	for _, k := range kinds() {
-		if o.only != "" && o.only != k.name {
-			continue
-		}
-		fmt.Fprintf(os.Stderr, "%d flows, %s\n", flows, k.name)
-		result.Series = append(result.Series, r.measureKind(k, o.rounds, o.frames)...)
+	defer r.shards.Close()
+	o.measureKinds(r, result)
+	if lcores > 1 {
+		return nil
 	}
+	result.TableMB = append(result.TableMB, Table{Flows: flows, Way: w.name, MB: r.tableMB(), HugeMB: hugeMB()})
 	if o.only == "" || o.only == "bare" {
 		result.Series = append(result.Series, r.measureBare(o.rounds, o.frames)...)
 	}
+	if w != ipv4L2 {
+		return nil
+	}
+	if err := r.reach(ipv4GUE); err != nil {
+		return err
+	}
+	o.measureKinds(r, result)
 	return nil
+}
+
+func (o options) measureKinds(r *rig, result *Result) {
+	for _, k := range r.kinds() {
+		if o.only != "" && o.only != k.name {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "%d flows, %s, %s, %d lcores\n", r.flows, r.way.name, k.name, len(r.shards.All))
+		result.Series = append(result.Series, r.measureKind(k, o.rounds, o.frames)...)
+	}
 }
 
 func parseSizes(text string) ([]uint64, error) {

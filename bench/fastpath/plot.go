@@ -17,17 +17,28 @@ const (
 	plotStep              ns = 20 // between two lines of the grid
 )
 
-type curve struct{ frames, path, label, colour string }
+type curve struct {
+	way                         way
+	lcores                      int
+	frames, path, label, colour string
+}
+
+func (c *curve) at(flows uint64) Series {
+	return Series{Flows: flows, Way: c.way.name, Lcores: c.lcores, Frames: c.frames, Path: c.path}
+}
 
 var curves = []curve{
-	{"new", "crt", "first data of a new connection", "#8c564b"},
-	{"syn", "crt", "SYN, answered with a cookie", "#9467bd"},
-	{"forged", "crt", "forged acknowledgement", "#ff7f0e"},
-	{"hit", "rte_hash", "known flow, rte_hash", "#d62728"},
-	{"hit", "crt", "known flow", "#1f77b4"},
-	{"hit", "stub", "known flow, lookup stubbed", "#7f7f7f"},
-	{"line", "memory", "one random line of the table", "#17becf"},
-	{"not_ours", "crt", "not ours, dropped", "#2ca02c"},
+	{ipv4L2, 1, "new", "crt", "first data of a new connection", "#8c564b"},
+	{ipv4L2, 1, "syn", "crt", "SYN, answered with a cookie", "#9467bd"},
+	{ipv4L2, 1, "forged", "crt", "forged acknowledgement", "#ff7f0e"},
+	{ipv4L2, 1, "hit", "rte_hash", "known flow, rte_hash", "#d62728"},
+	{ipv6L2, 1, "hit", "crt", "known flow, IPv6", "#e377c2"},
+	{ipv4GUE, 1, "hit", "crt", "known flow, GUE tunnel", "#bcbd22"},
+	{ipv4L2, 2, "hit", "crt", "known flow, each of 2 lcores", "#aec7e8"},
+	{ipv4L2, 1, "hit", "crt", "known flow", "#1f77b4"},
+	{ipv4L2, 1, "hit", "stub", "known flow, lookup stubbed", "#7f7f7f"},
+	{ipv4L2, 1, "line", "memory", "one random line of the table", "#17becf"},
+	{ipv4L2, 1, "not_ours", "crt", "not ours, dropped", "#2ca02c"},
 }
 
 // plot writes an SVG file.
@@ -38,9 +49,11 @@ func (r *Result) plot(path string) error {
 		if !slices.Contains(sizes, s.Flows) {
 			sizes = append(sizes, s.Flows)
 		}
-		for _, c := range curves {
-			if s.Frames == c.frames && s.Path == c.path {
-				top = max(top, s.Net)
+	}
+	for _, c := range curves {
+		for _, size := range sizes {
+			if n := r.netOf(c.at(size)); !math.IsNaN(float64(n)) {
+				top = max(top, n)
 			}
 		}
 	}
@@ -75,7 +88,7 @@ func (r *Result) plot(path string) error {
 func (r *Result) plotCurve(b *strings.Builder, c curve, sizes []uint64, x func(int) float64, y func(ns) float64) {
 	var points []string
 	for i, size := range sizes {
-		if n := r.net(size, c.frames, c.path); !math.IsNaN(float64(n)) {
+		if n := r.netOf(c.at(size)); !math.IsNaN(float64(n)) {
 			points = append(points, fmt.Sprintf("%.1f,%.1f", x(i), y(n)))
 		}
 	}

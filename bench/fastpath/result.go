@@ -28,6 +28,7 @@ type Result struct {
 // Table is the memory of a connection routing table.
 type Table struct {
 	Flows  uint64  `json:"flows"`
+	Way    string  `json:"way"`     // the family of its flows
 	MB     float64 `json:"mb"`      // MiB
 	HugeMB float64 `json:"huge_mb"` // MiB of the process in transparent hugepages while it was there
 }
@@ -40,10 +41,16 @@ type Aim struct {
 	Met  bool   `json:"met"`
 }
 
-// net finds a series' own time; NaN if it was not measured.
+// net finds a series' own time, of one lcore, IPv4 and L2; NaN if it was not measured.
 func (r *Result) net(flows uint64, frames, path string) ns {
+	return r.netOf(Series{Flows: flows, Way: ipv4L2.name, Lcores: 1, Frames: frames, Path: path})
+}
+
+// netOf finds the own time of the series that agrees with like.
+func (r *Result) netOf(like Series) ns {
 	for _, s := range r.Series {
-		if s.Flows == flows && s.Frames == frames && s.Path == path {
+		if s.Flows == like.Flows && s.Way == like.Way && s.Lcores == like.Lcores && s.Frames == like.Frames &&
+			s.Path == like.Path {
 			return s.Net
 		}
 	}
@@ -97,15 +104,15 @@ func (r *Result) print(out io.Writer) {
 		"net: without source and sink\n\n", m.CPU, m.Caches, m.Kernel, m.Compiler, m.DPDK, m.LoadBefore, m.LoadAfter,
 		r.Rounds)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "flows\tframes\tpath\tnet\tgross\tmin\tmax\t")
+	fmt.Fprintln(w, "flows\tway\tlcores\tframes\tpath\tnet\tgross\tmin\tmax\t")
 	for _, s := range r.Series {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f\t%.1f\t%.1f\t%.1f\t\n", short(s.Flows), s.Frames, s.Path, s.Net, s.NS.median(),
-			slices.Min(s.NS), slices.Max(s.NS))
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%.1f\t%.1f\t%.1f\t%.1f\t\n", short(s.Flows), s.Way, s.Lcores, s.Frames, s.Path,
+			s.Net, s.NS.median(), slices.Min(s.NS), slices.Max(s.NS))
 	}
 	_ = w.Flush() // to standard output
 	fmt.Fprintln(out)
 	for _, t := range r.TableMB {
-		fmt.Fprintf(out, "table of %s flows: %.1f MiB\n", short(t.Flows), t.MB)
+		fmt.Fprintf(out, "table of %s flows, %s: %.1f MiB, %.0f MiB in huge pages\n", short(t.Flows), t.Way, t.MB, t.HugeMB)
 	}
 	for _, a := range r.Aims {
 		verdict := "missed"

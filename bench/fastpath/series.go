@@ -9,7 +9,9 @@ import (
 
 // Series is all that was measured of one kind of frame on one path.
 type Series struct {
-	Flows  uint64 `json:"flows"`  // in the table
+	Flows  uint64 `json:"flows"`  // in the table, or in those of all lcores
+	Way    string `json:"way"`    // how clients and target are reached: "ipv4-l2", "ipv4-gue", "ipv6-l2"
+	Lcores int    `json:"lcores"` // at work at the same time; times are their mean
 	Frames string `json:"frames"` // what came: see kinds
 	Path   string `json:"path"`   // what was in between: see the package's documentation; "table": bare insertions
 	NS     series `json:"ns"`     // a sample for each round, source and sink included
@@ -41,6 +43,11 @@ func (s series) less(other series) series {
 	return out
 }
 
+// series begins one of this rig.
+func (r *rig) series(frames, path string) Series {
+	return Series{Flows: r.flows, Way: r.way.name, Lcores: len(r.shards.All), Frames: frames, Path: path}
+}
+
 // kind is one kind of frames and the paths that they take.
 type kind struct {
 	name  string
@@ -52,13 +59,20 @@ var measurements = map[string]cgo.Measurement{
 	"io": cgo.MeasureIO, "stub": cgo.MeasureStub, "crt": cgo.MeasurePoll, "rte_hash": cgo.MeasureRival,
 }
 
-// kinds are what comes. The first path is what the others are compared with.
-func kinds() []kind {
+// kinds are what comes on this rig. The first path is what the others are compared with. How the target is reached
+// matters to known flows only, which two lcores show as well as all.
+func (r *rig) kinds() []kind {
+	both := []string{"io", "crt"}
+	switch {
+	case len(r.shards.All) > 1:
+		return []kind{{"hit", cgo.SourceHit, both}}
+	case r.way == ipv4GUE:
+		return []kind{{"hit", cgo.SourceHit, []string{"io", "stub", "crt"}}}
+	}
 	hit := []string{"io", "stub", "crt"}
 	if cgo.HasDPDK {
 		hit = append(hit, "rte_hash")
 	}
-	both := []string{"io", "crt"}
 	return []kind{
 		{"hit", cgo.SourceHit, hit},
 		{"new", cgo.SourceInsert, both},
@@ -71,9 +85,9 @@ func kinds() []kind {
 // measureKind makes the rounds of one kind of frames. The paths take turns, and every other round backwards.
 func (r *rig) measureKind(k kind, rounds int, frames uint64) []Series {
 	out := make([]Series, len(k.paths))
-	r.SetSource(k.frame, 0, r.flows)
+	r.send(k.frame)
 	for i, path := range k.paths {
-		out[i] = Series{Flows: r.flows, Frames: k.name, Path: path}
+		out[i] = r.series(k.name, path)
 		r.measure(measurements[path], frames/4) // warm up
 	}
 	for round := range rounds {
@@ -99,7 +113,7 @@ type bare struct {
 // measureBare measures the bare tables, and memory.
 func (r *rig) measureBare(rounds int, frames uint64) []Series {
 	all := []bare{
-		{"line", "memory", func() float64 { return r.MeasureLines(frames) }},
+		{"line", "memory", func() float64 { return r.lines(frames) }},
 		{"insert", "crt", func() float64 { return r.insert(false) }},
 	}
 	if cgo.HasDPDK {
@@ -109,7 +123,7 @@ func (r *rig) measureBare(rounds int, frames uint64) []Series {
 	for round := range rounds {
 		for i, b := range all {
 			if round == 0 {
-				out[i] = Series{Flows: r.flows, Frames: b.frames, Path: b.path}
+				out[i] = r.series(b.frames, b.path)
 				b.measure() // warm up
 			}
 			out[i].NS = append(out[i].NS, rounded(ns(b.measure())))
