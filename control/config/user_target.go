@@ -42,7 +42,7 @@ func (j UserJob) Network() string {
 // UserLimits bound what the host takes.
 type UserLimits struct {
 	Reservations int      `yaml:"reservations" default:"4096" range:"1..1048576"`
-	BacklogRetry Duration `yaml:"backlog_retry" default:"100ms" range:"0s..10s"`
+	BacklogRetry Duration `yaml:"backlog_retry" default:"100ms" range:"1ms..10s"`
 	Connections  int      `yaml:"connections" default:"65536" range:"16..1048576"`
 	Window       uint32   `yaml:"window" default:"262144" range:"65535..262144"` // of a connection, octets
 }

@@ -10,7 +10,7 @@ import (
 type TargetSample struct {
 	Flows        int               // connections taken and still alive
 	Reservations int               // offers accepted and not yet committed
-	GuardDrops   map[string]uint64 // packets dropped by the guard program, by reason
+	GuardDrops   map[string]uint64 // packets dropped by the guard program, or by the forwarder of a target in userspace, by reason
 	Decapsulated uint64            // packets that the guard program took out of tunnels
 	Routers      []Peer            // routing hosts, seen over XCF
 }
@@ -32,7 +32,7 @@ func NewTarget(read func() TargetSample) *Target {
 		}, []string{"outcome"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "baton_target_import_seconds",
-			Help:    "How long it took to make the connection in the kernel.",
+			Help:    "How long it took to make the connection at this host.",
 			Buckets: phaseBuckets,
 		}),
 	}
@@ -54,7 +54,7 @@ func (m *Target) Imported(outcome string, d time.Duration) {
 var (
 	targetFlowsDesc = desc("baton_target_flows", "Transferred connections that live on this host.")
 	reservedDesc    = desc("baton_target_reservations", "Offers accepted and not yet committed.")
-	guardDesc       = desc("baton_target_guard_drops_total", "Packets dropped by the guard program, by reason.", "reason")
+	guardDesc       = desc("baton_target_guard_drops_total", "Packets dropped by the guard program, or the port in userspace, by reason.", "reason")
 	decapDesc       = desc("baton_target_decapsulated_total", "Packets that the guard program took out of tunnels.")
 	routerUpDesc    = desc("baton_target_router_up", "Whether the routing host is connected.", "host")
 )

@@ -1,11 +1,15 @@
 package userstack
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -14,6 +18,7 @@ import (
 	"baton/control/transfer"
 	"baton/fastpath/flow"
 	"baton/fastpath/seq"
+	"baton/fastpath/wire"
 )
 
 // portOf is another port of the client.
@@ -231,5 +236,87 @@ func TestStoppedStackResetsItsConnections(t *testing.T) {
 	}
 	if _, p := w.server.Import(t.Context(), &transfer.Import{Record: recordOf(client, seq.Value(9), "")}); p == nil {
 		t.Error("a stopped stack imports")
+	}
+}
+
+// A Go program serves its connections as it does any others.
+func TestHTTPServerOnTheListener(t *testing.T) {
+	w := newWorld(t)
+	body := octets(300_000)
+	server := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		got, err := io.ReadAll(r.Body)
+		if err != nil || !bytes.Equal(got, body) || r.RemoteAddr != client.String() {
+			t.Errorf("%s from %s with %d octets, %v", r.URL, r.RemoteAddr, len(got), err)
+		}
+		rw.Write(body)
+	})}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(w.accepted) }()
+	r := recordOf(client, 5000, "")
+	w.peer.give(t, mirrored(r))
+	w.server.give(t, r)
+	dialled := accept(t, w.dialled)
+	browser := &http.Client{Transport: &http.Transport{
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return dialled, nil },
+	}}
+	for i := range 3 { // on one connection: there is no other
+		response, err := browser.Post(fmt.Sprintf("http://a.example/%d", i), "text/plain", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil || !bytes.Equal(got, body) {
+			t.Errorf("response %d: %d octets, %v", i, len(got), err)
+		}
+	}
+	if err := server.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
+	w.server.ended(t)
+}
+
+// An ICMP error about a segment under way makes the next ones smaller.
+func TestPathErrorsReachTheConnection(t *testing.T) {
+	const mtu = 600
+	w := newWorld(t)
+	server, peer := w.connect(t, "")
+	var largest atomic.Int64 // of the frames that left since the error
+	w.target.change(func() {
+		w.target.lose = func(frame []byte) bool {
+			largest.Store(max(largest.Load(), int64(len(frame))))
+			return len(frame) > wire.EthernetLen+mtu
+		}
+	})
+	sent := octets(1400)
+	if _, err := server.Write(sent); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); largest.Load() < 1400; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the large segment is not sent")
+		}
+	}
+	first := recordOf(client, 5000, "").SndNxt
+	quoted := wire.AppendTCP(nil, wire.Link{}, service, client, wire.Segment{Seq: first, Flags: wire.ACK})[wire.EthernetLen:]
+	tooBig := wire.AppendICMPError(nil, wire.Link{Dst: w.target.mac, Src: w.far.mac}, w.far.own.Addr(),
+		wire.ICMPError{Tuple: wire.Tuple{Client: client, Service: service}, Type: 3, Code: 4, MTU: mtu}, quoted[:28])
+	largest.Store(0)
+	w.target.change(func() {
+		for _, q := range w.target.flows {
+			q.Kind, q.Frame = flow.ICMP, tooBig
+			w.target.arrived = append(w.target.arrived, q)
+		}
+	})
+	w.target.Wake()
+	got := make([]byte, len(sent))
+	if _, err := io.ReadFull(peer, got); err != nil || !bytes.Equal(got, sent) {
+		t.Fatalf("the client reads %v", err)
+	}
+	if n := w.server.Counts()["icmp_errors"]; n != 1 || largest.Load() > wire.EthernetLen+mtu {
+		t.Errorf("%d errors, then a frame of %d octets", n, largest.Load())
 	}
 }
