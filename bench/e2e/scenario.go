@@ -109,10 +109,29 @@ func (x Expect) allowed() []judge.Rule {
 
 // scenarios holds all scenarios.
 var scenarios = slices.Concat(
-	httpScenarios, optionScenarios, reuseScenarios, crtScenarios, loadScenarios, bulkScenarios, targetScenarios,
-	operatorScenarios, agentScenarios, xcfScenarios, hostScenarios, lcoreScenarios, demoScenarios, floodScenarios, tunnelScenarios,
-	wireScenarios, lossScenarios, userspaceScenarios,
-	tcpScenarios, freezeScenarios, firstScenarios)
+	httpScenarios,
+	optionScenarios,
+	reuseScenarios,
+	crtScenarios,
+	loadScenarios,
+	bulkScenarios,
+	targetScenarios,
+	operatorScenarios,
+	agentScenarios,
+	xcfScenarios,
+	hostScenarios,
+	lcoreScenarios,
+	demoScenarios,
+	floodScenarios,
+	tunnelScenarios,
+	externalScenarios,
+	wireScenarios,
+	lossScenarios,
+	userspaceScenarios,
+	tcpScenarios,
+	freezeScenarios,
+	firstScenarios,
+)
 
 // grouped puts scenarios that can share a laboratory next to each other, and keeps their order otherwise.
 func grouped(list []Scenario) []Scenario {

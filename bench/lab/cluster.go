@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"text/template"
 	"time"
 
@@ -37,6 +38,11 @@ type Cluster struct {
 	IdleSleep string        // longest nap of the idle poll loop: "100us"; "0s" never sleeps
 	Ports     []Port        // further data ports, behind the one on the data network
 	Tunnel    string        // to targets behind a gateway: ipip or gue
+
+	// Section is the port's protocol and its section, as lines of YAML, in place of http with Rules and Default.
+	Section string
+	// Applications lets applications of root register at the routing host's ControlSocket.
+	Applications bool
 
 	SourceFlows, SourcePunts int // limits of one client address
 
@@ -90,7 +96,8 @@ const (
 	adminSocket = "baton.sock"
 )
 
-var routerConfig = template.Must(template.New("router").Funcs(template.FuncMap{"path": filepath.Join}).Parse(`
+var routerConfig = template.Must(template.New("router").Funcs(template.FuncMap{"path": filepath.Join, "indent": indent}).
+	Parse(`
 host: {{.Host.Name}}
 data:
   hugepages: {{.Hugepages}}
@@ -118,6 +125,9 @@ crt:
 xcf: { listen: "{{.XCF}}", ca: {{path .Certs "ca.pem"}}, cert: {{path .Certs .Host.Name}}.pem, key: {{path .Certs .Host.Name}}.key }
 admin: { socket: {{.Host.AdminSocket}} }
 log: { level: {{or .LogLevel "debug"}} }
+{{- if .Applications}}
+applications: { socket: {{.Host.ControlSocket}}, allow: [{ user: root }] }
+{{- end}}
 dvipas:
   - address: {{.DVIPA}}
     ports:
@@ -137,12 +147,16 @@ dvipas:
 {{- with .Confirm}}
           confirm: {{.}}{{end}}
 {{- end}}
+{{- if .Section}}
+{{indent 8 .Section}}
+{{- else}}
         http:
 {{- with .Default}}
           default: {{.}}{{end}}
           rules:
 {{- range .Rules}}
             - { {{with .Host}}host: "{{.}}", {{end}}{{with .Path}}path: "{{.}}", {{end}}job: {{.Job}} }
+{{- end}}
 {{- end}}
 {{- with .Mailboxes}}
       - port: 110
@@ -250,6 +264,9 @@ func (h *Host) Admin() *admin.Client { return admin.NewClient(h.AdminSocket()) }
 
 // AdminSocket is the path of the socket of the host's daemon.
 func (h *Host) AdminSocket() string { return h.Path(adminSocket) }
+
+// ControlSocket is the path of the socket at which applications register with the host's daemon.
+func (h *Host) ControlSocket() string { return h.Path("control.sock") }
 
 // ApplicationSocket is where the application of a target in userspace listens.
 func (h *Host) ApplicationSocket() string { return h.Path("application.sock") }
@@ -393,3 +410,9 @@ func (b *Baton) Ready(ctx context.Context) error {
 
 // Processes lists the daemons.
 func (b *Baton) Processes() []*Process { return append([]*Process{b.Router}, b.Agents...) }
+
+// indent moves lines n columns to the right.
+func indent(n int, lines string) string {
+	margin := strings.Repeat(" ", n)
+	return margin + strings.ReplaceAll(strings.TrimSpace(lines), "\n", "\n"+margin)
+}

@@ -169,6 +169,14 @@ func (p *Process) Log() string {
 	return string(text)
 }
 
+// Said returns nil if the process's output has the text.
+func (p *Process) Said(text string) error {
+	if !strings.Contains(p.Log(), text) {
+		return fmt.Errorf("%s did not say %q, but: %s", p.Name, text, p.lastLines())
+	}
+	return nil
+}
+
 func (p *Process) lastLines() string {
 	lines := strings.Split(strings.TrimSpace(p.Log()), "\n")
 	return strings.Join(lines[max(0, len(lines)-5):], " | ")

@@ -17,7 +17,7 @@ import (
 
 // Router is what Routing tells of its applications. *router.Router implements it.
 type Router interface {
-	AppWrote(id flow.ID, octets []byte)
+	AppWrote(id flow.ID, octets []byte) (room <-chan struct{})
 	AppClosed(id flow.ID)
 	AppTransfers(id flow.ID, t router.AppTransfer)
 	Unregistered(ids []flow.ID)
@@ -31,12 +31,16 @@ type Routing struct {
 	services map[netip.AddrPort]bool // that are external
 	log      *slog.Logger
 	router   Router
+	ended    chan struct{} // closed when Run returns
 
 	mu      sync.Mutex
 	members map[netip.AddrPort][]*Peer // registered, in turn
 	conns   map[flow.ID]dealt
 	table   []router.TargetStatus
 }
+
+// maxDrained bounds how often an application is heard before its wish; its stream holds less than that.
+const maxDrained = 1 << 12
 
 // dealt is a connection in an application's hands.
 type dealt struct {
@@ -47,7 +51,7 @@ type dealt struct {
 // NewRouting makes the end for a host whose external services are these. Use sets the router before the first call.
 func NewRouting(host string, services []netip.AddrPort, log *slog.Logger) *Routing {
 	a := &Routing{host: host, services: map[netip.AddrPort]bool{}, log: log, members: map[netip.AddrPort][]*Peer{},
-		conns: map[flow.ID]dealt{}}
+		conns: map[flow.ID]dealt{}, ended: make(chan struct{})}
 	for _, s := range services {
 		a.services[s] = true
 	}
@@ -158,6 +162,7 @@ func (a *Routing) transfer(p *Peer, m app.Message) {
 	case m.When != "" && m.When != app.Now && m.When != app.Quiescent:
 		p.Error(m.Seq, app.CodeMalformed, `when is "now" or "quiescent"`)
 	default:
+		a.drain(id) // what it said before comes before
 		a.router.AppTransfers(id, router.AppTransfer{Job: m.Job, Host: m.Host, State: m.State, From: p.Name,
 			Quiescent: m.When == app.Quiescent, Unconditional: m.Unconditional})
 	}
@@ -215,15 +220,45 @@ func (a *Routing) Open(id flow.ID, client, service netip.AddrPort) router.Stream
 // listen brings what an application says to the router, until it or the router lets go.
 func (a *Routing) listen(id flow.ID, s *stream) {
 	for {
-		b := make([]byte, 32<<10)
-		n, err := s.file.Read(b)
-		if n > 0 {
-			a.router.AppWrote(id, b[:n])
+		if !s.wait() { // the router has let go
+			return
 		}
-		if err != nil {
-			if errors.Is(err, io.EOF) || !errors.Is(err, os.ErrClosed) {
-				a.router.AppClosed(id)
+		room, err := a.hear(id, s)
+		switch {
+		case errors.Is(err, io.EOF):
+			a.router.AppClosed(id)
+			return
+		case err == nil:
+			select {
+			case <-room:
+			case <-a.ended:
+				return
 			}
+		}
+	}
+}
+
+// hear takes the next octets of an application, if there are any, to the router. The lock keeps them in order.
+func (a *Routing) hear(id flow.ID, s *stream) (room <-chan struct{}, err error) {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	b, err := s.read()
+	if err != nil {
+		return nil, err
+	}
+	return a.router.AppWrote(id, b), nil
+}
+
+// drain hears what an application has said up to now.
+func (a *Routing) drain(id flow.ID) {
+	a.mu.Lock()
+	s := a.conns[id].stream
+	a.mu.Unlock()
+	if s == nil { // it ended meanwhile
+		return
+	}
+	for range maxDrained {
+		if _, err := a.hear(id, s); err != nil {
 			return
 		}
 	}
@@ -282,6 +317,7 @@ func (a *Routing) Table(rows []router.TargetStatus) {
 
 // Run serves control sockets until ctx ends.
 func (a *Routing) Run(ctx context.Context, path string, rights []Right) error {
+	defer close(a.ended)
 	l, err := Listen(path)
 	if err != nil {
 		return err

@@ -26,8 +26,13 @@ var (
 // calls is a Router that tells what it was asked for.
 type calls chan string
 
-func (c calls) AppWrote(_ flow.ID, octets []byte) { c <- "wrote " + string(octets) }
-func (c calls) AppClosed(flow.ID)                 { c <- "closed" }
+func (c calls) AppWrote(_ flow.ID, octets []byte) <-chan struct{} {
+	c <- "wrote " + string(octets)
+	room := make(chan struct{})
+	close(room)
+	return room
+}
+func (c calls) AppClosed(flow.ID) { c <- "closed" }
 func (c calls) AppTransfers(_ flow.ID, t router.AppTransfer) {
 	c <- "transfer " + t.Job + " " + t.Host + " " + string(t.State) + " " + t.From
 }
@@ -180,6 +185,26 @@ func TestApplicationTakesAConnectionAndHandsItOver(t *testing.T) {
 	send(t, s, app.Message{Type: app.TypeTransfer, Conn: 3, Job: "mail-a"})
 	if m, _ := receive(t, s, app.TypeRejected); m.Code != app.CodeUnknownConn {
 		t.Errorf("%+v", m)
+	}
+}
+
+// TestWishComesAfterWhatWasSaid: the two travel on different sockets.
+func TestWishComesAfterWhatWasSaid(t *testing.T) {
+	a, told, path := serve(t, me())
+	s := registered(t, path, told, true)
+	for id := range flow.ID(200) {
+		stream := a.Open(id, client, service)
+		_, files := receive(t, s, app.TypeConnection)
+		if _, err := files[0].WriteString("wait"); err != nil {
+			t.Fatal(err)
+		}
+		send(t, s, app.Message{Type: app.TypeTransfer, Conn: uint64(id), Job: "j"})
+		told.want(t, "wrote wait")
+		told.want(t, "transfer j   mail")
+		a.Accepted(id, "t1")
+		receive(t, s, app.TypeAccepted)
+		stream.Close()
+		closeAll(files)
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"sync"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -17,8 +19,9 @@ const streamBuffer = 1 << 20
 // stream is the daemon's end of a connection to a routing application: one end of a pair of Unix sockets. It implements
 // router.Stream.
 type stream struct {
-	file  *os.File // non-blocking
-	inode uint32   // of the application's end
+	file    *os.File   // non-blocking
+	inode   uint32     // of the application's end
+	reading sync.Mutex // held from reading octets until the router has them
 }
 
 // newStream makes a pair; the application's end is the caller's to close once it is passed on.
@@ -38,6 +41,40 @@ func newStream() (ours *stream, theirs *os.File, err error) {
 		return nil, nil, fmt.Errorf("socketpair: %w", err)
 	}
 	return ours, theirs, nil
+}
+
+// wait waits until there is something to read, or the end; false: the stream is closed.
+func (s *stream) wait() bool {
+	raw, err := s.file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	return raw.Read(func(fd uintptr) bool {
+		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return n > 0 || !errors.Is(err, unix.EAGAIN)
+	}) == nil
+}
+
+// read takes what is there: io.EOF at the end, EAGAIN if there is nothing.
+func (s *stream) read() (octets []byte, err error) {
+	raw, err := s.file.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, 32<<10)
+	n := 0
+	failed := raw.Control(func(fd uintptr) { n, _, err = unix.Recvfrom(int(fd), b, unix.MSG_DONTWAIT) })
+	switch {
+	case failed != nil:
+		return nil, failed
+	case errors.Is(err, unix.ECONNRESET):
+		return nil, io.EOF // it closed without reading everything
+	case err != nil:
+		return nil, err
+	case n == 0:
+		return nil, io.EOF
+	}
+	return b[:n], nil
 }
 
 // Write implements router.Stream. What an application that has closed its end would have read is lost to it only.

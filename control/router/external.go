@@ -67,6 +67,7 @@ const (
 type external struct {
 	stream    Stream
 	delivered int       // octets from the start of tcp.Peek that it has been given
+	answered  bool      // it has said something since the client did
 	ended     bool      // it let go of the connection during a transfer
 	eof       bool      // the stream was told of the client's end
 	look      time.Time // when the stream is looked at next, without anything new; zero: no need
@@ -81,19 +82,17 @@ func (r *Router) tell() {
 	}
 }
 
-// AppWrote gives the router what an application says to a client. It returns once there is room for more, so its caller
-// need not bound anything. Safe from any goroutine but the loop's, as are AppClosed and AppTransfers; calls for one
+// AppWrote gives the router what an application says to a client. room is closed once the client has taken enough that
+// there is room for more. Safe from any goroutine but the loop's, as are AppClosed and AppTransfers; calls for one
 // connection must come in order. The octets are the router's from then on.
-func (r *Router) AppWrote(id flow.ID, octets []byte) {
-	room := make(chan struct{})
-	r.post(event{kind: call, call: func() { r.appWrote(r.conns[id], octets, room) }})
-	select {
-	case <-room:
-	case <-r.stopped:
-	}
+func (r *Router) AppWrote(id flow.ID, octets []byte) (room <-chan struct{}) {
+	c := make(chan struct{})
+	r.post(event{kind: call, call: func() { r.appWrote(r.conns[id], octets, c) }})
+	return c
 }
 
-// AppClosed says that the application has let go of a connection: it is closed once all that was said is sent.
+// AppClosed says that the application has let go of a connection: it is closed once all that was said is sent, or refused
+// if the application has not answered what the client said last.
 func (r *Router) AppClosed(id flow.ID) {
 	r.post(event{kind: call, call: func() { r.appClosed(r.conns[id]) }})
 }
@@ -112,9 +111,7 @@ func (r *Router) Serve(service netip.AddrPort, open bool) {
 func (r *Router) Unregistered(ids []flow.ID) {
 	r.post(event{kind: call, call: func() {
 		for _, id := range ids {
-			if c := r.conns[id]; c != nil && c.app != nil && c.stage == reading {
-				r.unavailable(c)
-			}
+			r.appClosed(r.conns[id])
 		}
 	}})
 }
@@ -135,6 +132,7 @@ func (r *Router) appWrote(c *conn, octets []byte, room chan<- struct{}) {
 		return
 	}
 	c.by = r.now.Add(c.service.RequestTimeout)
+	c.app.answered = true
 	r.act(c, c.tcp.Write(octets, r.now))
 	c.app.blocked = append(c.app.blocked, room)
 	c.app.unblock(c.tcp.Queued())
@@ -159,11 +157,20 @@ func (r *Router) appClosed(c *conn) {
 	switch {
 	case c == nil || c.app == nil:
 	case c.stage == reading:
-		r.close(c)
-		r.arm(c)
+		r.abandoned(c)
 	default:
 		c.app.ended = true // decided when the transfer has its result
 	}
+}
+
+// abandoned ends a connection whose application is gone, and tells the client if nobody else has.
+func (r *Router) abandoned(c *conn) {
+	if c.app.answered || c.tcp.EOF() {
+		r.close(c)
+	} else {
+		r.unavailable(c)
+	}
+	r.arm(c)
 }
 
 func (r *Router) appTransfers(id flow.ID, t AppTransfer) {
@@ -223,7 +230,9 @@ func (r *Router) relay(c *conn) {
 	r.settle(c)
 	data := c.tcp.Peek()
 	if fresh := data[c.app.delivered:]; len(fresh) > 0 {
-		c.app.delivered += c.app.stream.Write(fresh)
+		n := c.app.stream.Write(fresh)
+		c.app.delivered += n
+		c.app.answered = c.app.answered && n == 0
 		c.by = r.now.Add(c.service.RequestTimeout) // the conversation goes on
 	}
 	if c.tcp.EOF() && c.app.delivered == len(data) && !c.app.eof {
@@ -259,7 +268,7 @@ func (r *Router) settle(c *conn) {
 func (r *Router) rejected(c *conn, f transfer.Failure) {
 	c.stage, c.handover = reading, nil
 	if c.app.ended {
-		r.close(c)
+		r.abandoned(c)
 		return
 	}
 	c.by = r.now.Add(c.service.RequestTimeout)

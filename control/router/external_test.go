@@ -208,6 +208,15 @@ func TestApplicationCloses(t *testing.T) {
 	w.wantEmpty()
 }
 
+func TestClientIsToldIfItsApplicationClosesWithoutAWord(t *testing.T) {
+	w, c, _, _ := externalWorld(t)
+	w.say(c, "who?")
+	c.send("me")
+	c.got = nil
+	w.router.appClosed(w.router.conns[c.flow])
+	w.wantStatus(c, "503")
+}
+
 func TestApplicationThatClosedDuringATransferClosesAfterItsRejection(t *testing.T) {
 	w, c, _, _ := externalWorld(t)
 	w.cluster.reply["t1"] = nil
@@ -217,9 +226,7 @@ func TestApplicationThatClosedDuringATransferClosesAfterItsRejection(t *testing.
 		t.Fatal("closed while a target may take it")
 	}
 	w.advance(time.Second)
-	if !c.fin {
-		t.Error("not closed")
-	}
+	w.wantStatus(c, "503") // nobody has answered
 }
 
 func TestWithoutAnApplicationTheClientIsTold(t *testing.T) {
