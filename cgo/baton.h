@@ -80,6 +80,7 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(PATH_MTU, "packets", "path_mtu_updates", "Reports that the way to a target carries less than assumed.")      \
 	X(SENT, "packets", "transmitted", "Frames sent for the control plane.")                                        \
 	X(ICMP_FORWARDED, "packets", "icmp_errors", "ICMP errors sent to the target that owns the quoted flow.")       \
+	X(REASSEMBLED, "packets", "reassembled", "Packets put together from fragments, for the router.")               \
 	X(ARP_REPLY, "packets", "arp_replies", "ARP requests and neighbour solicitations answered.")                   \
 	X(ECHO_REPLY, "packets", "echo_replies", "ICMP echo requests answered.")                                       \
 	X(PROBE_REPLY, "packets", "keepalive_replies", "Keep-alive probes answered on flows without a request.")       \
@@ -124,7 +125,9 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(DROP_IP_CHECKSUM, "drops", "ip_checksum", "Bad IPv4 header checksum.")                                       \
 	X(DROP_L4_CHECKSUM, "drops", "l4_checksum", "Bad TCP or ICMP checksum.")                                       \
 	X(DROP_TTL, "drops", "ttl", "TTL or hop limit 0.")                                                             \
-	X(DROP_FRAGMENT, "drops", "fragment", "IP fragment.")                                                          \
+	X(DROP_FRAGMENT, "drops", "fragment",                                                                          \
+	  "IP fragment of no flow, after a gap, overlapping, or without the first one of its packet.")                 \
+	X(DROP_EXTENSION, "drops", "ip6_extension", "IPv6 extension headers that are too many or misplaced.")          \
 	X(DROP_SOURCE, "drops", "bad_source", "Source address or port that no client can have.")                       \
 	X(DROP_PROTOCOL, "drops", "protocol", "Neither TCP nor ICMP.")                                                 \
 	X(DROP_ICMP, "drops", "icmp", "ICMP other than echo and errors.")                                              \

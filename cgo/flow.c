@@ -298,4 +298,5 @@ void timers_run(struct baton_forwarder *f)
 	flows_expire(f);
 	lingering_end(f);
 	half_repeat(f);
+	fragments_expire(f);
 }

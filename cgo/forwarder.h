@@ -7,6 +7,7 @@
 #define BATON_FORWARDER_H
 
 #include "baton.h"
+#include "fragment.h"
 #include "halfopen.h"
 #include "limit.h"
 #include "parse.h"
@@ -172,6 +173,7 @@ struct baton_forwarder {
 
 	struct baton_cookies cookies;
 	struct half_opens half;
+	struct fragments fragments;
 	struct limit limit;
 	struct token_bucket orphans, ends, neighbours, too_bigs, narrows, errors, idles;
 	struct token_bucket orphan_sources[SOURCE_PLACES], too_big_sources[SOURCE_PLACES];
@@ -331,6 +333,14 @@ bool is_conventional(const struct baton_forwarder *f, const struct baton_key *k,
 /* conventional handles a segment of a conventional service; consumes p. */
 void conventional(struct baton_forwarder *f, struct packet *p);
 
+/* ---- fragment.c */
+
+/* fragment takes a fragment of a TCP segment. It consumes p. */
+void fragment(struct baton_forwarder *f, struct packet *p);
+/* fragments_expire forgets packets that stayed incomplete, fragments_free all. */
+void fragments_expire(struct baton_forwarder *f);
+void fragments_free(struct baton_forwarder *f);
+
 /* ---- loop.c */
 
 /* loop_wake ends the nap of the loop, if it takes one. */
@@ -379,6 +389,9 @@ bool service_key(const struct baton_forwarder *f, const struct baton_tuple *t, s
 bool key_tuple(const struct baton_forwarder *f, const struct baton_key *k, struct baton_tuple *t);
 /* services_index makes services_by_addr and the local addresses of services. */
 int services_index(struct baton_forwarder *f, const struct baton_service *services, uint32_t n);
+/* packet_again takes a packet as if it had just come in. target_packet forwards a packet of a target's flow. */
+void packet_again(struct baton_forwarder *f, struct packet *p);
+void target_packet(struct baton_forwarder *f, struct packet *p, baton_word *v);
 /* flow_segment handles a segment of a flow that the router owns; consumes p. */
 void flow_segment(struct baton_forwarder *f, struct packet *p, struct flow *w);
 /* poll_drain is a poll that receives nothing. False: nothing is left to be done or sent. */

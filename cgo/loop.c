@@ -39,6 +39,7 @@ static int forwarder_init(struct baton_forwarder *f, const struct baton_config *
 	    c->router_flows == 0 || c->router_flows > BATON_MAX_FLOWS || c->half_open > 1 << 20 ||
 	    c->target_idle_s > BATON_IDLE_MAX || c->ended_idle_s > BATON_IDLE_MAX || c->evict_idle_s > BATON_IDLE_MAX)
 		return -EINVAL;
+	f->fragments.seed = c->seed;
 	f->punt_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (f->punt_fd < 0)
 		return -errno;
@@ -81,6 +82,7 @@ struct baton_forwarder *baton_open(const struct baton_config *c, const struct ba
 
 void frames_release(struct baton_forwarder *f)
 {
+	fragments_free(f);
 	for (uint32_t i = 0; i < f->flow_count; i++)
 		if (f->flows && f->flows[i].state != FLOW_FREE)
 			flow_release(f, &f->flows[i]);

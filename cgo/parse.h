@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * parse.h: from a frame to a packet view. Nothing here reads outside [data, data + len); every length that a header
- * claims is checked before it is used. Ethernet, IPv4 (RFC 791), IPv6 (RFC 8200, no extension headers yet), TCP
+ * claims is checked before it is used. Ethernet, IPv4 (RFC 791), IPv6 with extension headers (RFC 8200), TCP
  * (RFC 9293).
  */
 #ifndef BATON_PARSE_H
@@ -20,10 +20,19 @@ enum {
 	IP6_LEN = 40,
 	TCP_LEN = 20,
 	ICMP_LEN = 8,
+	FRAGMENT6_LEN = 8,
+	PROTO_HOP_BY_HOP = 0,
 	PROTO_ICMP = 1,
 	PROTO_TCP = 6,
+	PROTO_ROUTING = 43,
 	PROTO_FRAGMENT6 = 44,
 	PROTO_ICMP6 = 58,
+	PROTO_OPTIONS = 60,    /* for the destination */
+	EXTENSION_UNIT = 8,    /* octets */
+	EXTENSIONS_MAX = 4,    /* that are followed, as many as the guard of a target follows */
+	IP4_FRAGMENT = 0x3fff, /* more fragments, or an offset */
+	IP4_OFFSET = 0x1fff,
+	IP6_FRAGMENT = 0xfff9, /* the same of a fragment header */
 };
 
 enum {
@@ -39,7 +48,8 @@ enum packet_class {
 	CLASS_ARP,
 	CLASS_ICMP, /* of either family */
 	CLASS_TCP,
-	CLASS_PASSED, /* it is with another shard now */
+	CLASS_PASSED,   /* it is with another shard now */
+	CLASS_FRAGMENT, /* of an IP packet: l4 is what is behind its IP header, which ends in a fragment header in IPv6 */
 };
 
 /* packet is a received frame and what was read from it. Offsets count from the frame's first octet.
@@ -219,7 +229,13 @@ static inline bool source_possible(struct baton_ip ip)
 	return ip.hi >> 56 != 0xff && (ip.hi != 0 || ip.lo > 1);
 }
 
-/* parse_ip4 and parse_ip6 return the protocol in *proto. */
+static inline bool packet_fragment(struct packet *p)
+{
+	p->class = CLASS_FRAGMENT;
+	return false;
+}
+
+/* parse_ip4 and parse_ip6 return the protocol of the payload in *proto. False: the class is decided. */
 static inline bool parse_ip4(struct packet *p, uint8_t *proto)
 {
 	const uint8_t *ip = p->buf.data + ETH_LEN;
@@ -242,15 +258,48 @@ static inline bool parse_ip4(struct packet *p, uint8_t *proto)
 		return packet_drop(p, BATON_DROP_IP_CHECKSUM);
 	if (ip[8] == 0)
 		return packet_drop(p, BATON_DROP_TTL);
-	if (load16(ip + 6) & 0x3fff) /* more fragments, or an offset */
-		return packet_drop(p, BATON_DROP_FRAGMENT);
 	p->end = ETH_LEN + total;
 	p->l4 = (uint16_t)(ETH_LEN + header);
 	p->src = baton_ip_from4(load32(ip + 12));
 	p->dst = baton_ip_from4(load32(ip + 16));
 	p->ip6 = false;
 	*proto = ip[9];
-	return true;
+	return load16(ip + 6) & IP4_FRAGMENT ? packet_fragment(p) : true;
+}
+
+/* parse_extension takes one extension header at p->l4, and moves p->l4 and *proto on. A fragment header that makes no
+ * fragment is skipped (RFC 6946). */
+static inline bool parse_extension(struct packet *p, uint8_t *proto)
+{
+	const uint8_t *header = p->buf.data + p->l4;
+	uint32_t len = EXTENSION_UNIT;
+
+	if (p->end - p->l4 < EXTENSION_UNIT)
+		return packet_drop(p, BATON_DROP_TRUNCATED);
+	if (*proto != PROTO_FRAGMENT6)
+		len += header[1] * EXTENSION_UNIT;
+	if (p->end - p->l4 < len)
+		return packet_drop(p, BATON_DROP_TRUNCATED);
+	if (*proto == PROTO_ROUTING && header[3] != 0) /* still on its way to somebody else */
+		return packet_drop(p, BATON_DROP_EXTENSION);
+	bool fragment = *proto == PROTO_FRAGMENT6 && (load16(header + 2) & IP6_FRAGMENT);
+
+	p->l4 = (uint16_t)(p->l4 + len);
+	*proto = header[0];
+	return fragment ? packet_fragment(p) : true;
+}
+
+/* parse_extensions follows the extension headers (RFC 8200 4). Hop-by-hop options come first (4.1). */
+static inline bool parse_extensions(struct packet *p, uint8_t *proto)
+{
+	for (int i = 0; i <= EXTENSIONS_MAX; i++) {
+		if (*proto != PROTO_OPTIONS && *proto != PROTO_ROUTING && *proto != PROTO_FRAGMENT6 &&
+		    (*proto != PROTO_HOP_BY_HOP || i > 0))
+			return *proto != PROTO_HOP_BY_HOP || packet_drop(p, BATON_DROP_EXTENSION);
+		if (i < EXTENSIONS_MAX && !parse_extension(p, proto))
+			return false;
+	}
+	return packet_drop(p, BATON_DROP_EXTENSION);
 }
 
 static inline bool parse_ip6(struct packet *p, uint8_t *proto)
@@ -267,8 +316,6 @@ static inline bool parse_ip6(struct packet *p, uint8_t *proto)
 		return packet_drop(p, BATON_DROP_TRUNCATED);
 	if (ip[7] == 0)
 		return packet_drop(p, BATON_DROP_TTL);
-	if (ip[6] == PROTO_FRAGMENT6)
-		return packet_drop(p, BATON_DROP_FRAGMENT);
 	p->end = ETH_LEN + total;
 	p->l4 = ETH_LEN + IP6_LEN;
 	p->src = load_ip6(ip + 8);
@@ -278,7 +325,7 @@ static inline bool parse_ip6(struct packet *p, uint8_t *proto)
 	/* An IPv4-mapped address on the wire would pass for IPv4 inside. */
 	if (baton_ip_is4(p->src) || baton_ip_is4(p->dst))
 		return packet_drop(p, BATON_DROP_SOURCE);
-	return true;
+	return parse_extensions(p, proto);
 }
 
 static inline bool parse_tcp(struct packet *p)

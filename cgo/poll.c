@@ -148,7 +148,9 @@ static bool classify_ip(struct baton_forwarder *f, struct packet *p, bool to_us,
 	uint8_t proto;
 
 	if (!(ip6 ? parse_ip6(p, &proto) : parse_ip4(p, &proto)))
-		return false;
+		return p->class == CLASS_FRAGMENT && (!to_us || proto != PROTO_TCP)
+			   ? packet_drop(p, to_us ? BATON_DROP_FRAGMENT : BATON_DROP_NOT_OURS)
+			   : false;
 	if (proto == (ip6 ? PROTO_ICMP6 : PROTO_ICMP)) { /* neighbour solicitations come by multicast */
 		p->class = CLASS_ICMP;
 		return to_us || (ip6 && p->buf.data[0] == 0x33) || packet_drop(p, BATON_DROP_NOT_OURS);
@@ -588,6 +590,12 @@ static inline void entry_touch(const struct baton_forwarder *f, baton_word *v)
 		value_store(v, ((value ^ f->calm) & ((1ull << BATON_VALUE_AGE_SHIFT) - 1)) ^ f->calm);
 }
 
+void target_packet(struct baton_forwarder *f, struct packet *p, baton_word *v)
+{
+	entry_touch(f, v);
+	target_segment(f, p, v);
+}
+
 static void known(struct baton_forwarder *f, struct packet *p, baton_word *v)
 {
 	uint64_t value = value_load(v);
@@ -647,6 +655,9 @@ static void act(struct baton_forwarder *f, struct packet *p)
 	case CLASS_ICMP:
 		answer_icmp(f, p);
 		return;
+	case CLASS_FRAGMENT:
+		fragment(f, p);
+		return;
 	case CLASS_DROP:
 		drop(f, p, p->reason);
 		return;
@@ -682,6 +693,16 @@ static void lookup_again(struct baton_forwarder *f, struct packet *p)
 {
 	if (p->class == CLASS_TCP)
 		p->lookup.entry = baton_crt_find(crt_of(f, p->ip6), &p->lookup.key, p->lookup.hash);
+}
+
+void packet_again(struct baton_forwarder *f, struct packet *p)
+{
+	classify_any(f, p);
+	if (p->class == CLASS_TCP) {
+		p->lookup.hash = baton_crt_hash(crt_of(f, p->ip6), &p->lookup.key);
+		lookup_again(f, p);
+	}
+	act(f, p);
 }
 
 /* ---- fetch */

@@ -21,7 +21,7 @@ enum {
 	POOL_CACHE = 256,
 	/* Everything that may hold buffers at once: descriptors both ways, the held frames, what is staged and passed. */
 	POOL_PER_QUEUE = 2 * RING_DESCRIPTORS + 2 * BATON_TX_STAGE,
-	POOL_PER_SHARD = HELD_TOTAL + 2 * POOL_CACHE,
+	POOL_PER_SHARD = HELD_TOTAL + FRAGMENT_WHOLES + 2 * POOL_CACHE,
 	POOL_PASSED = 2 * 1365,  /* per shard but the first, to it and back */
 	AF_XDP_RINGS = 4 * 2048, /* umem fill and completion rings, larger than the descriptors asked for */
 };

@@ -19,6 +19,7 @@ import (
 const (
 	ip4VersionIHL = 0
 	ip4TotalLen   = 2
+	ip4ID         = 4
 	ip4Fragment   = 6
 	ip4TTL        = 8
 	ip4Protocol   = 9
