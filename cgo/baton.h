@@ -119,6 +119,7 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(DROP_SEGMENTED, "drops", "segmented", "Received in several buffers.")                                        \
 	X(DROP_NOT_OURS, "drops", "not_ours", "Another MAC address or an IP address that Baton does not serve.")       \
 	X(DROP_ETHERTYPE, "drops", "ethertype", "Neither IPv4, IPv6 nor ARP.")                                         \
+	X(DROP_VLAN, "drops", "vlan", "Without the tag of the port's VLAN, or with another.")                          \
 	X(DROP_ARP, "drops", "arp", "Malformed ARP or neighbour discovery, or not for us.")                            \
 	X(DROP_VERSION, "drops", "ip_version", "IP version does not match the Ethernet type.")                         \
 	X(DROP_LENGTH, "drops", "bad_length", "IP or TCP header length is impossible.")                                \
@@ -447,6 +448,8 @@ struct baton_port {
 	uint16_t index;
 	bool mixed;     /* its frames may be of any shard */
 	bool elsewhere; /* shard 0 receives and sends for it, and counts */
+	uint16_t vlan;  /* that its frames are tagged with; 0: they are not */
+	uint16_t tag;   /* that is put on what is staged: vlan, unless that is done elsewhere */
 	uint8_t mac[BATON_MAC_LEN];
 	struct baton_ip addr;                /* own address; lo = 0: none */
 	struct baton_buf tx[BATON_TX_STAGE]; /* staged for tx_burst() */
@@ -620,6 +623,8 @@ void baton_close(struct baton_forwarder *f);
 struct baton_port *baton_port(struct baton_forwarder *f, uint16_t index);
 /* baton_port_address sets a port's own address, before the first poll. */
 void baton_port_address(struct baton_forwarder *f, uint16_t index, struct baton_ip addr);
+/* baton_port_vlan puts a port into a VLAN, 1-4094, before the first poll. */
+void baton_port_vlan(struct baton_forwarder *f, uint16_t index, uint16_t vlan);
 
 /* ---- shards */
 

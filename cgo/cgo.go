@@ -297,6 +297,9 @@ func (f *Forwarder) SetAddress(i uint16, addr IP) {
 	C.baton_port_address(f.c, C.uint16_t(i), C.struct_baton_ip{hi: C.uint64_t(addr.Hi), lo: C.uint64_t(addr.Lo)})
 }
 
+// SetVLAN puts port i into a VLAN, before the first poll.
+func (f *Forwarder) SetVLAN(i, vlan uint16) { C.baton_port_vlan(f.c, C.uint16_t(i), C.uint16_t(vlan)) }
+
 // Port is what a port has and counted.
 type Port struct {
 	MAC                                    [6]byte

@@ -8,6 +8,7 @@
 #define BATON_EMIT_H
 
 #include "forwarder.h"
+#include "vlan.h"
 
 /* tx_flush hands what is staged to the port; what it does not take stays staged. */
 void tx_flush(struct baton_port *port);
@@ -20,14 +21,20 @@ static inline bool tx_room(struct baton_port *port)
 	return port->tx_count < BATON_TX_STAGE;
 }
 
-/* frame_stage queues a frame on a port. False: the port is full, the frame is still the caller's. */
+/* frame_stage queues a frame on a port, with the tag of its VLAN. False: the port is full, the frame is still the
+ * caller's. */
 static inline bool frame_stage(struct baton_forwarder *f, uint16_t index, const struct baton_buf *buf)
 {
 	struct baton_port *port = &f->ports[index];
 
 	if (__builtin_expect(!tx_room(port), 0))
 		return false;
-	port->tx[port->tx_count++] = *buf;
+	struct baton_buf *to = &port->tx[port->tx_count];
+
+	*to = *buf;
+	if (__builtin_expect(port->tag, 0) && !vlan_push(to, port->tag))
+		return false;
+	port->tx_count++;
 	return true;
 }
 

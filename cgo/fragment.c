@@ -175,32 +175,49 @@ static bool plausible(const struct baton_forwarder *f, const struct packet *p)
 	       baton_cookie_check(&f->cookies, &p->tuple, p->seq - 1, p->ack - 1, &o);
 }
 
-/* first_entry checks a first fragment, which must have the whole TCP header, and finds its entry. Returns why it has to
- * be dropped, or BATON_COUNTER_COUNT. */
-static enum baton_counter first_entry(struct baton_forwarder *f, struct packet *p, const struct part *part,
-				      baton_word **v)
+/* first_elsewhere passes the first fragment of a packet of another shard to it. */
+static bool first_elsewhere(struct baton_forwarder *f, struct packet *p, const struct part *part)
 {
-	struct baton_key k;
+	if (!f->shards || baton_shard_of(f->shards, &p->tuple) == f->shard)
+		return false;
+	struct fragmented *m = place_make(f, p, part->id);
 
+	m->sport = p->sport;
+	m->dport = p->dport;
+	m->elsewhere = true;
+	return shard_handed(f, p, &p->tuple);
+}
+
+/* first_check checks a first fragment, which must have the whole TCP header. Returns why it has to be dropped, or
+ * BATON_COUNTER_COUNT. */
+static enum baton_counter first_check(struct baton_forwarder *f, struct packet *p, const struct part *part,
+				      struct baton_key *k)
+{
 	if (!parse_tcp(p))
 		return p->reason;
 	if (!source_possible(p->src))
 		return BATON_DROP_SOURCE;
-	if (!service_key(f, &p->tuple, &k))
+	if (!service_key(f, &p->tuple, k))
 		return local_find(f, p->dst, p->port) ? BATON_DROP_NO_PORT : BATON_DROP_NOT_OURS;
-	*v = baton_crt_find(crt_of(f, p->ip6), &k, baton_crt_hash(crt_of(f, p->ip6), &k));
-	if ((p->flags & TCP_SYN) || part->len % 8 || (!*v && !plausible(f, p)))
-		return BATON_DROP_FRAGMENT;
-	return BATON_COUNTER_COUNT;
+	return (p->flags & TCP_SYN) || part->len % 8 ? BATON_DROP_FRAGMENT : BATON_COUNTER_COUNT;
 }
 
 static void first(struct baton_forwarder *f, struct packet *p, const struct part *part)
 {
-	baton_word *v = NULL;
-	enum baton_counter reason = first_entry(f, p, part, &v);
+	struct baton_crt *crt = crt_of(f, p->ip6);
+	struct baton_key k;
+	enum baton_counter reason = first_check(f, p, part, &k);
 
 	if (reason != BATON_COUNTER_COUNT) {
 		frame_drop(f, p->port, &p->buf, reason);
+		return;
+	}
+	if (first_elsewhere(f, p, part))
+		return;
+	baton_word *v = baton_crt_find(crt, &k, baton_crt_hash(crt, &k));
+
+	if (!v && !plausible(f, p)) {
+		frame_drop(f, p->port, &p->buf, BATON_DROP_FRAGMENT);
 		return;
 	}
 	struct fragmented *m = place_make(f, p, part->id);
@@ -224,6 +241,12 @@ static void later(struct baton_forwarder *f, struct packet *p, const struct part
 
 	if (!m) {
 		frame_drop(f, p->port, &p->buf, BATON_DROP_FRAGMENT);
+		return;
+	}
+	if (m->elsewhere) {
+		p->sport = m->sport;
+		p->dport = m->dport;
+		(void)shard_handed(f, p, &p->tuple);
 		return;
 	}
 	if (m->owner == 0) {

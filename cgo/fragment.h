@@ -11,8 +11,9 @@
  * packet with fragments that overlap is dropped as a whole (RFC 5722, RFC 8200 4.5).
  *
  * The table is bounded: where it is full the oldest of four packets gives way. Only clients whose tuple has a flow or a
- * valid cookie get into it. The identification of IPv4 wraps within seconds on a fast link (RFC 4963), so a packet is
- * remembered for less than the 15 seconds of RFC 791.
+ * valid cookie get into it, but for those whose packets are passed to another shard, which then looks. The identification
+ * of IPv4 wraps within seconds on a fast link (RFC 4963), so a packet is remembered for less than the 15 seconds of
+ * RFC 791.
  */
 #ifndef BATON_FRAGMENT_H
 #define BATON_FRAGMENT_H
@@ -33,6 +34,8 @@ struct fragmented {
 	struct baton_buf whole; /* of one that is put together: what is there so far; else its handle is NULL */
 	uint32_t id;
 	uint16_t owner; /* target; 0: it is put together */
+	uint16_t sport, dport;
+	bool elsewhere; /* it is of another shard, which gets all of its fragments from here */
 	uint16_t port;  /* where the first fragment came in */
 	uint16_t l4;    /* of whole: where the payload begins */
 };

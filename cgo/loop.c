@@ -129,6 +129,12 @@ void baton_port_address(struct baton_forwarder *f, uint16_t index, struct baton_
 	f->locals[f->local_count++] = (struct local){addr, index};
 }
 
+void baton_port_vlan(struct baton_forwarder *f, uint16_t index, uint16_t vlan)
+{
+	f->ports[index].vlan = vlan;
+	f->ports[index].tag = f->ports[index].elsewhere ? 0 : vlan;
+}
+
 /* ---- the loop */
 
 static uint64_t monotonic_ns(void)

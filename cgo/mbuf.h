@@ -7,7 +7,16 @@
 
 #include "baton.h"
 
+#include <rte_ether.h>
 #include <rte_mbuf.h>
+
+/* mbuf_retag puts a VLAN tag that the device took off (vlan_tci) back into the frame: what follows looks at one place.
+ * A frame without room for it is made a truncated one. */
+static inline void mbuf_retag(struct rte_mbuf **m)
+{
+	if (unlikely((*m)->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) && rte_vlan_insert(m))
+		rte_pktmbuf_data_len(*m) = 0;
+}
 
 /* mbuf_view shows a received mbuf; one that came in several segments has data NULL. */
 static inline void mbuf_view(struct baton_buf *buf, struct rte_mbuf *m)

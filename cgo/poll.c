@@ -5,6 +5,7 @@
  */
 #include "emit.h"
 #include "forwarder.h"
+#include "vlan.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -189,6 +190,12 @@ static void classify_any(struct baton_forwarder *f, struct packet *p)
 		p->class = CLASS_ARP;
 		if (!to_us && !(d[0] & 1))
 			packet_drop(p, BATON_DROP_NOT_OURS);
+		return;
+	case ETH_TYPE_VLAN: /* the tag of the port's VLAN was taken off already */
+		if (f->ports[p->port].vlan || !vlan_pop(&p->buf, 0) || load16(p->buf.data + 12) == ETH_TYPE_VLAN)
+			packet_drop(p, BATON_DROP_VLAN);
+		else
+			classify_any(f, p);
 		return;
 	default:
 		packet_drop(p, BATON_DROP_ETHERTYPE);
@@ -726,6 +733,24 @@ static inline uint16_t fetch(struct baton_forwarder *f, struct baton_port *port)
 	return n;
 }
 
+/* untag keeps the frames of the port's VLAN and returns how many they are. */
+static uint16_t untag(struct baton_forwarder *f, const struct baton_port *port, uint16_t n)
+{
+	uint16_t kept = 0;
+
+	for (uint16_t i = 0; i < n; i++) {
+		struct packet *p = &f->burst[i];
+
+		if (!p->buf.data)
+			drop(f, p, BATON_DROP_SEGMENTED);
+		else if (!vlan_pop(&p->buf, port->vlan))
+			drop(f, p, BATON_DROP_VLAN);
+		else
+			f->burst[kept++].buf = p->buf;
+	}
+	return kept;
+}
+
 /* burst handles the n frames in f->burst. */
 static inline int burst(struct baton_forwarder *f, uint16_t n)
 {
@@ -756,8 +781,11 @@ static inline int burst(struct baton_forwarder *f, uint16_t n)
 
 static inline int received(struct baton_forwarder *f, struct baton_port *port)
 {
+	uint16_t n = fetch(f, port);
+
 	f->mixed = port->mixed;
-	return burst(f, fetch(f, port));
+	burst(f, unlikely(port->vlan) ? untag(f, port, n) : n);
+	return n;
 }
 
 /* passed handles what other shards received for this one. */

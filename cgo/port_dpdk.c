@@ -68,8 +68,10 @@ static uint16_t dpdk_rx_burst(struct baton_port *p, struct baton_buf *bufs, uint
 	struct rte_mbuf *mbufs[BATON_BURST];
 	uint16_t got = rte_eth_rx_burst(d->port_id, d->queue, mbufs, RTE_MIN(n, (uint16_t)BATON_BURST));
 
-	for (uint16_t i = 0; i < got; i++)
+	for (uint16_t i = 0; i < got; i++) {
+		mbuf_retag(&mbufs[i]);
 		mbuf_view(&bufs[i], mbufs[i]);
+	}
 	return got;
 }
 

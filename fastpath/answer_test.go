@@ -192,7 +192,7 @@ func TestBadFramesAreDroppedUnderTheirCounter(t *testing.T) {
 	}{
 		{"not_ours", func(f []byte) []byte { f[5]++; return f }},
 		{"not_ours", func(f []byte) []byte { f[33]++; fixIPv4(f); return f }},
-		{"ethertype", func(f []byte) []byte { f[12], f[13] = 0x81, 0; return f }},
+		{"ethertype", func(f []byte) []byte { f[12], f[13] = 0x88, 0xcc; return f }},
 		{"ip_version", func(f []byte) []byte { f[14] = 0x55; return f }},
 		{"bad_length", func(f []byte) []byte { f[14] = 0x44; return f }},                     // header of 16 octets
 		{"bad_length", func(f []byte) []byte { f[16], f[17] = 0, 19; fixIPv4(f); return f }}, // total < header

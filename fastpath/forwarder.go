@@ -179,6 +179,11 @@ func (c Config) check() error {
 	if c.Lcores < 1 || c.Lcores > cgo.MaxShards || (len(c.CPUs) > 0 && len(c.CPUs) != c.Lcores) {
 		return fmt.Errorf("%d lcores on %d CPUs: 1 to %d are possible, each on its own", c.Lcores, len(c.CPUs), cgo.MaxShards)
 	}
+	for _, p := range c.Ports {
+		if p.VLAN > 4094 {
+			return fmt.Errorf("port %q: VLAN %d: 1 to 4094 are possible, or none", p.Device, p.VLAN)
+		}
+	}
 	if c.RouterFlows < 1 || c.RouterFlows > 1<<20 {
 		return fmt.Errorf("%d router flows: 1 to %d are possible", c.RouterFlows, 1<<20)
 	}

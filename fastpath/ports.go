@@ -21,6 +21,9 @@ type PortConfig struct {
 	// Address is the port's own address on the data network: it asks for neighbours with it and answers ARP and ping.
 	// The zero value is none.
 	Address netip.Prefix
+	// VLAN, 1 to 4094, is the one that the port is in: frames of others, and without a tag, are dropped, and all that
+	// it sends is tagged. 0: frames have no tag, or one with a priority alone.
+	VLAN uint16
 }
 
 // Hugepages says whether DPDK's memory is in hugepages.
@@ -119,17 +122,18 @@ func (f *Forwarder) openMemoryPorts() error {
 			}
 		}
 	}
-	f.setAddresses()
+	f.setPorts()
 	return nil
 }
 
-func (f *Forwarder) setAddresses() {
+// setPorts tells the loops what the configuration says of ports that are open.
+func (f *Forwarder) setPorts() {
 	for i, p := range f.config.Ports {
-		if !p.Address.IsValid() {
-			continue
-		}
 		for _, l := range f.loops {
-			l.SetAddress(uint16(i), toIP(p.Address.Addr()))
+			l.SetVLAN(uint16(i), p.VLAN)
+			if p.Address.IsValid() {
+				l.SetAddress(uint16(i), toIP(p.Address.Addr()))
+			}
 		}
 	}
 }
@@ -159,7 +163,7 @@ func (f *Forwarder) openDPDKPorts() error {
 			return fmt.Errorf("open port %q: %w", p.Device, err)
 		}
 	}
-	f.setAddresses()
+	f.setPorts()
 	return nil
 }
 

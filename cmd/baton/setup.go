@@ -114,7 +114,7 @@ func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 	}
 	_, _ = rand.Read(c.Key[:]) // never fails
 	for _, p := range cfg.Data.Ports {
-		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address})
+		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address, VLAN: p.VLAN})
 	}
 	for _, s := range services(cfg) {
 		app, err := s.port.NewApplication()

@@ -197,7 +197,7 @@ func targetFastpath(cfg *config.UserTarget) (fastpath.Config, error) {
 		c.IdleSleep = -1 // never
 	}
 	for _, p := range cfg.Data.Ports {
-		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address})
+		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address, VLAN: p.VLAN})
 	}
 	known := map[netip.AddrPort]bool{}
 	for _, j := range cfg.Jobs { // several jobs may be on one service

@@ -36,8 +36,9 @@ type Data struct {
 
 // DataPort is one port of the data network. Its index in Data.Ports is the port number everywhere.
 type DataPort struct {
-	Device  string       `yaml:"device"`  // DPDK device string
-	Address netip.Prefix `yaml:"address"` // own address and the network's prefix length
+	Device  string       `yaml:"device"`                           // DPDK device string
+	Address netip.Prefix `yaml:"address"`                          // own address and the network's prefix length
+	VLAN    uint16       `yaml:"vlan" default:"0" range:"0..4094"` // that its frames are tagged with; 0: they are not
 }
 
 // Idle says what the poll loop does without packets.
