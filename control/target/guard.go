@@ -214,7 +214,7 @@ type Counters struct {
 	SYN       uint64 // dropped: would start a connection that nobody routed
 	Listener  uint64 // dropped: of no connection, would hit the listener
 	NoSocket  uint64 // dropped: of no connection, nobody listens
-	Fragment  uint64 // dropped: fragments have no ports
+	Fragment  uint64 // dropped: fragments whose first one did not pass before them
 	Malformed uint64 // dropped: truncated, or too many IPv6 extension headers
 
 	Decapsulated uint64 // taken out of a tunnel, and counted above as what they are

@@ -2,9 +2,11 @@ package target
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -72,14 +74,20 @@ func TestGuardDropsStrangers(t *testing.T) {
 		{name: "stray data, nobody", src: client4, dst: service4, segment: data, want: Counters{NoSocket: 1}},
 		{name: "SYN+ACK", src: client4, dst: service4, segment: wire.Segment{Flags: wire.SYN | wire.ACK},
 			want: Counters{NoSocket: 1}},
-		{name: "fragment", src: client4, dst: service4, listen: true, segment: data, mangle: fragment,
+		{name: "first fragment", src: client4, dst: service4, listen: true, segment: data, mangle: fragment,
+			want: Counters{Listener: 1}},
+		{name: "later fragment", src: client4, dst: service4, listen: true, segment: data, mangle: laterFragment,
 			want: Counters{Fragment: 1}},
+		{name: "SYN in a first fragment", src: client4, dst: service4, listen: true, segment: syn, mangle: fragment,
+			want: Counters{SYN: 1}},
 		{name: "truncated", src: client4, dst: service4, listen: true, segment: data, mangle: truncate,
 			want: Counters{Malformed: 1}},
 		{name: "SYN behind a hop-by-hop header", src: client6, dst: service6, listen: true, segment: syn, mangle: hopByHop,
 			want: Counters{SYN: 1}},
 		{name: "SYN behind a fragment header", src: client6, dst: service6, listen: true, segment: syn,
-			mangle: fragmentHeader, want: Counters{Fragment: 1}},
+			mangle: fragmentHeader, want: Counters{SYN: 1}},
+		{name: "behind a later fragment's header", src: client6, dst: service6, listen: true, segment: syn,
+			mangle: laterFragmentHeader, want: Counters{Fragment: 1}},
 		{name: "another port of the address", src: client4, dst: other, segment: syn, answered: true},
 		{name: "another address", src: client4, dst: netip.MustParseAddrPort("10.77.0.21:80"), listen: true, segment: syn,
 			answered: true},
@@ -108,11 +116,16 @@ func TestGuardDropsStrangers(t *testing.T) {
 	}
 }
 
-// fragment sets More Fragments and mends the header's checksum (RFC 1624: subtracting from the sum's complement).
-func fragment(frame []byte) []byte {
-	frame[14+6] |= 0x20
+// fragment sets More Fragments, laterFragment an offset of 8 octets.
+func fragment(frame []byte) []byte      { return fragmentField(frame, 0x2000) }
+func laterFragment(frame []byte) []byte { return fragmentField(frame, 1) }
+
+// fragmentField adds to the fragment field and mends the header's checksum (RFC 1624: by the sum's complement).
+func fragmentField(frame []byte, field uint32) []byte {
+	frame[14+6] |= byte(field >> 8)
+	frame[14+7] |= byte(field)
 	sum := uint32(frame[14+10])<<8 | uint32(frame[14+11])
-	sum = 0xffff - sum + 0x2000
+	sum = 0xffff - sum + field
 	sum = 0xffff - (sum&0xffff + sum>>16)
 	frame[14+10], frame[14+11] = byte(sum>>8), byte(sum)
 	return frame
@@ -123,8 +136,12 @@ func truncate(frame []byte) []byte { return frame[:14+20+8] }
 // hopByHop puts an empty hop-by-hop options header behind the IPv6 header (RFC 8200 section 4.3).
 func hopByHop(frame []byte) []byte { return extend(frame, 0, []byte{6, 0, 1, 4, 0, 0, 0, 0}) }
 
-// fragmentHeader puts an atomic fragment's header there (RFC 8200 section 4.5).
+// fragmentHeader puts the header of a fragment that is the whole packet there (RFC 6946), laterFragmentHeader that of one
+// at an offset of 8 octets.
 func fragmentHeader(frame []byte) []byte { return extend(frame, 44, []byte{6, 0, 0, 0, 0, 0, 0, 1}) }
+func laterFragmentHeader(frame []byte) []byte {
+	return extend(frame, 44, []byte{6, 0, 0, 8, 0, 0, 0, 1})
+}
 
 func extend(frame []byte, kind byte, header []byte) []byte {
 	frame[14+5] += byte(len(header))
@@ -158,6 +175,42 @@ func TestGuardPassesConnections(t *testing.T) {
 			after := l.counters(t, g)
 			if after.Passed != before.Passed+1 || after != (Counters{Passed: after.Passed}) {
 				t.Errorf("counters %+v, then %+v: want one more passed", before, after)
+			}
+		})
+	}
+}
+
+// A segment in fragments reaches its connection when the first one comes first.
+func TestGuardPassesFragmentsOfConnections(t *testing.T) {
+	for _, end := range [][2]netip.AddrPort{{client4, service4}, {client6, service6}} {
+		t.Run(fmt.Sprint(end[1]), func(t *testing.T) {
+			l := newLab(t)
+			ln := l.listen(t, "tcp", ":80", false)
+			g := l.guard(t, newPinDir(t), service4, service6)
+			r := record(end[0], end[1], request, func(*transfer.Record) {})
+			mustImport(t, l.importer(t), r, end[1])
+			c := accept(t, ln)
+			checkConversation(t, l, c, r)
+			before := l.counters(t, g)
+			peer := newClient(l, r)
+			peer.snd, peer.rcv = peer.snd.Add(4), peer.rcv.Add(5000)
+			data := strings.Repeat("fragmented ", 50)
+			frame := wire.AppendTCP(nil, wire.Link{Dst: tapMAC, Src: agentMAC}, end[0], end[1],
+				peer.segment(wire.ACK|wire.PSH, data))
+			parts := wire.Fragments(frame, 256, 7)
+			other := wire.Fragments(frame, 256, 8)
+			for _, part := range append(other[1:2:2], parts...) {
+				if err := l.nic.Write(part); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got := make([]byte, len(data))
+			if _, err := io.ReadFull(c, got); err != nil || string(got) != data {
+				t.Errorf("the application reads %q, %v", got, err)
+			}
+			after := l.counters(t, g)
+			if after.Fragment != before.Fragment+1 || after.Passed != before.Passed+uint64(len(parts)) {
+				t.Errorf("counters %+v, then %+v: want %d more passed and 1 dropped", before, after, len(parts))
 			}
 		})
 	}

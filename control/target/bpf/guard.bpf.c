@@ -7,8 +7,9 @@
 // guard: the doorkeeper on the interfaces at which clients' packets arrive. A service here has no
 // connections but those that were handed over, so whatever would start one (a SYN) or would make
 // the stack answer with a RST (a segment that finds a listener or nobody) is dropped. Packets for a
-// service that come through a tunnel (IPIP, GUE) are taken out of it first. It needs no agent:
-// program, maps and link are pinned.
+// service that come through a tunnel (IPIP, GUE) are taken out of it first. Of a packet that comes in
+// fragments only the first one can be judged; the others follow it. It needs no agent: program, maps
+// and link are pinned.
 #include "kernel.h"
 
 enum {
@@ -24,7 +25,11 @@ enum {
 	IPPROTO_DSTOPTS = 60,
 	TCP_FLAG_SYN = 0x02,
 	TCP_FLAG_ACK = 0x10,
-	EXTENSION_HEADERS_MAX = 4,
+	EXTENSION_HEADERS_MAX = 4, // as many as a routing host follows
+	IP_FRAGMENT = 0x3fff,      // more fragments, or an offset
+	IP_OFFSET = 0x1fff,
+	IPV6_FRAGMENT = 0xfff9, // the same of a fragment header
+	IPV6_OFFSET = 0xfff8,
 	GUE_PORT = 6080,
 	GUE_VERSION = 0xc0, // mask of the first octet
 	GUE_CONTROL = 0x20, // the same
@@ -40,7 +45,7 @@ enum baton_counter {
 	BATON_COUNTER_SYN = 1,           // dropped: would start a connection that nobody routed
 	BATON_COUNTER_LISTENER = 2,      // dropped: of no connection, would hit the listener
 	BATON_COUNTER_NO_SOCKET = 3,     // dropped: of no connection, nobody listens
-	BATON_COUNTER_FRAGMENT = 4,      // dropped: a fragment has no ports
+	BATON_COUNTER_FRAGMENT = 4,      // dropped: a fragment whose first one did not pass before it
 	BATON_COUNTER_MALFORMED = 5,     // dropped: truncated, or more extension headers than we follow
 	BATON_COUNTER_DECAPSULATED = 6,  // taken out of a tunnel; counted again as what it is
 	BATON_COUNTER_TUNNEL_SOURCE = 7, // dropped: in a tunnel from somebody who may not
@@ -75,6 +80,22 @@ struct {
 struct baton_address {
 	__be32 address_be[4];
 };
+
+// struct baton_fragments names a packet whose first fragment has passed.
+struct baton_fragments {
+	struct baton_address source, destination;
+	__be32 id_be;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct baton_fragments);
+	__type(value, __u64); // until when, ns of the monotonic clock
+	__uint(max_entries, 1024);
+} fragments SEC(".maps");
+
+// FRAGMENT_NS: as routing hosts, because an identification comes again (RFC 4963).
+#define FRAGMENT_NS 5000000000ull
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -122,6 +143,15 @@ struct udp_gue {
 	__be16 flags;
 };
 
+// struct ipv6_extension: the first 8 octets of any of them; the last two members are the fragment
+// header's.
+struct ipv6_extension {
+	__u8 next;
+	__u8 length; // in 8 octets, the first 8 not counted; none in a fragment header
+	__be16 frag_off;
+	__be32 id;
+};
+
 struct tcp_ports_flags {
 	__be16 source;
 	__be16 dest;
@@ -138,8 +168,10 @@ struct baton_packet {
 	__u32 tuple_size;
 	__u32 tcp_offset;
 	__u32 protocol;
-	__u32 fragment;
+	__u32 fragment; // it is one
+	__u32 later;    // and not the first
 	__u32 too_deep;
+	struct baton_fragments whole; // of which it is one
 };
 
 static __always_inline void baton_count(enum baton_counter what)
@@ -170,7 +202,11 @@ static __always_inline int baton_parse_ipv4(struct __sk_buff *skb, struct baton_
 	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)))
 		return -1;
 	p->protocol = ip.protocol;
-	p->fragment = (ip.frag_off & bpf_htons(0x3fff)) != 0; // MF or an offset
+	p->fragment = (ip.frag_off & bpf_htons(IP_FRAGMENT)) != 0;
+	p->later = (ip.frag_off & bpf_htons(IP_OFFSET)) != 0;
+	p->whole.id_be = ip.id;
+	p->whole.source.address_be[3] = ip.saddr;
+	p->whole.destination.address_be[3] = ip.daddr;
 	p->tcp_offset = sizeof(struct ethhdr) + (ip.version_ihl & 0xf) * 4;
 	p->service.address_be[2] = bpf_htonl(0xffff);
 	p->service.address_be[3] = ip.daddr;
@@ -184,18 +220,24 @@ static __always_inline int baton_parse_ipv4(struct __sk_buff *skb, struct baton_
 // header.
 static __always_inline void baton_skip_extensions(struct __sk_buff *skb, struct baton_packet *p)
 {
-	for (int i = 0; i < EXTENSION_HEADERS_MAX; i++) {
-		__u8 header[2]; // next header, length in 8 octets not counting the first 8
+	for (int i = 0; i <= EXTENSION_HEADERS_MAX; i++) {
+		struct ipv6_extension header;
+		__u8 kind = p->protocol;
 
-		if (p->protocol == IPPROTO_FRAGMENT)
-			p->fragment = 1;
-		else if (p->protocol != IPPROTO_HOPOPTS && p->protocol != IPPROTO_ROUTING &&
-			 p->protocol != IPPROTO_DSTOPTS)
+		if (kind != IPPROTO_FRAGMENT && kind != IPPROTO_HOPOPTS && kind != IPPROTO_ROUTING &&
+		    kind != IPPROTO_DSTOPTS)
 			return;
-		if (bpf_skb_load_bytes(skb, p->tcp_offset, header, sizeof(header)))
+		if (i == EXTENSION_HEADERS_MAX || bpf_skb_load_bytes(skb, p->tcp_offset, &header, sizeof(header)))
 			break;
-		p->tcp_offset += p->protocol == IPPROTO_FRAGMENT ? 8 : (header[1] + 1) * 8;
-		p->protocol = header[0];
+		p->tcp_offset += kind == IPPROTO_FRAGMENT ? 8 : (header.length + 1) * 8;
+		p->protocol = header.next;
+		if (kind != IPPROTO_FRAGMENT || !(header.frag_off & bpf_htons(IPV6_FRAGMENT)))
+			continue; // also a fragment header that makes no fragment (RFC 6946)
+		p->fragment = 1;
+		p->later = (header.frag_off & bpf_htons(IPV6_OFFSET)) != 0;
+		p->whole.id_be = header.id;
+		if (p->later)
+			return;
 	}
 	p->too_deep = 1;
 }
@@ -211,6 +253,8 @@ static __always_inline int baton_parse_ipv6(struct __sk_buff *skb, struct baton_
 	p->tcp_offset = sizeof(struct ethhdr) + sizeof(ip);
 	baton_skip_extensions(skb, p);
 	__builtin_memcpy(p->service.address_be, ip.daddr, sizeof(ip.daddr));
+	__builtin_memcpy(p->whole.source.address_be, ip.saddr, sizeof(ip.saddr));
+	__builtin_memcpy(p->whole.destination.address_be, ip.daddr, sizeof(ip.daddr));
 	__builtin_memcpy(p->tuple.ipv6.saddr, ip.saddr, sizeof(ip.saddr));
 	__builtin_memcpy(p->tuple.ipv6.daddr, ip.daddr, sizeof(ip.daddr));
 	p->tuple_size = sizeof(p->tuple.ipv6);
@@ -242,6 +286,25 @@ static __always_inline int baton_judge(struct __sk_buff *skb, struct baton_packe
 	state = found->state;
 	bpf_sk_release(found);
 	return state == TCP_LISTEN ? baton_drop(BATON_COUNTER_LISTENER) : baton_pass();
+}
+
+// baton_follow decides on a fragment that is not the first one.
+static __always_inline int baton_follow(struct baton_packet *p)
+{
+	__u64 *until = bpf_map_lookup_elem(&fragments, &p->whole);
+
+	return until && *until > bpf_ktime_get_ns() ? baton_pass() : baton_drop(BATON_COUNTER_FRAGMENT);
+}
+
+// baton_lead lets the fragments follow that come behind one that passes. The stack refuses those that
+// overlap, so what it puts together has the header that was judged.
+static __always_inline int baton_lead(struct baton_packet *p, int verdict)
+{
+	__u64 until = bpf_ktime_get_ns() + FRAGMENT_NS;
+
+	if (p->fragment && verdict == TCX_NEXT)
+		bpf_map_update_elem(&fragments, &p->whole, &until, BPF_ANY);
+	return verdict;
 }
 
 // struct baton_tunnel: a packet with another one inside.
@@ -374,8 +437,8 @@ int baton_guard(struct __sk_buff *skb)
 		return TCX_NEXT;
 	if (!bpf_map_lookup_elem(&services, &p.service))
 		return TCX_NEXT; // not an address of ours
-	if (p.fragment)
-		return baton_drop(BATON_COUNTER_FRAGMENT);
+	if (p.later)
+		return baton_follow(&p);
 	if (p.too_deep || bpf_skb_load_bytes(skb, p.tcp_offset, &tcp, sizeof(tcp)))
 		return baton_drop(BATON_COUNTER_MALFORMED);
 	p.service.port_be = tcp.dest;
@@ -390,7 +453,7 @@ int baton_guard(struct __sk_buff *skb)
 		p.tuple.ipv6.sport = tcp.source;
 		p.tuple.ipv6.dport = tcp.dest;
 	}
-	return baton_judge(skb, &p);
+	return baton_lead(&p, baton_judge(skb, &p));
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -33,6 +33,13 @@ const (
 	GuardBatonCounterBATON_COUNTERS              GuardBatonCounter = 9
 )
 
+type GuardBatonFragments struct {
+	_           structs.HostLayout
+	Source      GuardBatonAddress
+	Destination GuardBatonAddress
+	IdBe        uint32
+}
+
 type GuardBatonService struct {
 	_         structs.HostLayout
 	AddressBe [4]uint32
@@ -45,6 +52,7 @@ type GuardBatonService struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	GuardMapCounters      = "counters"
+	GuardMapFragments     = "fragments"
 	GuardMapServices      = "services"
 	GuardMapTunnelSources = "tunnel_sources"
 	GuardProgBatonGuard   = "baton_guard"
@@ -100,6 +108,7 @@ type GuardProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type GuardMapSpecs struct {
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	TunnelSources *ebpf.MapSpec `ebpf:"tunnel_sources"`
 }
@@ -131,6 +140,7 @@ func (o *GuardObjects) Close() error {
 // It can be passed to LoadGuardObjects or ebpf.CollectionSpec.LoadAndAssign.
 type GuardMaps struct {
 	Counters      *ebpf.Map `ebpf:"counters"`
+	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Services      *ebpf.Map `ebpf:"services"`
 	TunnelSources *ebpf.Map `ebpf:"tunnel_sources"`
 }
@@ -138,6 +148,7 @@ type GuardMaps struct {
 func (m *GuardMaps) Close() error {
 	return _GuardClose(
 		m.Counters,
+		m.Fragments,
 		m.Services,
 		m.TunnelSources,
 	)

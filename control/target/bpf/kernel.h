@@ -21,9 +21,11 @@ typedef __u32 __wsum;
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
 };
 
 enum {
+	BPF_ANY = 0, // bpf_map_update_elem: make or replace
 	BPF_F_NO_PREALLOC = 1,
 	BPF_F_CURRENT_NETNS = -1,
 };
