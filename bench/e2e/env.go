@@ -27,6 +27,7 @@ type Env struct {
 	Frames []judge.Frame // what was judged, for Check
 	bin    string
 	device string
+	dvipa  netip.Addr
 
 	remarks []string // of the scenario, for its Note
 	plain   []int    // retransmissions of transfers through a plain forwarder
@@ -83,7 +84,7 @@ func (e *Env) PrepareBaton(c lab.Cluster) (*lab.Baton, error) {
 // Curl fetches a path from the DVIPA with stock curl, and lets the judge compare what curl received.
 func (e *Env) Curl(host, path string, args ...string) (*lab.Curled, error) {
 	args = append([]string{"--header", "Host: " + host}, args...)
-	got, err := e.Client.Curl(e.Ctx, "http://"+lab.DVIPA.String()+path, args...)
+	got, err := e.Client.Curl(e.Ctx, "http://"+netip.AddrPortFrom(e.dvipa, 80).String()+path, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +102,7 @@ func (e *Env) DialFrom(local netip.AddrPort) (c *lab.Conn, err error) {
 	ctx, cancel := context.WithTimeout(e.Ctx, portPatience)
 	defer cancel()
 	wait := lab.Until(ctx, "the client's port is free", func() error {
-		if c, err = e.Client.Dial(e.Ctx, local, service); errors.Is(err, syscall.EADDRNOTAVAIL) {
+		if c, err = e.Client.Dial(e.Ctx, local, netip.AddrPortFrom(e.dvipa, 80)); errors.Is(err, syscall.EADDRNOTAVAIL) {
 			return err
 		}
 		return nil
@@ -185,7 +186,7 @@ func (e *Env) expectation(x Expect) (judge.Expectation, error) {
 	if err != nil {
 		return judge.Expectation{}, err
 	}
-	out := judge.Expectation{DVIPA: lab.DVIPA, Owner: owner, Streams: e.streams(), Unordered: e.Wire != nil,
+	out := judge.Expectation{DVIPA: e.dvipa, Owner: owner, Streams: e.streams(), Unordered: e.Wire != nil,
 		Allow: x.allowed()}
 	for _, h := range e.Lab.Targets {
 		mac, err := h.SeenMAC()

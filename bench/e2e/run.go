@@ -182,7 +182,11 @@ func (r *runner) prepare(ctx context.Context, s Shape) (*Env, error) {
 }
 
 func (r *runner) env(ctx context.Context) *Env {
-	return &Env{Ctx: ctx, Lab: r.lab, Client: r.lab.Client, Baton: r.baton, bin: r.bin, device: r.device,
+	dvipa := lab.DVIPA
+	if r.shape.Cluster.IPv6 {
+		dvipa = lab.DVIPA6
+	}
+	return &Env{Ctx: ctx, Lab: r.lab, dvipa: dvipa, Client: r.lab.Client, Baton: r.baton, bin: r.bin, device: r.device,
 		served: map[netip.AddrPort][]string{}}
 }
 
@@ -195,7 +199,8 @@ func (r *runner) build(ctx context.Context, s Shape) error {
 		targets = 2
 	}
 	var err error
-	if r.lab, err = lab.New(lab.Options{Targets: targets, Userspace: s.Userspace, Far: s.Far, Hugepages: r.hugepages}); err != nil {
+	options := lab.Options{Targets: targets, Userspace: s.Userspace, Far: s.Far, Hugepages: r.hugepages, IPv6: s.Cluster.IPv6}
+	if r.lab, err = lab.New(options); err != nil {
 		return err
 	}
 	r.shape = s

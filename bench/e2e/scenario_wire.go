@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"baton/bench/lab"
 	"baton/fastpath/wire"
@@ -33,6 +36,165 @@ var wireScenarios = []Scenario{
 		Expect: Expect{Connections: 2, Transferred: 1, Retransmissions: true},
 		Run:    runICMP,
 	},
+	{
+		Name:   "ipv6-http",
+		Doc:    "IPv6 from the client to the targets, found by neighbour discovery: pages, a download, an upload",
+		Shape:  Shape{Cluster: lab.Cluster{IPv6: true}, Server: nginx6},
+		Expect: Expect{Connections: 4, Transferred: 4},
+		Run:    runIPv6,
+	},
+	{
+		Name:   "fragments",
+		Doc:    "what comes in fragments is put together for the router, and forwarded to the targets",
+		Shape:  Shape{Private: true},
+		Expect: Expect{Connections: 2, Transferred: 2, Retransmissions: true},
+		Run:    runFragments,
+	},
+	vlanScenario("vlan", "net_af_xdp", "the data port's frames have the tag of its VLAN; others are not for us"),
+	vlanScenario("vlan-af-packet", "net_af_packet", "the same where the kernel takes tags off (vlan_tci)"),
+}
+
+// nginx6 is nginx for both families.
+func nginx6(e *Env, h *lab.Host) error {
+	_, err := h.Nginx(e.Ctx, lab.ServerOptions{Listen: "[::]:80 ipv6only=off"})
+	return err
+}
+
+func runIPv6(e *Env) error {
+	if _, err := e.Client.Run(e.Ctx, "ping", "-6", "-c", "1", "-W", "5", lab.DVIPA6.String()); err != nil {
+		return fmt.Errorf("echo: %w", err)
+	}
+	return errors.Join(e.curls([]fetched{{"a.example", "/", "t1"}, {"www.b.example", "/", "t2"}}),
+		e.download(optionSize), e.upload(optionSize))
+}
+
+// What passes the relay in the scenario of fragments: IP packets above this size in parts of at most this size.
+const fragmentMTU = 576
+
+// fragmenter splits packets of clients, and counts how many.
+type fragmenter struct{ split atomic.Uint32 }
+
+func (f *fragmenter) pass(frame []byte) [][]byte {
+	parts := wire.Fragments(frame, fragmentMTU, f.split.Load())
+	if len(parts) > 1 {
+		f.split.Add(1)
+	}
+	return parts
+}
+
+func unchanged(frame []byte) [][]byte { return [][]byte{frame} }
+
+func runFragments(e *Env) (err error) {
+	var f fragmenter
+	relay, err := e.Lab.Relay(e.Lab.Router, f.pass, unchanged)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, relay.Close()) }()
+	// A head of several segments, which only the router can read.
+	r, err := e.Fetch(lab.Request("a.example", "/large", "X-Padding: "+strings.Repeat("p", 4000)))
+	if err != nil {
+		return err
+	}
+	if err := want(r, "t1", "a.example", "/large"); err != nil {
+		return err
+	}
+	if err := e.upload(optionSize); err != nil {
+		return err
+	}
+	whole, err := e.counter("packet", "reassembled")
+	if err != nil {
+		return err
+	}
+	stack, err := reassembled(e, e.Target(1))
+	if err != nil {
+		return err
+	}
+	if split := f.split.Load(); whole < 2 || stack < 100 || split < 1000 {
+		return fmt.Errorf("of %d packets in fragments the forwarder put together %d, and t1's kernel %d", split, whole, stack)
+	}
+	return nil
+}
+
+// reassembled is how many packets a host's IPv4 has put together: ReasmOKs of /proc/net/snmp (RFC 4293).
+func reassembled(e *Env, h *lab.Host) (n int, err error) {
+	out, err := h.Run(e.Ctx, "cat", "/proc/net/snmp")
+	if err != nil {
+		return 0, err
+	}
+	lines := strings.Split(string(out), "\n")
+	i := slices.Index(strings.Fields(lines[0]), "ReasmOKs")
+	if len(lines) < 2 || i < 0 || i >= len(strings.Fields(lines[1])) {
+		return 0, fmt.Errorf("no ReasmOKs in %.200q", out)
+	}
+	return strconv.Atoi(strings.Fields(lines[1])[i])
+}
+
+// Tags on the routing host's link.
+const (
+	dataVLAN  = 42
+	otherVLAN = 43
+)
+
+// trunk is the switch's end of a link with several VLANs: hosts are in dataVLAN, and another one has the same frames.
+type trunk struct{ sent, tagged, strange atomic.Uint32 }
+
+func (t *trunk) toRouter(frame []byte) [][]byte {
+	t.sent.Add(1)
+	return [][]byte{lab.Tag(frame, otherVLAN), lab.Tag(frame, dataVLAN), frame}
+}
+
+func (t *trunk) fromRouter(frame []byte) [][]byte {
+	tci, frame, ok := lab.Untag(frame)
+	if !ok || tci != dataVLAN {
+		t.strange.Add(1)
+		return nil
+	}
+	t.tagged.Add(1)
+	return [][]byte{frame}
+}
+
+func vlanScenario(name, device, doc string) Scenario {
+	return Scenario{
+		Name: name, Doc: doc,
+		Shape:  Shape{NoBaton: true, Private: true},
+		Expect: Expect{Connections: 4, Transferred: 4, Retransmissions: true},
+		Run:    func(e *Env) error { return runVLAN(e, device) },
+	}
+}
+
+func runVLAN(e *Env, device string) (err error) {
+	var t trunk
+	relay, err := e.Lab.Relay(e.Lab.Router, t.toRouter, t.fromRouter)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, relay.Close()) }()
+	for _, h := range e.Lab.Targets {
+		if err := nginx(e, h); err != nil {
+			return err
+		}
+	}
+	if e.Baton, err = e.StartBaton(lab.Cluster{Device: device, VLAN: dataVLAN}); err != nil {
+		return err
+	}
+	if _, err := e.Client.Run(e.Ctx, "ping", "-c", "1", "-W", "5", lab.DVIPA.String()); err != nil {
+		return fmt.Errorf("echo: %w", err)
+	}
+	err = errors.Join(e.curls([]fetched{{"a.example", "/", "t1"}, {"www.b.example", "/", "t2"}}),
+		e.download(optionSize), e.upload(optionSize))
+	if err != nil {
+		return err
+	}
+	dropped, err := e.counter("drop", "vlan")
+	if err != nil {
+		return err
+	}
+	if sent := t.sent.Load(); t.strange.Load() > 0 || t.tagged.Load() == 0 || dropped < uint64(sent) {
+		return fmt.Errorf("%d frames left tagged, %d otherwise; of %d that came again in other VLANs, %d were dropped",
+			t.tagged.Load(), t.strange.Load(), 2*sent, dropped)
+	}
+	return nil
 }
 
 func runICMP(e *Env) (err error) {

@@ -89,7 +89,7 @@ type Curled struct {
 }
 
 // curlReport is what curl writes to standard error at the end: local end, number of connections, seconds.
-const curlReport = `%{stderr}baton-lab %{local_ip}:%{local_port} %{num_connects} %{time_total}` + "\n"
+const curlReport = `%{stderr}baton-lab %{local_ip} %{local_port} %{num_connects} %{time_total}` + "\n"
 
 // Curl fetches a URL with stock curl on the host, args being its further options. An exit status other than 0 is an
 // error.
@@ -114,17 +114,18 @@ func (h *Host) Curl(ctx context.Context, url string, args ...string) (*Curled, e
 func (c *Curled) parse(report string) error {
 	_, line, _ := strings.Cut(report, "baton-lab ")
 	var local string
+	var port uint16
 	var conns int
 	var seconds float64
-	if _, err := fmt.Sscanf(line, "%s %d %g", &local, &conns, &seconds); err != nil {
+	if _, err := fmt.Sscanf(line, "%s %d %d %g", &local, &port, &conns, &seconds); err != nil {
 		return fmt.Errorf("read curl's report %q: %w", report, err)
 	}
 	if conns != 1 {
 		return fmt.Errorf("curl made %d connections", conns)
 	}
 	c.Total = time.Duration(seconds * float64(time.Second))
-	var err error
-	c.Local, err = netip.ParseAddrPort(local)
+	addr, err := netip.ParseAddr(local)
+	c.Local = netip.AddrPortFrom(addr, port)
 	return err
 }
 

@@ -38,6 +38,8 @@ type Cluster struct {
 	IdleSleep string        // longest nap of the idle poll loop: "100us"; "0s" never sleeps
 	Ports     []Port        // further data ports, behind the one on the data network
 	Tunnel    string        // to targets behind a gateway: ipip or gue
+	VLAN      int           // of the port on the data network
+	IPv6      bool          // DVIPA6, and the IPv6 addresses of port and targets; wants Options.IPv6
 
 	// Section is the port's protocol and its section, as lines of YAML, in place of http with Rules and Default.
 	Section string
@@ -106,7 +108,7 @@ data:
 {{- with .IdleSleep}}
   idle: { sleep: {{.}} }{{end}}
   ports:
-    - { device: "{{or .Device "net_af_xdp"}}0,iface={{.Interface}}", address: {{.Host.Data}} }
+    - { device: "{{or .Device "net_af_xdp"}}0,iface={{.Interface}}", address: {{.Host.On .IPv6}}, vlan: {{.VLAN}} }
 {{- range .Ports}}
     - { device: "{{$.Host.Expand .Device}}", address: {{.Address}} }
 {{- end}}
@@ -132,6 +134,8 @@ dvipas:
   - address: {{.DVIPA}}
     ports:
       - port: 80
+{{- if .IPv6}}
+        mss: 1440{{end}}
 {{- with .Window}}
         window: {{.}}{{end}}
 {{- with .Freeze}}
@@ -173,7 +177,7 @@ jobs:
 {{- end}}
 targets:
 {{- range .Targets}}
-  {{.Name}}: { address: {{.Data.Addr}}{{with $.Tunnel}}, tunnel: {{.}}, via: {{$.Gateway}}{{end}} }
+  {{.Name}}: { address: {{(.On $.IPv6).Addr}}{{with $.Tunnel}}, tunnel: {{.}}, via: {{$.Gateway}}{{end}} }
 {{- end}}
 `))
 
@@ -193,7 +197,7 @@ admin: { socket: {{.Host.AdminSocket}} }
 log: { level: {{or .LogLevel "debug"}} }
 jobs:
 {{- range .Serves}}
-  - { name: {{.Name}}, address: {{$.DVIPA}}, port: {{or .Port 80}}, listener: "0.0.0.0:{{or .Port 80}}"{{with $.Window}}, window: {{.}}{{end}} }
+  - { name: {{.Name}}, address: {{$.DVIPA}}, port: {{or .Port 80}}, listener: "{{if $.IPv6}}[::]{{else}}0.0.0.0{{end}}:{{or .Port 80}}"{{with $.Window}}, window: {{.}}{{end}} }
 {{- end}}
 `))
 
@@ -313,6 +317,9 @@ func (b *Baton) configure(c Cluster) error {
 		XCF: netip.AddrPortFrom(l.Router.XCF.Addr(), 7600), Interface: DataInterface, Certs: l.Certificates()}
 	if l.Gateway != nil {
 		v.Gateway, v.Source = l.Gateway.Data.Addr(), l.Router.Data.Addr()
+	}
+	if c.IPv6 {
+		v.DVIPA = DVIPA6
 	}
 	if err := writeConfig(l.Router, routerConfig, v); err != nil {
 		return err

@@ -22,9 +22,18 @@ type Host struct {
 	Name      string // client, rh1, t1, t2, ...
 	Namespace string // as ip-netns(8) knows it
 	Data      netip.Prefix
+	Data6     netip.Prefix // in a lab with IPv6
 	XCF       netip.Prefix // the client has no interface there
 	Userspace bool         // a target that continues connections in userspace, on a port of its own
 	lab       *Lab
+}
+
+// On returns the host's address on the data network, of one family or the other.
+func (h *Host) On(ipv6 bool) netip.Prefix {
+	if ipv6 {
+		return h.Data6
+	}
+	return h.Data
 }
 
 // Dir is the host's own directory.

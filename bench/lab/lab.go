@@ -17,10 +17,12 @@ import (
 
 // The lab's networks (documentation in doc.go).
 var (
-	DVIPA       = netip.MustParseAddr("10.77.0.10")
-	dataNetwork = netip.MustParsePrefix("10.77.0.0/24")
-	farNetwork  = netip.MustParsePrefix("10.79.0.0/24")
-	xcfNetwork  = netip.MustParsePrefix("10.78.0.0/24")
+	DVIPA        = netip.MustParseAddr("10.77.0.10")
+	DVIPA6       = netip.MustParseAddr("2001:db8:77::10")
+	dataNetwork  = netip.MustParsePrefix("10.77.0.0/24")
+	dataNetwork6 = netip.MustParsePrefix("2001:db8:77::/64")
+	farNetwork   = netip.MustParsePrefix("10.79.0.0/24")
+	xcfNetwork   = netip.MustParsePrefix("10.78.0.0/24")
 )
 
 // Host numbers in both networks.
@@ -38,6 +40,7 @@ type Options struct {
 	Far       bool   // the targets are on a network of their own, behind a router
 	Dir       string // for configurations, logs and data; "" makes one that Close removes
 	Hugepages int    // of 2 MiB, added to the machine's while the lab stands; 0: its forwarders do without any
+	IPv6      bool   // client and targets have IPv6 on the data network, too
 }
 
 // Lab is a running laboratory.
@@ -50,6 +53,7 @@ type Lab struct {
 	Gateway *Host // the router between data segment and targets; nil without Options.Far
 
 	hugepages int
+	ipv6      bool
 	keepDir   bool
 	files     map[int64]*judge.Digest // made by File
 	mu        sync.Mutex              // guards processes
@@ -72,7 +76,7 @@ func New(o Options) (*Lab, error) {
 		return nil, ErrNotRoot
 	}
 	l := &Lab{Prefix: fmt.Sprintf("%s%d-%d", prefixOf, os.Getpid(), labs.Add(1)), Dir: o.Dir, keepDir: o.Dir != "",
-		hugepages: o.Hugepages, files: map[int64]*judge.Digest{}}
+		hugepages: o.Hugepages, ipv6: o.IPv6, files: map[int64]*judge.Digest{}}
 	if l.Dir == "" {
 		l.Dir = directoryOf(l.Prefix)
 	}
@@ -128,15 +132,16 @@ func (l *Lab) build(o Options) error {
 func (l *Lab) host(name string, number int) *Host {
 	return &Host{
 		Name: name, Namespace: l.Prefix + "-" + name, lab: l,
-		Data: address(dataNetwork, number), XCF: address(xcfNetwork, number),
+		Data: address(dataNetwork, number), Data6: address(dataNetwork6, number), XCF: address(xcfNetwork, number),
 	}
 }
 
-// address returns the host with that number in a /24 network.
+// address returns the host with that number, below 256, in a network.
 func address(network netip.Prefix, number int) netip.Prefix {
-	a := network.Addr().As4()
-	a[3] = byte(number)
-	return netip.PrefixFrom(netip.AddrFrom4(a), network.Bits())
+	a := network.Addr().AsSlice()
+	a[len(a)-1] = byte(number)
+	addr, _ := netip.AddrFromSlice(a) // of a length that it can have
+	return netip.PrefixFrom(addr, network.Bits())
 }
 
 // Hosts lists the hosts that matter: the client, the routing host, the targets. A gateway is network.

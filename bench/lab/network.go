@@ -107,9 +107,17 @@ func (l *Lab) plug(h *Host, bridge, name string, addr netip.Prefix) error {
 	if err := likeWire(h.Namespace, name); err != nil {
 		return err
 	}
+	if l.ipv6 && name == DataInterface && addr.IsValid() {
+		if err := h.enableIPv6(name); err != nil {
+			return err
+		}
+	}
 	commands := fmt.Sprintf("link set %s up\n", name)
 	if addr.IsValid() {
 		commands = fmt.Sprintf("addr add %s dev %s\n", addr, name) + commands
+		if l.ipv6 && name == DataInterface {
+			commands += fmt.Sprintf("addr add %s dev %s nodad\n", h.Data6, name)
+		}
 	}
 	return ip(h.Namespace, commands)
 }
@@ -121,6 +129,17 @@ func (l *Lab) SetLink(h *Host, up bool) error {
 		state = "up"
 	}
 	return ip(l.dataSwitch(), fmt.Sprintf("link set p-%s %s\n", h.Name, state))
+}
+
+// enableIPv6 gives an interface IPv6, and the host's lo, where a target's DVIPA will be. Nobody looks for duplicate
+// addresses: a kernel solicits no neighbour meanwhile, for a second.
+func (h *Host) enableIPv6(name string) error {
+	for _, set := range [][2]string{{name + ".dad_transmits", "0"}, {name + ".disable_ipv6", "0"}, {"lo.disable_ipv6", "0"}} {
+		if _, err := h.SetSysctl("net.ipv6.conf."+set[0], set[1]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // addNamespace makes a network namespace without IPv6 (its neighbour discovery would only be noise in captures), and

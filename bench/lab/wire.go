@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,13 +28,11 @@ type Wire struct {
 // BadWire is a cable with faults. It records what either end sent, before the faults: what captures at both ends would
 // show of it, in order of cause and effect, without what the network did in between.
 type BadWire struct {
-	namespace string // of the switch
-	port      string // the host's, in there
-	ends      [2]*wireEnd
-	links     [2]*faults.Link
-	censor    func(up bool, f wire.Frame) bool
-	mended    atomic.Bool
-	readers   sync.WaitGroup
+	splice
+	links   [2]*faults.Link
+	censor  func(up bool, f wire.Frame) bool
+	mended  atomic.Bool
+	readers sync.WaitGroup
 
 	mu     sync.Mutex // also held while Censor decides
 	closed bool
@@ -43,22 +40,10 @@ type BadWire struct {
 	last   time.Time // of frames
 }
 
-// wireEnd is a packet socket on an interface in the switch's namespace.
-type wireEnd struct{ fd, index int }
-
-// The ends of a wire, and the directions of its links: from that end.
-const (
-	hostEnd = iota
-	switchEnd
-)
-
-// wireBuffer is what a packet socket may hold, octets: a reader that comes late must not add faults of its own.
-const wireBuffer = 32 << 20
-
 // Spoil puts a bad wire between one of the host's interfaces (DataInterface or XCFInterface) and its switch. An interface
 // has one at most. Close it before the lab.
 func (h *Host) Spoil(iface string, w Wire) (*BadWire, error) {
-	b := &BadWire{namespace: h.lab.dataSwitch(), port: "p-" + h.Name, censor: w.Censor, last: time.Now()}
+	b := &BadWire{splice: splice{namespace: h.lab.dataSwitch(), port: "p-" + h.Name}, censor: w.Censor, last: time.Now()}
 	if iface == XCFInterface {
 		b.namespace = h.lab.xcfSwitch()
 	}
@@ -71,51 +56,6 @@ func (h *Host) Spoil(iface string, w Wire) (*BadWire, error) {
 		b.readers.Go(func() { b.read(end) })
 	}
 	return b, nil
-}
-
-// open takes the host's port off the bridge and puts a link of its own there.
-func (b *BadWire) open() error {
-	far, near := b.far()
-	if err := ip(b.namespace, fmt.Sprintf("link add %s type veth peer name %s\n", far, near)); err != nil {
-		return err
-	}
-	if err := errors.Join(likeWire(b.namespace, far), likeWire(b.namespace, near)); err != nil {
-		return err
-	}
-	err := ip(b.namespace, fmt.Sprintf("link set %s up\nlink set %s nomaster\nlink set %s master br0 up\n", near, b.port, far))
-	if err != nil {
-		return err
-	}
-	return inNamespace(b.namespace, func() (err error) {
-		if b.ends[hostEnd], err = openEnd(b.port); err == nil {
-			b.ends[switchEnd], err = openEnd(near)
-		}
-		return err
-	})
-}
-
-// far names the link that stands in for the host at the bridge, and its other end.
-func (b *BadWire) far() (far, near string) { return "f" + b.port[1:], "n" + b.port[1:] }
-
-func openEnd(name string) (*wireEnd, error) {
-	dev, err := net.InterfaceByName(name)
-	if err != nil {
-		return nil, err
-	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	timeout := unix.Timeval{Usec: 50_000}
-	err = errors.Join(
-		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, wireBuffer),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
-		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: dev.Index}))
-	if err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
-	}
-	return &wireEnd{fd, dev.Index}, nil
 }
 
 // read carries what comes in at one end, until Close.
@@ -203,13 +143,5 @@ func (b *BadWire) Close() error {
 	b.closed = true
 	b.mu.Unlock()
 	b.readers.Wait() // within the receive timeout
-	var errs []error
-	for _, end := range b.ends {
-		if end != nil {
-			errs = append(errs, unix.Close(end.fd))
-		}
-	}
-	far, _ := b.far()
-	errs = append(errs, ip(b.namespace, fmt.Sprintf("link del %s\nlink set %s master br0\n", far, b.port)))
-	return errors.Join(errs...)
+	return b.mend()
 }
