@@ -441,6 +441,7 @@ static bool icmp_checksum_ok(const struct packet *p)
 void answer_icmp(struct baton_forwarder *f, struct packet *p)
 {
 	const uint8_t *icmp = p->buf.data + p->l4;
+	bool local = local_find(f, p->dst, p->port);
 
 	if (p->end - p->l4 < ICMP_LEN) {
 		drop(f, p, BATON_DROP_TRUNCATED);
@@ -448,15 +449,15 @@ void answer_icmp(struct baton_forwarder *f, struct packet *p)
 		drop(f, p, BATON_DROP_L4_CHECKSUM);
 	} else if (p->ip6 && (icmp[0] == ICMP6_SOLICIT || icmp[0] == ICMP6_ADVERT)) {
 		answer_nd(f, p, icmp[0]);
-	} else if (!local_find(f, p->dst, p->port)) {
-		drop(f, p, BATON_DROP_NOT_OURS);
 	} else if (!source_possible(p->src)) {
 		drop(f, p, BATON_DROP_SOURCE);
-	} else if (tunnel_narrow(f, p)) {
+	} else if (local && tunnel_narrow(f, p)) {
 		if (!shard_next(f, p))
 			drop(f, p, BATON_PATH_MTU);
-	} else if (icmp_is_error(p)) {
+	} else if (icmp_is_error(p)) { /* also to an address that another host answers for: of adopted flows */
 		icmp_error(f, p);
+	} else if (!local) {
+		drop(f, p, BATON_DROP_NOT_OURS);
 	} else if (icmp[0] != (p->ip6 ? ICMP6_ECHO : ICMP_ECHO) || icmp[1] != 0) {
 		drop(f, p, BATON_DROP_ICMP);
 	} else {

@@ -231,3 +231,15 @@ func TestQuotedPortsAreOfTheRightSide(t *testing.T) {
 	p.none()
 	p.wantCount("drops", "icmp_no_flow", 1)
 }
+
+func TestICMPErrorsOfAdoptedFlowsArePunted(t *testing.T) {
+	r := newAdopter(t)
+	p := r.peer(client4, 10)
+	p.iss = 20
+	id := r.adopt(p.inc().Tuple)
+	frame := p.tooBig(p.quoted(8))
+	p.put(frame)
+	if got := p.punted(flow.ICMP); got.Flow != id || !bytes.Equal(got.Frame, frame) {
+		t.Errorf("punt %+v, want of flow %x", got, id)
+	}
+}
