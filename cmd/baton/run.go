@@ -196,7 +196,7 @@ func (r receiver) jobs(p *xcf.Peer, jobs *xcf.Jobs) []router.Job {
 		}
 		rows = append(rows, router.Job{
 			Name: j.GetName(), Service: netip.AddrPortFrom(addr.Unmap(), uint16(j.GetPort())),
-			Ready: j.GetReady(), Reason: j.GetReason(), Window: j.GetWindow(),
+			Ready: j.GetReady(), Reason: j.GetReason(), Window: j.GetWindow(), Direct: j.GetDirect(),
 		})
 	}
 	return rows

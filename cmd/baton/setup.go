@@ -46,6 +46,9 @@ func planOf(cfg *config.Router) (plan, error) {
 			headers = 60
 		}
 		for i := range d.Ports {
+			if d.Ports[i].Conventional() {
+				continue // the targets announce their own
+			}
 			p.packet = max(p.packet, int(cfg.AnnouncedMSS(d, &d.Ports[i]))+headers)
 		}
 	}
@@ -117,11 +120,20 @@ func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address, VLAN: p.VLAN})
 	}
 	for _, s := range services(cfg) {
+		how, err := flow.ParseDistribution(s.port.Distribute)
+		if err != nil {
+			return c, fmt.Errorf("service %s: %w", s.addr, err)
+		}
+		id := uint16(len(c.Services) + 1)
+		if how.Conventional() {
+			c.Services = append(c.Services, fastpath.Service{ID: id, Addr: s.addr, Distribution: how})
+			continue
+		}
 		app, err := s.port.NewApplication()
 		if err != nil {
 			return c, fmt.Errorf("routing application of %s: %w", s.addr, err)
 		}
-		c.Services = append(c.Services, fastpath.Service{ID: uint16(len(c.Services) + 1), Addr: s.addr,
+		c.Services = append(c.Services, fastpath.Service{ID: id, Addr: s.addr,
 			OwnMSS: s.mss, Window: tcp.FirstWindow(s.port.Window, s.port.WindowScale), Scale: s.port.WindowScale,
 			SpeaksFirst: app.SpeaksFirst(), Closed: s.port.External()})
 	}
@@ -182,6 +194,14 @@ func routerConfig(cfg *config.Router, log *slog.Logger, o router.Observer) (rout
 		}
 	}
 	for _, s := range services(cfg) {
+		if s.port.Conventional() {
+			service, err := conventionalService(s, cfg.Jobs[s.port.Job])
+			if err != nil {
+				return c, err
+			}
+			c.Services = append(c.Services, service)
+			continue
+		}
 		service, err := routerService(s)
 		if err != nil {
 			return c, fmt.Errorf("routing application of %s: %w", s.addr, err)
@@ -189,6 +209,19 @@ func routerConfig(cfg *config.Router, log *slog.Logger, o router.Observer) (rout
 		c.Services = append(c.Services, service)
 	}
 	return c, nil
+}
+
+// conventionalService is a service whose targets answer the handshake.
+func conventionalService(s servicePort, job config.Job) (router.Service, error) {
+	how, err := flow.ParseDistribution(s.port.Distribute)
+	if err != nil {
+		return router.Service{}, fmt.Errorf("service %s: %w", s.addr, err)
+	}
+	weights := map[string]uint16{}
+	for host, w := range job.Weights {
+		weights[host] = uint16(w) // at most config.MaxWeight
+	}
+	return router.Service{Address: s.addr, Distribution: how, Job: s.port.Job, Weights: weights}, nil
 }
 
 func routerService(s servicePort) (router.Service, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -29,6 +30,8 @@ func (d *routingHost) source() admin.Source {
 		},
 		CRT:       d.crt,
 		Targets:   d.showTargets,
+		Services:  d.services,
+		Drain:     d.drain,
 		Transfers: d.transfers,
 		Counters:  d.counters,
 		Ports:     d.ports,
@@ -121,7 +124,8 @@ func (d *routingHost) showTargets(ctx context.Context) ([]admin.Target, error) {
 func showTarget(t router.TargetStatus, rtt time.Duration) admin.Target {
 	row := admin.Target{
 		Host: t.Host, Job: t.Job.Name, Ready: t.Unfit == "", Reason: t.Unfit, Connected: t.Connected,
-		Address: t.Address.String(), Window: t.Job.Window, RTT: rtt.Seconds(), Pending: t.Pending, Active: t.Active,
+		Draining: t.Draining,
+		Address:  t.Address.String(), Window: t.Job.Window, RTT: rtt.Seconds(), Pending: t.Pending, Active: t.Active,
 	}
 	if t.Tunnel.Kind != flow.NoTunnel {
 		row.Tunnel = t.Tunnel.Kind.String()
@@ -133,6 +137,35 @@ func showTarget(t router.TargetStatus, rtt time.Duration) admin.Target {
 		row.MAC = t.MAC.String()
 	}
 	return row
+}
+
+func (d *routingHost) services(ctx context.Context) ([]admin.Service, error) {
+	status, err := d.router.Services(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows := []admin.Service{}
+	connections := map[netip.AddrPort]map[flow.OwnerID]int{}
+	for _, s := range status {
+		addr := s.Service.Address
+		if connections[addr] == nil {
+			connections[addr] = d.forwarder.Connections(addr)
+		}
+		rows = append(rows, admin.Service{
+			Service: addr.String(), Distribute: s.Service.Distribution.String(), Job: s.Job, Target: s.Host,
+			Ready: s.Host != "" && s.Unfit == "", Reason: s.Unfit, Weight: int(s.Weight),
+			Connections: connections[addr][s.Owner],
+		})
+	}
+	return rows, nil
+}
+
+func (d *routingHost) drain(ctx context.Context, target string, drain bool) error {
+	err := d.router.Drain(ctx, target, drain)
+	if errors.Is(err, router.ErrNoTarget) {
+		return fmt.Errorf("%w: %w", admin.ErrBadQuery, err)
+	}
+	return err
 }
 
 func (d *routingHost) transfers(ctx context.Context) ([]admin.Transfer, error) {
@@ -247,8 +280,24 @@ func (d *routingHost) sample() metrics.RouterSample {
 			s.Events[c.Name] = c.Value
 		}
 	}
+	s.Services = d.shares(ctx)
 	s.Peers = d.peers(d.targets.Stats())
 	return s
+}
+
+// shares are the targets of conventional services.
+func (d *routingHost) shares(ctx context.Context) (all []metrics.Share) {
+	rows, err := d.services(ctx)
+	if err != nil {
+		return nil
+	}
+	for _, r := range rows {
+		if r.Target != "" {
+			all = append(all, metrics.Share{Service: r.Service, Target: r.Target, Ready: r.Ready, Weight: r.Weight,
+				Connections: r.Connections})
+		}
+	}
+	return all
 }
 
 // peers are all targets that are configured, those included that never came.

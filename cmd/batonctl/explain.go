@@ -64,6 +64,10 @@ func explain(file string, service netip.AddrPort, input []byte) (*explanation, e
 	if err != nil {
 		return nil, err
 	}
+	if port.Conventional() {
+		return nil, fmt.Errorf("%s is distributed by %s: whatever the client sends, it is for a host of %s (batonctl services)",
+			service, port.Distribute, port.Job)
+	}
 	app, err := port.NewApplication()
 	if err != nil {
 		return nil, fmt.Errorf("routing application of %s: %w", service, err)

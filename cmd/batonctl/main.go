@@ -1,5 +1,6 @@
 // Batonctl is the operator's tool: it asks the daemon of this host (baton or baton-target) over its admin socket, lists
-// network devices, and makes certificates. It changes nothing in a running daemon, and needs neither DPDK nor cgo.
+// network devices, and makes certificates. All that it changes in a running daemon is which targets drain. It needs neither
+// DPDK nor cgo.
 package main
 
 import (
@@ -47,8 +48,9 @@ func newCommand() *cobra.Command {
 	root.PersistentFlags().StringVar(&o.socket, "socket", "",
 		"admin socket of the daemon (default: the first of "+defaultSockets[0]+" and "+defaultSockets[1]+" that is there)")
 	root.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON instead of a table")
-	root.AddCommand(crtCommand(&o), targetsCommand(&o), transfersCommand(&o), countersCommand(&o), portsCommand(&o), lcoresCommand(&o),
-		flowsCommand(&o), doctorCommand(&o), versionCommand(&o), nicCommand(&o), certsCommand(&o), explainCommand(&o))
+	root.AddCommand(crtCommand(&o), targetsCommand(&o), targetCommand(&o), servicesCommand(&o),
+		transfersCommand(&o), countersCommand(&o), portsCommand(&o), lcoresCommand(&o), flowsCommand(&o), doctorCommand(&o),
+		versionCommand(&o), nicCommand(&o), certsCommand(&o), explainCommand(&o))
 	return root
 }
 

@@ -41,10 +41,50 @@ func targetsCommand(o *options) *cobra.Command {
 }
 
 func writeTargets(w io.Writer, rows []admin.Target) {
-	fmt.Fprintln(w, "HOST\tJOB\tSERVICE\tREADY\tCONNECTED\tADDRESS\tTUNNEL\tMAC\tWINDOW\tRTT\tPENDING\tACTIVE\tREASON")
+	fmt.Fprintln(w, "HOST\tJOB\tSERVICE\tREADY\tCONNECTED\tDRAINING\tADDRESS\tTUNNEL\tMAC\tWINDOW\tRTT\tPENDING\tACTIVE\tREASON")
 	for _, t := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\n", t.Host, dash(t.Job), dash(t.Service),
-			yes(t.Ready), yes(t.Connected), t.Address, dash(t.Tunnel), dash(t.MAC), t.Window, seconds(t.RTT), t.Pending, t.Active, t.Reason)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\n", t.Host, dash(t.Job), dash(t.Service),
+			yes(t.Ready), yes(t.Connected), yes(t.Draining), t.Address, dash(t.Tunnel), dash(t.MAC), t.Window,
+			seconds(t.RTT), t.Pending, t.Active, t.Reason)
+	}
+}
+
+func targetCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{Use: "target", Short: "Take a target out of service, and back"}
+	cmd.AddCommand(
+		drainCommand(o, "drain NAME", "Give a target no new connections; those that it has stay", true),
+		drainCommand(o, "undrain NAME", "Give a target new connections again", false))
+	return cmd
+}
+
+func drainCommand(o *options, use, short string, drain bool) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := o.client().Drain(cmd.Context(), args[0], drain)
+			if err != nil {
+				return err
+			}
+			return o.show(cmd.OutOrStdout(), d, func(w io.Writer) {
+				fmt.Fprintf(w, "target\t%s\ndraining\t%s\n", d.Target, yes(d.Draining))
+			})
+		},
+	}
+}
+
+func servicesCommand(o *options) *cobra.Command {
+	return ask(o, "services", "List services and who gets their connections", (*admin.Client).Services, writeServices)
+}
+
+func writeServices(w io.Writer, rows []admin.Service) {
+	fmt.Fprintln(w, "SERVICE\tDISTRIBUTE\tJOB\tTARGET\tREADY\tWEIGHT\tCONNECTIONS\tREASON")
+	for _, s := range rows {
+		if s.Target == "" {
+			fmt.Fprintf(w, "%s\t%s\t%s\t-\t-\t-\t-\t\n", s.Service, s.Distribute, dash(s.Job))
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", s.Service, s.Distribute, s.Job, s.Target, yes(s.Ready),
+			s.Weight, s.Connections, s.Reason)
 	}
 }
 

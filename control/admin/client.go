@@ -66,6 +66,20 @@ func (c *Client) Targets(ctx context.Context) ([]Target, error) {
 	return get[[]Target](ctx, c, "targets", nil)
 }
 
+// Services asks for the services and who gets their connections.
+func (c *Client) Services(ctx context.Context) ([]Service, error) {
+	return get[[]Service](ctx, c, "services", nil)
+}
+
+// Drain lets a target have no new connections, or have them again.
+func (c *Client) Drain(ctx context.Context, target string, drain bool) (Drained, error) {
+	action := "undrain"
+	if drain {
+		action = "drain"
+	}
+	return ask[Drained](ctx, c, http.MethodPost, "targets/"+target+"/"+action, nil)
+}
+
 // Transfers asks for recent transfers, newest first.
 func (c *Client) Transfers(ctx context.Context) ([]Transfer, error) {
 	return get[[]Transfer](ctx, c, "transfers", nil)
@@ -93,9 +107,13 @@ func (c *Client) Doctor(ctx context.Context) ([]Finding, error) {
 }
 
 func get[T any](ctx context.Context, c *Client, name string, query url.Values) (T, error) {
+	return ask[T](ctx, c, http.MethodGet, name, query)
+}
+
+func ask[T any](ctx context.Context, c *Client, method, name string, query url.Values) (T, error) {
 	var v T
 	u := url.URL{Scheme: "http", Host: "baton", Path: "/v1/" + name, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
 		return v, fmt.Errorf("ask for %s: %w", name, err)
 	}

@@ -37,6 +37,9 @@ type Source struct {
 	Lcores    func(context.Context) ([]Lcore, error)
 	Flows     func(context.Context) ([]Flow, error)
 	Doctor    func(context.Context) ([]Finding, error)
+	Services  func(context.Context) ([]Service, error)
+	// Drain lets a target have no new connections, or have them again. An error for one that is not there is ErrBadQuery.
+	Drain func(ctx context.Context, target string, drain bool) error
 }
 
 // Handler answers the paths that s has.
@@ -50,6 +53,10 @@ func (s Source) Handler() http.Handler {
 	handle(mux, "lcores", s.Lcores)
 	handle(mux, "flows", s.Flows)
 	handle(mux, "doctor", s.Doctor)
+	handle(mux, "services", s.Services)
+	if s.Drain != nil {
+		mux.HandleFunc("POST /v1/targets/{target}/{action}", s.serveDrain)
+	}
 	if s.CRT != nil {
 		mux.HandleFunc("GET /v1/crt", s.serveCRT)
 	}
@@ -81,6 +88,17 @@ func (s Source) serveCRT(w http.ResponseWriter, r *http.Request) {
 	}
 	page, err := s.CRT(r.Context(), q)
 	reply(w, page, err)
+}
+
+// serveDrain answers with the target's name and whether it drains now.
+func (s Source) serveDrain(w http.ResponseWriter, r *http.Request) {
+	action := r.PathValue("action")
+	d := Drained{Target: r.PathValue("target"), Draining: action == "drain"}
+	if !d.Draining && action != "undrain" {
+		reply(w, nil, fmt.Errorf("%w: a target can drain and undrain, not %s", ErrBadQuery, action))
+		return
+	}
+	reply(w, d, s.Drain(r.Context(), d.Target, d.Draining))
 }
 
 func reply(w http.ResponseWriter, v any, err error) {

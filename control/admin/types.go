@@ -54,6 +54,7 @@ type Target struct {
 	Ready     bool    `json:"ready"`             // could be given a connection now
 	Reason    string  `json:"reason,omitempty"`  // why not
 	Connected bool    `json:"connected"`         // over XCF
+	Draining  bool    `json:"draining"`          // gets no new connections of any service
 	Address   string  `json:"address"`           // on the data network
 	Tunnel    string  `json:"tunnel,omitempty"`  // ipip or gue; the MAC is then the next hop's
 	MAC       string  `json:"mac,omitempty"`
@@ -61,6 +62,25 @@ type Target struct {
 	RTT       float64 `json:"rtt_seconds"`      // of the last XCF ping; 0 unknown
 	Pending   int     `json:"pending"`          // transfers under way to this host
 	Active    int     `json:"active"`           // connections given to this host that have not ended
+}
+
+// Drained is the answer to a drain or undrain.
+type Drained struct {
+	Target   string `json:"target"`
+	Draining bool   `json:"draining"`
+}
+
+// Service is a service of a routing host and one of its targets; of a content-routed one, whose rules name the jobs, there
+// is one row without a target.
+type Service struct {
+	Service     string `json:"service"`    // DVIPA:port
+	Distribute  string `json:"distribute"` // as configured
+	Job         string `json:"job,omitempty"`
+	Target      string `json:"target,omitempty"`
+	Ready       bool   `json:"ready"`            // gets new connections
+	Reason      string `json:"reason,omitempty"` // why not
+	Weight      int    `json:"weight"`
+	Connections int    `json:"connections"` // that the client has not ended
 }
 
 // Transfer is one attempt to hand a connection to a target.

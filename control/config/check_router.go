@@ -95,6 +95,18 @@ func (r *Router) checkJobs(to *report) {
 				to.failf(at(key+".hosts", i), "%q is not under targets%s", host, suggest(host, sortedKeys(r.Targets)))
 			}
 		}
+		job.checkWeights(to, key+".weights")
+	}
+}
+
+func (j *Job) checkWeights(to *report, key string) {
+	for _, host := range sortedKeys(j.Weights) {
+		if !slices.Contains(j.Hosts, host) {
+			to.failf(join(key, host), "%q is not under hosts of this job%s", host, suggest(host, j.Hosts))
+		}
+		if w := j.Weights[host]; w < 0 || w > MaxWeight {
+			to.failf(join(key, host), "%d is not in the range from 0 to %d", w, MaxWeight)
+		}
 	}
 }
 
@@ -103,10 +115,35 @@ func (r *Router) checkPorts(to *report, key string, ports []Port) {
 	for i := range ports {
 		p, key := &ports[i], at(key, i)
 		to.once(seen, key+".port", fmt.Sprintf("port %d", p.Port))
+		if p.Conventional() {
+			r.checkConventional(to, key, p)
+			continue
+		}
+		if p.Job != "" {
+			to.failf(key+".job", "distribute is contentrouted: the rules say which job gets a connection")
+		}
 		to.window(key+".window", p.Window, p.WindowScale)
 		r.checkRequest(to, key+".timeouts.request", p.Timeouts.Request)
 		r.checkProtocol(to, key, p)
 	}
+}
+
+// checkConventional checks a port whose connections go to targets from the first SYN on: there is nothing that Baton could
+// read, announce or hand over.
+func (r *Router) checkConventional(to *report, key string, p *Port) {
+	names := []string{"application", "protocol", "mss", "window", "window_scale", "freeze", "transfer", "timeouts"}
+	for _, name := range append(names, sortedKeys(p.sections())...) {
+		if _, given := to.places[join(key, name)]; given {
+			to.failf(join(key, name), "only with distribute: contentrouted; with %s, targets have the connections from the "+
+				"first SYN on: leave it out", p.Distribute)
+		}
+	}
+	if p.Job == "" {
+		to.failf(key, "no job: with distribute: %s the hosts of one job get the connections: want one of %s", p.Distribute,
+			strings.Join(sortedKeys(r.Jobs), ", "))
+		return
+	}
+	r.knownJob(to, key+".job", p.Job)
 }
 
 // checkRequest sees to it that a client that falls silent in the middle of its request is still known when the 408 is due.
@@ -171,6 +208,7 @@ func (r *Router) warnUnused(to *report) {
 	routed, serving := map[string]bool{}, map[string]bool{}
 	for _, d := range r.DVIPAs {
 		for i := range d.Ports {
+			routed[d.Ports[i].Job] = true
 			if d.Ports[i].External() {
 				return // who knows what it routes to
 			}

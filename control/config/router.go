@@ -109,7 +109,8 @@ type DVIPA struct {
 // Port is a service of a DVIPA.
 type Port struct {
 	Port        uint16   `yaml:"port" range:"1..65535"`
-	Distribute  string   `yaml:"distribute" default:"contentrouted" oneof:"contentrouted"`
+	Distribute  string   `yaml:"distribute" default:"contentrouted" oneof:"contentrouted|roundrobin|weighted|leastconn|maglev"`
+	Job         string   `yaml:"job" default:""` // of all but contentrouted, which in turn have nothing of what follows
 	Application string   `yaml:"application" default:"builtin" oneof:"builtin|external"`
 	Protocol    string   `yaml:"protocol" default:"http" oneof:"http|pop3|tls|postgres|redis|raw"`
 	MSS         uint16   `yaml:"mss" default:"1460" range:"536..8960"`       // announced, octets
@@ -127,6 +128,9 @@ type Port struct {
 	Raw      Raw      `yaml:"raw"`
 }
 
+// Conventional says that the port's connections go to targets from the first SYN on.
+func (p *Port) Conventional() bool { return p.Distribute != "contentrouted" }
+
 // Timeouts of one connection and its transfer.
 type Timeouts struct {
 	Request Duration `yaml:"request" default:"10s" range:"100ms..1h"`
@@ -136,8 +140,12 @@ type Timeouts struct {
 
 // Job names who can serve.
 type Job struct {
-	Hosts []string `yaml:"hosts"` // tried in this order
+	Hosts   []string       `yaml:"hosts"`              // tried in this order, where connections are handed over
+	Weights map[string]int `yaml:"weights" default:""` // by host, 0 to MaxWeight; 1 where there is none
 }
+
+// MaxWeight bounds the weights of a job's hosts.
+const MaxWeight = 1000
 
 // TargetHost is how a target is reached.
 type TargetHost struct {

@@ -30,6 +30,7 @@ func fullRouter() (*Router, *int) {
 			Flows:      1,
 			Events:     map[string]uint64{"opened": 4},
 			Peers:      []Peer{{Host: "t1", Up: true, RTT: time.Millisecond}, {Host: "t2"}},
+			Services:   []Share{{Service: "10.77.0.10:443", Target: "t1", Ready: true, Weight: 3, Connections: 17}},
 		}
 	})
 	m.TransferEnded("switched", "t1")
@@ -76,6 +77,9 @@ func TestRouterSampleIsReadOncePerScrape(t *testing.T) {
 func TestRouterValues(t *testing.T) {
 	m, _ := fullRouter()
 	const want = `
+# HELP baton_service_connections Connections of a conventional service, by target.
+# TYPE baton_service_connections gauge
+baton_service_connections{service="10.77.0.10:443",target="t1"} 17
 # HELP baton_packets_total Packets on a data port.
 # TYPE baton_packets_total counter
 baton_packets_total{direction="rx",port="net_af_xdp0"} 7
@@ -92,7 +96,7 @@ baton_xcf_peer_up{host="t1"} 1
 baton_xcf_peer_up{host="t2"} 0
 `
 	err := testutil.GatherAndCompare(m.Registry(), strings.NewReader(want),
-		"baton_packets_total", "baton_transfers_total", "baton_xcf_peer_up", "baton_xcf_peer_rtt_seconds")
+		"baton_service_connections", "baton_packets_total", "baton_transfers_total", "baton_xcf_peer_up", "baton_xcf_peer_rtt_seconds")
 	if err != nil {
 		t.Error(err)
 	}

@@ -42,6 +42,14 @@ type Peer struct {
 	RTT  time.Duration // of the last ping; 0 unknown
 }
 
+// Share is one target of a service whose connections go to targets from the first SYN on.
+type Share struct {
+	Service, Target string // DVIPA:port, host
+	Ready           bool   // gets new connections
+	Weight          int
+	Connections     int
+}
+
 // RouterSample is everything that a scrape of a routing host reads at once. Maps go from a label's value to a total.
 type RouterSample struct {
 	Ports      []Port
@@ -56,6 +64,7 @@ type RouterSample struct {
 	Flows      int               // connections in the router's hands
 	Events     map[string]uint64 // what the router counts, by event
 	Peers      []Peer
+	Services   []Share
 }
 
 // Router is the metrics of a routing host.
@@ -125,6 +134,9 @@ var (
 	flowsDesc    = desc("baton_router_connections", "Connections that the router owns at the moment.")
 	eventsDesc   = desc("baton_router_events_total", "What happened in the router, by event.", "event")
 	peerDesc     = desc("baton_xcf_peer_up", "Whether the target host is connected.", "host")
+	sharesDesc   = desc("baton_service_connections", "Connections of a conventional service, by target.", "service", "target")
+	weightDesc   = desc("baton_service_target_weight", "Share of a target of a conventional service.", "service", "target")
+	readyDesc    = desc("baton_service_target_ready", "Whether the target gets new connections of the service.", "service", "target")
 	rttDesc      = desc("baton_xcf_peer_rtt_seconds", "Last measured round trip to the target host.", "host")
 )
 
@@ -134,7 +146,7 @@ type routerCollector struct{ read func() RouterSample }
 func (c *routerCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{packetsDesc, bytesDesc, linkDesc, linksDesc, dropsDesc, puntsDesc, shakesDesc,
 		actsDesc, commandsDesc, tableDesc, entriesDesc, roomDesc, busyDesc, spentDesc, pollsDesc, gapDesc, gapMaxDesc,
-		flowsDesc, eventsDesc, peerDesc, rttDesc} {
+		sharesDesc, weightDesc, readyDesc, flowsDesc, eventsDesc, peerDesc, rttDesc} {
 		ch <- d
 	}
 }
@@ -171,6 +183,11 @@ func (c *routerCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- gauge(flowsDesc, float64(s.Flows))
 	counters(ch, eventsDesc, s.Events)
+	for _, x := range s.Services {
+		ch <- gauge(sharesDesc, float64(x.Connections), x.Service, x.Target)
+		ch <- gauge(weightDesc, float64(x.Weight), x.Service, x.Target)
+		ch <- gauge(readyDesc, one(x.Ready), x.Service, x.Target)
+	}
 	for _, p := range s.Peers {
 		ch <- gauge(peerDesc, one(p.Up), p.Host)
 		if p.RTT > 0 {

@@ -21,6 +21,7 @@ type Job struct {
 	Ready   bool           // a listener is there and can take connections
 	Reason  string         // why not ready: one line that says what to set
 	Window  uint32         // the listener's first window, octets; 0 unknown
+	Direct  bool           // the listener takes clients' SYNs, and nothing is handed over to it
 }
 
 // event is something from another goroutine.

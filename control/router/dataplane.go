@@ -43,6 +43,9 @@ type Dataplane interface {
 
 	// SetOwner defines or changes an owner. Flows of an owner without a known next hop are dropped and counted.
 	SetOwner(id flow.OwnerID, hop flow.Nexthop) error
+	// SetTargets gives a conventional service other targets for its new connections. The router gives it only what the
+	// service can take, so here, too, an error means that there is no room.
+	SetTargets(service netip.AddrPort, t flow.Targets) error
 	// Port returns the MAC and the configured address of data port i (0-based), for neighbour resolution.
 	Port(i uint16) (mac wire.MAC, addr netip.Prefix)
 }

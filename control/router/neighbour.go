@@ -35,11 +35,12 @@ type neighbours struct {
 	timers *timer.Queue
 	byAddr map[netip.Addr]*neighbour
 	learn  func(*neighbour) // called when the link address of a neighbour becomes known or changes
+	lose   func(*neighbour) // called when it becomes unknown
 	frame  []byte
 }
 
-func newNeighbours(dp Dataplane, ts *timer.Queue, learn func(*neighbour)) *neighbours {
-	return &neighbours{dp: dp, timers: ts, byAddr: map[netip.Addr]*neighbour{}, learn: learn,
+func newNeighbours(dp Dataplane, ts *timer.Queue, learn, lose func(*neighbour)) *neighbours {
+	return &neighbours{dp: dp, timers: ts, byAddr: map[netip.Addr]*neighbour{}, learn: learn, lose: lose,
 		frame: make([]byte, 0, maxFrameHeaders)}
 }
 
@@ -58,8 +59,9 @@ func (ns *neighbours) add(addr netip.Addr, port uint16, at time.Time) *neighbour
 
 // ask sends a question and sets the time of the next one.
 func (ns *neighbours) ask(n *neighbour, now time.Time) {
-	if n.asked++; n.asked > maxProbes {
+	if n.asked++; n.asked > maxProbes && n.known {
 		n.known = false
+		ns.lose(n)
 	}
 	ns.timers.Set(&n.timer, now.Add(probeInterval))
 	mac, own := ns.dp.Port(n.port)

@@ -64,6 +64,7 @@ type TargetStatus struct {
 	Known     bool        // on the data network
 	MAC       wire.MAC    // where, when Known
 	Connected bool
+	Draining  bool
 	Job       Job    // zero without rows
 	Unfit     string // why no connection could be given now; "" is that one could
 	Pending   int    // transfers under way to the host
@@ -109,7 +110,7 @@ func (r *Router) status() []TargetStatus {
 	var all []TargetStatus
 	for _, t := range r.byOwner[1:] {
 		s := TargetStatus{Host: t.name, Owner: t.owner, Address: t.addr, Tunnel: t.tunnel, Known: t.neighbour.known,
-			MAC: t.neighbour.mac, Connected: t.connected, Pending: t.pending, Active: t.active}
+			MAC: t.neighbour.mac, Connected: t.connected, Draining: t.draining, Pending: t.pending, Active: t.active}
 		if len(t.rows) == 0 {
 			s.Unfit = t.unreachable()
 			all = append(all, s)

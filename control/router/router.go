@@ -34,9 +34,13 @@ var (
 	ErrStopped = errors.New("router has stopped")
 )
 
-// Service is one DVIPA and port that the router answers.
+// Service is one DVIPA and port. The router answers it, unless its Distribution is conventional: then targets do, and only
+// Job and Weights matter.
 type Service struct {
 	Address        netip.AddrPort
+	Distribution   flow.Distribution
+	Job            string                 // of a conventional service: its targets are the hosts of this job
+	Weights        map[string]uint16      // of a conventional service, by host: 1 where there is none; 0: no new connections
 	Window         uint32                 // W, octets
 	Announced      uint32                 // first window that the forwarder announces (tcp.FirstWindow); 0 means W
 	Hold           flow.HoldMode          // what a freeze does with the client's packets
@@ -90,6 +94,9 @@ type Router struct {
 	past       memory                     // incarnations that were here lately
 	targets    map[string]*target
 	byOwner    []*target // by flow.OwnerID; [0] is nil: the router itself
+	balances   []*balance
+	settling   timer.Timer // fires when they have
+	settled    time.Time   // from when on targets that were not heard of are taken for absent
 	neighbours *neighbours
 	timers     timer.Queue
 	commands   []func() error // not yet taken by the data plane, in order
@@ -122,10 +129,11 @@ func New(cfg Config, dp Dataplane, cluster Cluster) (*Router, error) {
 	for i := range cfg.Services {
 		r.services[cfg.Services[i].Address] = &cfg.Services[i]
 	}
-	r.neighbours = newNeighbours(dp, &r.timers, r.learned)
+	r.neighbours = newNeighbours(dp, &r.timers, r.learned, r.lost)
 	if err := r.addTargets(cfg.Clock()); err != nil {
 		return nil, err
 	}
+	r.addBalances(cfg.Clock())
 	return r, nil
 }
 
@@ -298,12 +306,14 @@ func (r *Router) happened(e event) {
 		r.tell()
 	case hostSays:
 		r.hear(t, e.message)
+		return
 	case hostDown:
 		t.connected, t.rows = false, nil
 		r.tell()
 		r.peer(t, false)
 	case call: // above
 	}
+	r.rebalance()
 }
 
 // command gives the data plane a command, or keeps it, in order, until the ring has room again. Frames are not
@@ -335,7 +345,11 @@ func (r *Router) learned(n *neighbour) {
 			r.log.Info("target found", "target", t.name, "address", t.addr, "via", n.addr, "mac", n.mac)
 		}
 	}
+	r.rebalance()
 }
+
+// lost takes the targets that do not answer any more out of the sets of conventional services.
+func (r *Router) lost(*neighbour) { r.rebalance() }
 
 // candidates are the hosts of a job that can be given a connection now, in the order of the configuration, and, when
 // there are none, why.

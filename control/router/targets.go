@@ -21,8 +21,9 @@ type target struct {
 	tunnel    flow.Tunnel // zero: it is on the data network
 	connected bool
 	rows      map[rowKey]Job
-	pending   int // transfers under way to it
-	active    int // connections given to it whose end it has not reported
+	draining  bool // takes no new connections
+	pending   int  // transfers under way to it
+	active    int  // connections given to it whose end it has not reported
 }
 
 // Tunnel is how a target that is not on the data network is reached.
@@ -49,6 +50,16 @@ func (t *target) unfit(job string, s *Service) string {
 		return "job not announced for " + s.Address.String()
 	case !r.Ready:
 		return cmp.Or(r.Reason, "not ready")
+	case r.Direct && !s.Distribution.Conventional():
+		return "the job takes clients' connections there, not handed-over ones: " +
+			"set connections: transferred there, or another distribute here"
+	case !r.Direct && s.Distribution.Conventional():
+		return "the job takes handed-over connections only there: set connections: direct there, or " +
+			"distribute: contentrouted here"
+	case t.draining:
+		return "draining (batonctl target undrain " + t.name + ")"
+	case s.Distribution.Conventional():
+		return ""
 	case r.Window != 0 && r.Window < s.Window:
 		return fmt.Sprintf("first window %d is below the DVIPA's window %d: raise the application's SO_RCVBUF or "+
 			"net.ipv4.tcp_rmem there, or lower window here and there", r.Window, s.Window)

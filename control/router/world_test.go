@@ -49,10 +49,11 @@ func newWorld(t *testing.T) *world {
 }
 
 // bareWorld has a router and targets that nobody has heard of yet.
-func bareWorld(t *testing.T) *world {
+func bareWorld(t *testing.T, change ...func(*Config)) *world {
 	t.Helper()
 	w := &world{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), seen: &observed{}}
-	w.plane = &plane{w: w, flows: map[flow.ID]*planeFlow{}, owners: map[flow.OwnerID]flow.Nexthop{}, answerARP: true}
+	w.plane = &plane{w: w, flows: map[flow.ID]*planeFlow{}, owners: map[flow.OwnerID]flow.Nexthop{},
+		targets: map[netip.AddrPort][]flow.Targets{}, answerARP: true}
 	w.cluster = &cluster{w: w, reply: map[string]func(transfer.Message) transfer.Message{}}
 	http, err := inspect.NewHTTP(inspect.HTTPConfig{Rules: []inspect.Rule{
 		{Host: "a.example", Job: "web-a"}, {Host: "b.example", Job: "web-b"}, {Host: "x.example", Job: "web-x"},
@@ -60,7 +61,7 @@ func bareWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.router, err = New(Config{
+	config := Config{
 		Epoch: 7,
 		Ports: 1,
 		Services: []Service{{
@@ -74,7 +75,11 @@ func bareWorld(t *testing.T) *world {
 		Clock:    func() time.Time { return w.now },
 		Log:      slog.New(slog.DiscardHandler),
 		Observer: w.seen,
-	}, w.plane, w.cluster)
+	}
+	for _, c := range change {
+		c(&config)
+	}
+	w.router, err = New(config, w.plane, w.cluster)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,11 +152,12 @@ type plane struct {
 	owners    map[flow.OwnerID]flow.Nexthop
 	removed   []wire.Incarnation
 	restored  []restored
-	serving   []bool // what Serve said
-	questions int    // ARP requests seen
-	answerARP bool   // the targets are there
-	busy      int    // so many commands find the ring full
-	slow      bool   // freezes and switches are not reported until report
+	targets   map[netip.AddrPort][]flow.Targets // all that were published
+	serving   []bool                            // what Serve said
+	questions int                               // ARP requests seen
+	answerARP bool                              // the targets are there
+	busy      int                               // so many commands find the ring full
+	slow      bool                              // freezes and switches are not reported until report
 	held      []flow.Punt
 }
 
@@ -310,6 +316,14 @@ func (p *plane) SetOwner(id flow.OwnerID, hop flow.Nexthop) error {
 		return errBusy
 	}
 	p.owners[id] = hop
+	return nil
+}
+
+func (p *plane) SetTargets(service netip.AddrPort, t flow.Targets) error {
+	if p.full() {
+		return errBusy
+	}
+	p.targets[service] = append(p.targets[service], t)
 	return nil
 }
 

@@ -418,6 +418,14 @@ func (p *plane) SetOwner(id flow.OwnerID, hop flow.Nexthop) error {
 	return p.Forwarder.SetOwner(id, hop)
 }
 
+// SetTargets implements router.Dataplane.
+func (p *plane) SetTargets(service netip.AddrPort, t flow.Targets) error {
+	if p.full() {
+		return errNoRoom
+	}
+	return p.Forwarder.SetTargets(service, t)
+}
+
 // cluster is the targets as the router sees them.
 type cluster struct{ h *host }
 

@@ -542,6 +542,7 @@ type Job struct {
 	Ready         bool                   `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`   // a listener is there and can take connections
 	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`  // why not ready: one line that says what to set
 	Window        uint32                 `protobuf:"varint,6,opt,name=window,proto3" json:"window,omitempty"` // the listener's first window, octets; 0 unknown
+	Direct        bool                   `protobuf:"varint,7,opt,name=direct,proto3" json:"direct,omitempty"` // takes clients' SYNs (a conventional service), and nothing is handed over to it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -616,6 +617,13 @@ func (x *Job) GetWindow() uint32 {
 		return x.Window
 	}
 	return 0
+}
+
+func (x *Job) GetDirect() bool {
+	if x != nil {
+		return x.Direct
+	}
+	return false
 }
 
 // Incarnation is one life of a connection (tuple, irs, iss).
@@ -1440,14 +1448,15 @@ const file_xcf_proto_rawDesc = "" +
 	"\bsoftware\x18\x03 \x01(\tR\bsoftware\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\"*\n" +
 	"\x04Jobs\x12\"\n" +
-	"\x04jobs\x18\x01 \x03(\v2\x0e.baton.xcf.JobR\x04jobs\"\x8d\x01\n" +
+	"\x04jobs\x18\x01 \x03(\v2\x0e.baton.xcf.JobR\x04jobs\"\xa5\x01\n" +
 	"\x03Job\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\fR\aaddress\x12\x12\n" +
 	"\x04port\x18\x03 \x01(\rR\x04port\x12\x14\n" +
 	"\x05ready\x18\x04 \x01(\bR\x05ready\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06window\x18\x06 \x01(\rR\x06window\"\xc5\x01\n" +
+	"\x06window\x18\x06 \x01(\rR\x06window\x12\x16\n" +
+	"\x06direct\x18\a \x01(\bR\x06direct\"\xc5\x01\n" +
 	"\vIncarnation\x12%\n" +
 	"\x0eclient_address\x18\x01 \x01(\fR\rclientAddress\x12\x1f\n" +
 	"\vclient_port\x18\x02 \x01(\rR\n" +
