@@ -45,6 +45,8 @@ type Cluster struct {
 	Section string
 	// Applications lets applications of root register at the routing host's ControlSocket.
 	Applications bool
+	// Distribute, if it is not contentrouted ("" is), makes the DVIPA a conventional one: the first job's. Rules are not used.
+	Distribute string
 
 	SourceFlows, SourcePunts int // limits of one client address
 
@@ -63,9 +65,10 @@ type Port struct {
 
 // Job is served by hosts, tried in that order.
 type Job struct {
-	Name  string
-	Hosts []string
-	Port  int // of the DVIPA and of the listener; 0 is 80
+	Name    string
+	Hosts   []string
+	Port    int            // of the DVIPA and of the listener; 0 is 80
+	Weights map[string]int // of hosts, where connections are not handed over
 }
 
 // Mailbox routes a user of POP3 to a job: a name, or "*@a.example".
@@ -134,6 +137,10 @@ dvipas:
   - address: {{.DVIPA}}
     ports:
       - port: 80
+{{- if .Distribute}}
+        distribute: {{.Distribute}}
+        job: {{(index .Jobs 0).Name}}
+{{- else}}
 {{- if .IPv6}}
         mss: 1440{{end}}
 {{- with .Window}}
@@ -162,6 +169,7 @@ dvipas:
             - { {{with .Host}}host: "{{.}}", {{end}}{{with .Path}}path: "{{.}}", {{end}}job: {{.Job}} }
 {{- end}}
 {{- end}}
+{{- end}}
 {{- with .Mailboxes}}
       - port: 110
         protocol: pop3
@@ -173,7 +181,7 @@ dvipas:
 {{- end}}
 jobs:
 {{- range .Jobs}}
-  {{.Name}}: { hosts: [{{range $i, $h := .Hosts}}{{if $i}}, {{end}}{{$h}}{{end}}] }
+  {{.Name}}: { hosts: [{{range $i, $h := .Hosts}}{{if $i}}, {{end}}{{$h}}{{end}}]{{with .Weights}}, weights: { {{range $h, $w := .}}{{$h}}: {{$w}}, {{end}} }{{end}} }
 {{- end}}
 targets:
 {{- range .Targets}}
@@ -197,7 +205,7 @@ admin: { socket: {{.Host.AdminSocket}} }
 log: { level: {{or .LogLevel "debug"}} }
 jobs:
 {{- range .Serves}}
-  - { name: {{.Name}}, address: {{$.DVIPA}}, port: {{or .Port 80}}, listener: "{{if $.IPv6}}[::]{{else}}0.0.0.0{{end}}:{{or .Port 80}}"{{with $.Window}}, window: {{.}}{{end}} }
+  - { name: {{.Name}}, address: {{$.DVIPA}}, port: {{or .Port 80}}, listener: "{{if $.IPv6}}[::]{{else}}0.0.0.0{{end}}:{{or .Port 80}}"{{with $.Distribute}}, connections: direct{{end}}{{with $.Window}}, window: {{.}}{{end}} }
 {{- end}}
 `))
 

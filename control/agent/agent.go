@@ -292,7 +292,7 @@ func (a *Agent) tellJobs(host string) {
 	for _, j := range a.jobs() {
 		jobs = append(jobs, &xcf.Job{
 			Name: j.Name, Address: j.Service.Addr().AsSlice(), Port: uint32(j.Service.Port()), Ready: j.Ready,
-			Reason: j.Reason, Window: j.Window,
+			Reason: j.Reason, Window: j.Window, Direct: j.Direct,
 		})
 	}
 	err := a.dialer.Send(host, &xcf.Envelope{Message: &xcf.Envelope_Jobs{Jobs: &xcf.Jobs{Jobs: jobs}}})
@@ -307,6 +307,7 @@ type JobStatus struct {
 	Ready  bool
 	Reason string // why not: one line that says what to set
 	Window uint32 // first window, octets; 0 unknown
+	Direct bool   // as in Readiness
 }
 
 // jobs lists the jobs as routing hosts see them. Called with mu held.
@@ -314,7 +315,7 @@ func (a *Agent) jobs() []JobStatus {
 	list := make([]JobStatus, 0, len(a.config.Jobs))
 	for _, j := range a.config.Jobs {
 		r, looked := a.ready[j]
-		status := JobStatus{Job: j, Ready: looked && r.Problem == nil, Window: r.Window}
+		status := JobStatus{Job: j, Ready: looked && r.Problem == nil, Window: r.Window, Direct: r.Direct}
 		switch {
 		case !looked:
 			status.Reason = "not looked at yet"

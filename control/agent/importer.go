@@ -56,6 +56,7 @@ type Job struct {
 // Readiness is what a job can do right now.
 type Readiness struct {
 	Window  uint32   // first window, octets; 0 unknown
+	Direct  bool     // the application takes clients' SYNs itself, and nothing is handed over to it
 	Problem *Problem // nil: it takes connections
 }
 

@@ -53,13 +53,34 @@ func (g *Guard) check(to *report) {
 }
 
 func (t *Target) checkJobs(to *report) {
-	seen := map[string]string{}
+	seen, modes := map[string]string{}, map[netip.AddrPort]string{}
 	for i := range t.Jobs {
 		j, key := &t.Jobs[i], at("jobs", i)
 		to.jobName(key+".name", j.Name)
 		to.unicast(key+".address", j.Address)
 		to.once(seen, key+".name", fmt.Sprintf("job %s of %s", j.Name, netip.AddrPortFrom(j.Address, j.Port)))
 		j.checkListener(to, key+".listener")
+		j.checkConnections(to, key, modes)
+	}
+}
+
+// checkConnections sees to it that a service has one kind of connections, and that a direct one's SYNs find its listener.
+// modes has those of the jobs before.
+func (j *TargetJob) checkConnections(to *report, key string, modes map[netip.AddrPort]string) {
+	service := netip.AddrPortFrom(j.Address, j.Port)
+	if other, taken := modes[service]; taken && other != j.Connections {
+		to.failf(key+".connections", "%s has a job with connections: %s already: all jobs of an address and port want the same",
+			service, other)
+	}
+	modes[service] = j.Connections
+	at := j.Listener
+	if j.Direct() && (at.Port() != j.Port || !at.Addr().IsUnspecified() && at.Addr() != j.Address) {
+		wildcard := netip.IPv4Unspecified()
+		if j.Address.Is6() {
+			wildcard = netip.IPv6Unspecified()
+		}
+		to.failf(key+".listener", "with connections: direct, clients' SYNs are for %s: want that, or %s", service,
+			netip.AddrPortFrom(wildcard, j.Port))
 	}
 }
 

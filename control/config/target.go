@@ -47,7 +47,12 @@ type TargetJob struct {
 	Listener netip.AddrPort `yaml:"listener" default:""` // filled in as Address:Port
 	Netns    string         `yaml:"netns" default:""`    // name or path; "": the agent's own
 	Window   uint32         `yaml:"window" default:"32768" range:"2048..65535"`
+	// Connections says how they come: from a routing host that talked to the client, or by the client's own SYN.
+	Connections string `yaml:"connections" default:"transferred" oneof:"transferred|direct"`
 }
+
+// Direct says that clients' SYNs are for the listener, and nothing is handed over to it.
+func (j *TargetJob) Direct() bool { return j.Connections == "direct" }
 
 // Limits of the agent.
 type Limits struct {

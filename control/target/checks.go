@@ -142,11 +142,24 @@ func listenScore(s Socket, at netip.AddrPort) int {
 	return 0
 }
 
+// checkDirect says whether the application at a listener can take connections that clients begin with it.
+func checkDirect(all []Socket, at netip.AddrPort) *agent.Problem {
+	if len(listenersAt(all, at)) > 0 {
+		return nil
+	}
+	return notListening(at)
+}
+
+func notListening(at netip.AddrPort) *agent.Problem {
+	detail := fmt.Sprintf("nobody listens on %v: start the application", at)
+	return &agent.Problem{Reason: transfer.ReasonNotListening, Detail: detail}
+}
+
 // checkListener says whether the application at a listener can take connections, and with which first window at least.
 func checkListener(all []Socket, at netip.AddrPort, mss uint16, want uint32) (window uint32, p *agent.Problem) {
 	found := listenersAt(all, at)
 	if len(found) == 0 {
-		return 0, &agent.Problem{Reason: transfer.ReasonNotListening, Detail: fmt.Sprintf("nobody listens on %v: start the application", at)}
+		return 0, notListening(at)
 	}
 	for _, s := range found {
 		switch {

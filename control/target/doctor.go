@@ -139,6 +139,9 @@ func checkJobs(jobs []config.TargetJob) []Check {
 	for _, j := range jobs {
 		window, problem := checkListener(listeners, listenerOf(j), readyMSS, j.Window)
 		check := Check{"job " + j.Name, true, fmt.Sprintf("first window %d", window)}
+		if j.Direct() {
+			check.Detail, problem = "takes clients' connections itself", checkDirect(listeners, listenerOf(j))
+		}
 		if problem != nil {
 			check.OK, check.Detail = false, problem.Detail
 		}

@@ -28,10 +28,16 @@ type Guard struct {
 	counters *ebpf.Map
 }
 
+// Guarded is a service at which the guard stands. Clients begin connections to it by themselves when it is direct.
+type Guarded struct {
+	Service netip.AddrPort
+	Direct  bool
+}
+
 // OpenGuard guards services on the interfaces of a namespace; what an earlier agent pinned in dir is taken over
 // without a gap. Interfaces that the namespace does not have are left out; with none at all it is an error. sources are
 // the addresses from which packets for the services may come through a tunnel. dir must be in a bpffs and exist.
-func OpenGuard(n *Namespace, dir string, interfaces []string, services []netip.AddrPort, sources []netip.Addr) (
+func OpenGuard(n *Namespace, dir string, interfaces []string, services []Guarded, sources []netip.Addr) (
 	*Guard, error,
 ) {
 	g := &Guard{dir: dir}
@@ -43,7 +49,7 @@ func OpenGuard(n *Namespace, dir string, interfaces []string, services []netip.A
 	return g, nil
 }
 
-func (g *Guard) open(interfaces []string, services []netip.AddrPort, sources []netip.Addr) error {
+func (g *Guard) open(interfaces []string, services []Guarded, sources []netip.Addr) error {
 	indexes, err := indexesOf(interfaces)
 	if err != nil {
 		return err
@@ -166,28 +172,32 @@ func serviceKey(address netip.Addr, port uint16) bpf.GuardBatonService {
 }
 
 // setServices makes the map hold exactly these services.
-func (g *Guard) setServices(services []netip.AddrPort) error {
-	wanted := make(map[bpf.GuardBatonService]bool)
+func (g *Guard) setServices(services []Guarded) error {
+	wanted := make(map[bpf.GuardBatonService]bpf.GuardBatonMode)
 	for _, s := range services {
-		wanted[serviceKey(s.Addr(), 0)] = true
-		wanted[serviceKey(s.Addr(), s.Port())] = true
+		mode := bpf.GuardBatonModeBATON_MODE_TRANSFERRED
+		if s.Direct {
+			mode = bpf.GuardBatonModeBATON_MODE_DIRECT
+		}
+		wanted[serviceKey(s.Service.Addr(), 0)] = mode
+		wanted[serviceKey(s.Service.Addr(), s.Service.Port())] = mode
 	}
 	return setKeys(g.services, wanted)
 }
 
 // setSources makes the map hold exactly these addresses.
 func (g *Guard) setSources(sources []netip.Addr) error {
-	wanted := make(map[bpf.GuardBatonAddress]bool)
+	wanted := make(map[bpf.GuardBatonAddress]uint32) // the values are not read
 	for _, a := range sources {
-		wanted[bpf.GuardBatonAddress{AddressBe: words(netip.AddrFrom16(a.As16()))}] = true
+		wanted[bpf.GuardBatonAddress{AddressBe: words(netip.AddrFrom16(a.As16()))}] = 1
 	}
 	return setKeys(g.sources, wanted)
 }
 
-// setKeys makes a map hold exactly these keys, whose values nobody reads. There is no moment without those that stay.
-func setKeys[K comparable](m *ebpf.Map, wanted map[K]bool) error {
-	for key := range wanted {
-		if err := m.Put(&key, uint32(1)); err != nil {
+// setKeys makes a map hold exactly these keys. There is no moment without those that stay.
+func setKeys[K comparable, V ~uint32](m *ebpf.Map, wanted map[K]V) error {
+	for key, value := range wanted {
+		if err := m.Put(&key, uint32(value)); err != nil {
 			return err
 		}
 	}
@@ -196,7 +206,7 @@ func setKeys[K comparable](m *ebpf.Map, wanted map[K]bool) error {
 	var stale []K
 	entries := m.Iterate()
 	for entries.Next(&key, &value) {
-		if !wanted[key] {
+		if _, stays := wanted[key]; !stays {
 			stale = append(stale, key)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -33,7 +34,16 @@ func newPinDir(t *testing.T) string {
 
 func (l *lab) guard(t *testing.T, dir string, services ...netip.AddrPort) *Guard {
 	t.Helper()
-	g, err := OpenGuard(l.Namespace, dir, []string{l.dev, "absent0"}, services, tunnelSources)
+	return l.guardAs(t, dir, false, services...)
+}
+
+func (l *lab) guardAs(t *testing.T, dir string, direct bool, services ...netip.AddrPort) *Guard {
+	t.Helper()
+	guarded := make([]Guarded, len(services))
+	for i, s := range services {
+		guarded[i] = Guarded{s, direct}
+	}
+	g, err := OpenGuard(l.Namespace, dir, []string{l.dev, "absent0"}, guarded, tunnelSources)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,5 +268,94 @@ func TestGuardNeedsAnInterface(t *testing.T) {
 	l := newLab(t)
 	if _, err := OpenGuard(l.Namespace, newPinDir(t), []string{"absent0"}, nil, nil); err == nil {
 		t.Error("guards no interface at all")
+	}
+}
+
+// TestGuardOfADirectServiceLetsConnectionsBegin has the client's handshake, with and without SYN cookies, and nothing else:
+// what is of no connection is dropped as at any service.
+func TestGuardOfADirectServiceLetsConnectionsBegin(t *testing.T) {
+	for _, cookies := range []string{"1", "2"} { // 2: always
+		for _, end := range [][2]netip.AddrPort{{client4, service4}, {client6, service6}} {
+			t.Run(fmt.Sprintf("tcp_syncookies %s, %v", cookies, end[1]), func(t *testing.T) {
+				l := newLab(t)
+				l.sysctl(t, "net/ipv4/tcp_syncookies", cookies)
+				ln := l.listen(t, "tcp", ":80", false)
+				g := l.guardAs(t, newPinDir(t), true, service4, service6)
+				answer, syns := l.connect(t, end[0], end[1])
+				l.send(t, end[0], end[1], wire.Segment{Seq: 2, Ack: answer.Segment.Seq.Add(1), Flags: wire.ACK, Window: 1000})
+				accept(t, ln)
+				if got := l.counters(t, g); got != (Counters{Passed: syns + 1}) {
+					t.Errorf("counters %+v, want %d passed", got, syns+1)
+				}
+			})
+		}
+	}
+}
+
+// connect sends a SYN, again and again as clients do (a new device's IPv6 may not answer at once), until there is a SYN-ACK.
+func (l *lab) connect(t *testing.T, src, dst netip.AddrPort) (answer wire.Frame, syns uint64) {
+	t.Helper()
+	for end := time.Now().Add(answerTimeout); time.Now().Before(end); {
+		l.send(t, src, dst, wire.Segment{Seq: 1, Flags: wire.SYN, Window: 1000})
+		syns++
+		if answer, ok := l.next(t, 10*shortly); ok && answer.Segment.Flags.Has(wire.SYN|wire.ACK) {
+			return answer, syns
+		}
+	}
+	t.Fatalf("%d SYNs were not answered", syns)
+	return answer, syns
+}
+
+func TestGuardOfADirectServiceDropsStrangers(t *testing.T) {
+	tests := []struct {
+		name   string
+		listen bool
+		flags  wire.Flags
+		want   Counters
+	}{
+		{"SYN, nobody listens", false, wire.SYN, Counters{NoSocket: 1}},
+		{"stray data", true, wire.ACK | wire.PSH, Counters{Listener: 1}},
+		{"forged ACK of a cookie", true, wire.ACK, Counters{Listener: 1}},
+		{"SYN+ACK", true, wire.SYN | wire.ACK, Counters{Listener: 1}},
+		{"RST", true, wire.RST, Counters{Listener: 1}},
+		{"FIN", true, wire.FIN | wire.ACK, Counters{Listener: 1}},
+		{"stray data, nobody listens", false, wire.ACK, Counters{NoSocket: 1}},
+	}
+	for _, tt := range tests {
+		for _, end := range [][2]netip.AddrPort{{client4, service4}, {client6, service6}} {
+			t.Run(fmt.Sprintf("%s, %v", tt.name, end[1]), func(t *testing.T) {
+				l := newLab(t)
+				l.sysctl(t, "net/ipv4/tcp_syncookies", "2")
+				if tt.listen {
+					l.listen(t, "tcp", ":80", false)
+				}
+				g := l.guardAs(t, newPinDir(t), true, service4, service6)
+				l.send(t, end[0], end[1], wire.Segment{Seq: 1, Ack: 2, Flags: tt.flags, Window: 1000})
+				if got := l.counters(t, g); got != tt.want {
+					t.Errorf("counters %+v, want %+v", got, tt.want)
+				}
+				if f, ok := l.next(t, shortly); ok {
+					t.Errorf("answered by %+v", f.Segment)
+				}
+			})
+		}
+	}
+}
+
+// TestGuardFollowsTheMode makes a direct service one to which connections are handed over, and back.
+func TestGuardFollowsTheMode(t *testing.T) {
+	l := newLab(t)
+	l.listen(t, "tcp4", ":80", false)
+	dir := newPinDir(t)
+	for i, direct := range []bool{false, true, false} {
+		l.guardAs(t, dir, direct, service4)
+		l.send(t, clientPort(i), service4, wire.Segment{Seq: 1, Flags: wire.SYN, Window: 1000})
+		patience := shortly
+		if direct {
+			patience = answerTimeout
+		}
+		if _, ok := l.next(t, patience); ok != direct {
+			t.Errorf("direct %t: the SYN is answered: %t", direct, ok)
+		}
 	}
 }

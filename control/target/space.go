@@ -46,7 +46,7 @@ func openSpace(c *config.Target, name string, ended func(Socket)) (s *space, err
 	if s.flows, err = openFlows(dir); err != nil {
 		return s, err
 	}
-	if s.guard, err = OpenGuard(s.ns, dir, c.Guard.Interfaces, servicesOf(s.jobs), c.Guard.TunnelSources); err != nil {
+	if s.guard, err = OpenGuard(s.ns, dir, c.Guard.Interfaces, guardedOf(s.jobs), c.Guard.TunnelSources); err != nil {
 		return s, err
 	}
 	if c.Guard.Addresses == "manage" {
@@ -105,10 +105,10 @@ func jobsIn(c *config.Target, namespace string) []config.TargetJob {
 	return slices.DeleteFunc(slices.Clone(c.Jobs), func(j config.TargetJob) bool { return j.Netns != namespace })
 }
 
-func servicesOf(jobs []config.TargetJob) []netip.AddrPort {
-	services := make([]netip.AddrPort, 0, len(jobs))
+func guardedOf(jobs []config.TargetJob) []Guarded {
+	services := make([]Guarded, 0, len(jobs))
 	for _, j := range jobs {
-		services = append(services, netip.AddrPortFrom(j.Address, j.Port))
+		services = append(services, Guarded{netip.AddrPortFrom(j.Address, j.Port), j.Direct()})
 	}
 	return services
 }
@@ -157,10 +157,13 @@ func (s *space) look() (map[agent.Job]agent.Readiness, error) {
 	found := make(map[agent.Job]agent.Readiness)
 	for _, j := range s.jobs {
 		window, problem := checkListener(listeners, listenerOf(j), readyMSS, j.Window)
+		if j.Direct() {
+			window, problem = 0, checkDirect(listeners, listenerOf(j))
+		}
 		if host != nil {
 			problem = host
 		}
-		found[jobOf(j)] = agent.Readiness{Window: window, Problem: problem}
+		found[jobOf(j)] = agent.Readiness{Window: window, Direct: j.Direct(), Problem: problem}
 	}
 	return found, nil
 }
@@ -208,6 +211,10 @@ func (s *space) states(to map[wire.Tuple]SocketState) error {
 // offered says whether a job could take a client with this MSS and a first window of want. Of a SO_REUSEPORT group it
 // asks one member; look, which tells the routing hosts what is ready, asks all.
 func (s *space) offered(j config.TargetJob, mss uint16, want uint32) *agent.Problem {
+	if j.Direct() {
+		detail := fmt.Sprintf("job %s takes clients' connections itself: set connections: transferred", j.Name)
+		return &agent.Problem{Reason: transfer.ReasonHost, Detail: detail}
+	}
 	least := uint16(MinMSS4)
 	if j.Address.Is6() {
 		least = MinMSS6

@@ -6,7 +6,9 @@
 //
 // guard: the doorkeeper on the interfaces at which clients' packets arrive. A service here has no
 // connections but those that were handed over, so whatever would start one (a SYN) or would make
-// the stack answer with a RST (a segment that finds a listener or nobody) is dropped. Packets for a
+// the stack answer with a RST (a segment that finds a listener or nobody) is dropped. A direct
+// service, whose clients' SYNs are forwarded to it, takes connections itself: there a SYN that finds
+// a listener passes, and so does the ACK of a SYN cookie. Packets for a
 // service that come through a tunnel (IPIP, GUE) are taken out of it first. Of a packet that comes in
 // fragments only the first one can be judged; the others follow it. It needs no agent: program, maps
 // and link are pinned.
@@ -25,6 +27,7 @@ enum {
 	IPPROTO_DSTOPTS = 60,
 	TCP_FLAG_SYN = 0x02,
 	TCP_FLAG_ACK = 0x10,
+	TCP_HEADER = 20,           // octets, without options
 	EXTENSION_HEADERS_MAX = 4, // as many as a routing host follows
 	IP_FRAGMENT = 0x3fff,      // more fragments, or an offset
 	IP_OFFSET = 0x1fff,
@@ -41,7 +44,7 @@ enum {
 // enum baton_counter: what the guard did with a TCP packet for a DVIPA; and with a tunnelled packet
 // before that.
 enum baton_counter {
-	BATON_COUNTER_PASSED = 0,        // belongs to a connection
+	BATON_COUNTER_PASSED = 0,        // belongs to a connection, or may begin one
 	BATON_COUNTER_SYN = 1,           // dropped: would start a connection that nobody routed
 	BATON_COUNTER_LISTENER = 2,      // dropped: of no connection, would hit the listener
 	BATON_COUNTER_NO_SOCKET = 3,     // dropped: of no connection, nobody listens
@@ -51,6 +54,12 @@ enum baton_counter {
 	BATON_COUNTER_TUNNEL_SOURCE = 7, // dropped: in a tunnel from somebody who may not
 	BATON_COUNTER_TUNNEL_ECN = 8,    // dropped: marked on its way, and its sender does not know ECN
 	BATON_COUNTERS = 9,
+};
+
+// enum baton_mode: how connections come to a guarded service.
+enum baton_mode {
+	BATON_MODE_TRANSFERRED = 1, // they are handed over
+	BATON_MODE_DIRECT = 2,      // by their SYN
 };
 
 // struct baton_service names a guarded service. IPv4 addresses are IPv4-mapped. Port 0: the address
@@ -64,7 +73,7 @@ struct baton_service {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, struct baton_service);
-	__type(value, __u32); // not read
+	__type(value, enum baton_mode); // not read of port 0
 	__uint(max_entries, 8192);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } services SEC(".maps");
@@ -270,11 +279,26 @@ static __always_inline int baton_parse(struct __sk_buff *skb, struct baton_packe
 	return -1;
 }
 
+// baton_cookie says whether the segment answers a SYN cookie of the listener, which keeps nothing
+// of such a connection.
+static __always_inline int baton_cookie(struct __sk_buff *skb, const struct baton_packet *p, struct bpf_sock *listener)
+{
+	__u8 ip[sizeof(struct ipv6hdr)], tcp[TCP_HEADER];
+
+	if (bpf_skb_load_bytes(skb, p->tcp_offset, tcp, sizeof(tcp)))
+		return 0;
+	if (p->tuple_size == sizeof(p->tuple.ipv4))
+		return !bpf_skb_load_bytes(skb, sizeof(struct ethhdr), ip, sizeof(struct iphdr)) &&
+		       !bpf_tcp_check_syncookie(listener, ip, sizeof(struct iphdr), (void *)tcp, sizeof(tcp));
+	return !bpf_skb_load_bytes(skb, sizeof(struct ethhdr), ip, sizeof(struct ipv6hdr)) &&
+	       !bpf_tcp_check_syncookie(listener, ip, sizeof(struct ipv6hdr), (void *)tcp, sizeof(tcp));
+}
+
 // baton_judge decides by who the segment belongs to.
-static __always_inline int baton_judge(struct __sk_buff *skb, struct baton_packet *p)
+static __always_inline int baton_judge(struct __sk_buff *skb, struct baton_packet *p, enum baton_mode mode, int syn)
 {
 	struct bpf_sock *found;
-	__u32 state;
+	int listener, begins;
 
 	// A constant size for the verifier.
 	if (p->tuple_size == sizeof(p->tuple.ipv4))
@@ -283,9 +307,10 @@ static __always_inline int baton_judge(struct __sk_buff *skb, struct baton_packe
 		found = bpf_skc_lookup_tcp(skb, &p->tuple, sizeof(p->tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
 	if (!found)
 		return baton_drop(BATON_COUNTER_NO_SOCKET);
-	state = found->state;
+	listener = found->state == TCP_LISTEN;
+	begins = listener && mode == BATON_MODE_DIRECT && (syn || baton_cookie(skb, p, found));
 	bpf_sk_release(found);
-	return state == TCP_LISTEN ? baton_drop(BATON_COUNTER_LISTENER) : baton_pass();
+	return listener && !begins ? baton_drop(BATON_COUNTER_LISTENER) : baton_pass();
 }
 
 // baton_follow decides on a fragment that is not the first one.
@@ -428,6 +453,8 @@ int baton_guard(struct __sk_buff *skb)
 {
 	struct baton_packet p = {};
 	struct tcp_ports_flags tcp;
+	enum baton_mode *mode;
+	int syn;
 
 	if (baton_decapsulate(skb) == TCX_DROP)
 		return TCX_DROP;
@@ -442,9 +469,11 @@ int baton_guard(struct __sk_buff *skb)
 	if (p.too_deep || bpf_skb_load_bytes(skb, p.tcp_offset, &tcp, sizeof(tcp)))
 		return baton_drop(BATON_COUNTER_MALFORMED);
 	p.service.port_be = tcp.dest;
-	if (!bpf_map_lookup_elem(&services, &p.service))
+	mode = bpf_map_lookup_elem(&services, &p.service);
+	if (!mode)
 		return TCX_NEXT;
-	if ((tcp.flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == TCP_FLAG_SYN)
+	syn = (tcp.flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == TCP_FLAG_SYN;
+	if (syn && *mode != BATON_MODE_DIRECT)
 		return baton_drop(BATON_COUNTER_SYN);
 	if (p.tuple_size == sizeof(p.tuple.ipv4)) {
 		p.tuple.ipv4.sport = tcp.source;
@@ -453,7 +482,7 @@ int baton_guard(struct __sk_buff *skb)
 		p.tuple.ipv6.sport = tcp.source;
 		p.tuple.ipv6.dport = tcp.dest;
 	}
-	return baton_lead(&p, baton_judge(skb, &p));
+	return baton_lead(&p, baton_judge(skb, &p, *mode, syn));
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -40,6 +40,13 @@ type GuardBatonFragments struct {
 	IdBe        uint32
 }
 
+type GuardBatonMode uint32
+
+const (
+	GuardBatonModeBATON_MODE_TRANSFERRED GuardBatonMode = 1
+	GuardBatonModeBATON_MODE_DIRECT      GuardBatonMode = 2
+)
+
 type GuardBatonService struct {
 	_         structs.HostLayout
 	AddressBe [4]uint32
