@@ -184,17 +184,42 @@ struct baton_options {
 	bool sack;
 };
 
-/* baton_cookies has the keys of the two valid ticks, derived from one secret that the cluster shares. Single thread. */
-struct baton_cookies {
-	uint64_t secret[4];
-	uint64_t ts_key[2]; /* for timestamp offsets; does not change with the tick */
-	uint64_t tick;
-	uint64_t key[2], previous_key[2];
+/* baton_secret is what the cluster shares: from its time on, cookies are made with it. */
+struct baton_secret {
+	uint64_t from_ms;
+	uint8_t octets[32];
 };
+static_assert(sizeof(struct baton_secret) == 40, "shared with Go");
+
+enum { BATON_SECRETS = 4 };
+
+/* baton_cookie_keys are derived from one secret. */
+struct baton_cookie_keys {
+	uint64_t ts[2]; /* for timestamp offsets; does not change with the tick */
+	uint64_t tick[2], previous_tick[2];
+};
+
+/* baton_cookies has the keys of the two valid ticks, and those of the secret before for as long as its cookies are good.
+ * Two secrets may be good at a time, so they must follow each other at BATON_COOKIE_LIFE_MS at least. Single thread. */
+struct baton_cookies {
+	struct baton_secret secrets[BATON_SECRETS]; /* in rising order of from_ms */
+	uint32_t count;
+	uint64_t tick;
+	uint64_t next_ms; /* when a tick or a secret begins or ends */
+	struct baton_cookie_keys keys, retired;
+	bool retiring; /* retired is good */
+};
+
+enum { BATON_COOKIE_LIFE_MS = 2 * BATON_COOKIE_TICK_MS };
 
 void baton_cookies_init(struct baton_cookies *c, const uint8_t secret[32], uint64_t now_ms);
 
-/* baton_cookies_advance derives the keys of now_ms's tick. A clock that goes back changes nothing. */
+/* baton_cookies_secrets replaces the secrets: 1 to BATON_SECRETS, in rising order of from_ms. The first is good for all
+ * time before the second. */
+void baton_cookies_secrets(struct baton_cookies *c, const struct baton_secret *secrets, uint32_t count,
+			   uint64_t now_ms);
+
+/* baton_cookies_advance derives the keys of now_ms. A clock that goes back changes nothing. */
 void baton_cookies_advance(struct baton_cookies *c, uint64_t now_ms);
 
 /* baton_cookie_make returns our initial sequence number for a SYN, and the tuple's timestamp offset, which costs little
@@ -202,12 +227,13 @@ void baton_cookies_advance(struct baton_cookies *c, uint64_t now_ms);
 uint32_t baton_cookie_make(const struct baton_cookies *c, const struct baton_tuple *t, uint32_t irs,
 			   const struct baton_options *o, uint32_t *ts_offset);
 
-/* baton_cookie_check says whether iss is a cookie of the current or the previous tick, and what was offered. */
-bool baton_cookie_check(const struct baton_cookies *c, const struct baton_tuple *t, uint32_t irs, uint32_t iss,
-			struct baton_options *o);
+/* baton_cookie_check returns the keys that iss was made with, if it is a cookie of the current or the previous tick, and
+ * what was offered; else NULL. */
+const struct baton_cookie_keys *baton_cookie_check(const struct baton_cookies *c, const struct baton_tuple *t,
+						   uint32_t irs, uint32_t iss, struct baton_options *o);
 
 /* baton_cookie_ts_offset is what the tuple's timestamps are ahead of the wall clock in ms, modulo 2^32. */
-uint32_t baton_cookie_ts_offset(const struct baton_cookies *c, const struct baton_tuple *t);
+uint32_t baton_cookie_ts_offset(const struct baton_cookie_keys *k, const struct baton_tuple *t);
 
 /* baton_siphash is SipHash-2-4 of len octets (Aumasson, Bernstein 2012). */
 uint64_t baton_siphash(const uint64_t key[2], const uint8_t *data, size_t len);
@@ -665,6 +691,9 @@ int baton_start(struct baton_forwarder *f, int cpu);
 void baton_join(struct baton_forwarder *f);
 /* baton_clock_set replaces the wall clock from the next poll on (0: the real one). For tests. */
 void baton_clock_set(struct baton_forwarder *f, uint64_t now_ms);
+
+/* baton_secrets_set replaces the secrets of cookies from the next millisecond on. Any thread, one at a time. */
+int baton_secrets_set(struct baton_forwarder *f, const struct baton_secret *secrets, uint32_t count);
 
 /* baton_command_send queues a command, -EBUSY when the ring is full. One thread at a time. */
 int baton_command_send(struct baton_forwarder *f, const struct baton_command *c, const uint8_t *frame);

@@ -10,6 +10,8 @@ package cgo
 #cgo nocallback baton_open
 #cgo noescape baton_poll
 #cgo nocallback baton_poll
+#cgo noescape baton_secrets_set
+#cgo nocallback baton_secrets_set
 #cgo noescape baton_command_send
 #cgo nocallback baton_command_send
 #cgo noescape baton_targets_publish
@@ -341,6 +343,26 @@ func (f *Forwarder) SetClock(ms uint64) { C.baton_clock_set(f.c, C.uint64_t(ms))
 
 // Now is the wall clock of the last poll, ms.
 func (f *Forwarder) Now() uint64 { return uint64(C.baton_now_ms(f.c)) }
+
+// Secret is struct baton_secret.
+type Secret struct {
+	FromMS uint64
+	Octets [32]byte
+}
+
+// MaxSecrets bounds the secrets of SetSecrets.
+const MaxSecrets = C.BATON_SECRETS
+
+// CookieLifeMS is how long a cookie may be good, and the least time between two secrets, ms.
+const CookieLifeMS = C.BATON_COOKIE_LIFE_MS
+
+var _ = [1]struct{}{}[unsafe.Sizeof(Secret{})-C.sizeof_struct_baton_secret]
+
+// SetSecrets replaces the secrets of cookies: 1 to MaxSecrets, in rising order. Any thread, one at a time.
+func (f *Forwarder) SetSecrets(secrets []Secret) error {
+	return errno(C.baton_secrets_set(f.c, (*C.struct_baton_secret)(unsafe.Pointer(unsafe.SliceData(secrets))),
+		C.uint32_t(len(secrets))))
+}
 
 // Send queues a command and its frame. syscall.EBUSY: the ring is full.
 func (f *Forwarder) Send(c *Command, frame []byte) error {

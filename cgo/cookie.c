@@ -12,6 +12,9 @@
  * of one client predictable in part. The MAC mixes H with opt. Who does not know H, which is everybody but the tuple's
  * own client, guesses a number with probability 2 * 2^-24. That client knows 32 bits about H and could choose other
  * options for itself, as it could in its SYN; that numbers near a good one are refused needs no secret.
+ *
+ * A secret that follows another one is used at once for new cookies, while those of the former stay good for as long as
+ * they would have been. Only then a wrong number costs twice the hashes.
  */
 #include "baton.h"
 
@@ -136,37 +139,75 @@ static inline void tuple_hashes(const struct baton_tuple *t, const uint64_t key_
 }
 
 /* derive makes a key for one purpose: label's lower bits tell the two words apart. */
-static void derive(const struct baton_cookies *c, uint64_t label, uint64_t out[2])
+static void derive(const struct baton_secret *secret, uint64_t label, uint64_t out[2])
 {
-	for (int i = 0; i < 2; i++) {
-		struct sip s = sip_init(c->secret);
+	uint64_t words[4];
 
-		sip_word(&s, c->secret[2]);
-		sip_word(&s, c->secret[3]);
+	for (int i = 0; i < 4; i++)
+		words[i] = load_le(secret->octets + 8 * i, 8);
+	for (int i = 0; i < 2; i++) {
+		struct sip s = sip_init(words);
+
+		sip_word(&s, words[2]);
+		sip_word(&s, words[3]);
 		sip_word(&s, label * 2 + i);
 		out[i] = sip_final(s, 24ull << 56);
 	}
 }
 
+static struct baton_cookie_keys keys_of(const struct baton_secret *secret, uint64_t tick)
+{
+	struct baton_cookie_keys k;
+
+	derive(secret, UINT64_MAX / 2, k.ts);
+	derive(secret, tick, k.tick);
+	derive(secret, tick - 1, k.previous_tick);
+	return k;
+}
+
+static inline uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* keys_derive makes the keys that are good at now_ms, and finds out until when. */
+static void keys_derive(struct baton_cookies *c, uint64_t now_ms)
+{
+	uint32_t n = 0; /* the secret in use */
+
+	while (n + 1 < c->count && c->secrets[n + 1].from_ms <= now_ms)
+		n++;
+	c->tick = now_ms / BATON_COOKIE_TICK_MS;
+	c->next_ms = (c->tick + 1) * BATON_COOKIE_TICK_MS;
+	if (n + 1 < c->count)
+		c->next_ms = earlier(c->next_ms, c->secrets[n + 1].from_ms);
+	c->keys = keys_of(&c->secrets[n], c->tick);
+	c->retiring = n > 0 && now_ms < c->secrets[n].from_ms + BATON_COOKIE_LIFE_MS;
+	if (!c->retiring)
+		return;
+	c->retired = keys_of(&c->secrets[n - 1], c->tick);
+	c->next_ms = earlier(c->next_ms, c->secrets[n].from_ms + BATON_COOKIE_LIFE_MS);
+}
+
+void baton_cookies_secrets(struct baton_cookies *c, const struct baton_secret *secrets, uint32_t count, uint64_t now_ms)
+{
+	memcpy(c->secrets, secrets, count * sizeof(*secrets));
+	c->count = count;
+	keys_derive(c, now_ms);
+}
+
 void baton_cookies_init(struct baton_cookies *c, const uint8_t secret[32], uint64_t now_ms)
 {
-	for (int i = 0; i < 4; i++)
-		c->secret[i] = load_le(secret + 8 * i, 8);
-	derive(c, UINT64_MAX / 2, c->ts_key);
-	c->tick = now_ms / BATON_COOKIE_TICK_MS;
-	derive(c, c->tick, c->key);
-	derive(c, c->tick - 1, c->previous_key);
+	struct baton_secret first = {.from_ms = 0};
+
+	memcpy(first.octets, secret, sizeof(first.octets));
+	baton_cookies_secrets(c, &first, 1, now_ms);
 }
 
 void baton_cookies_advance(struct baton_cookies *c, uint64_t now_ms)
 {
-	uint64_t tick = now_ms / BATON_COOKIE_TICK_MS;
-
-	if (tick <= c->tick)
-		return;
-	c->tick = tick;
-	derive(c, tick, c->key);
-	derive(c, tick - 1, c->previous_key);
+	if (now_ms >= c->next_ms)
+		keys_derive(c, now_ms);
 }
 
 static uint8_t options_pack(const struct baton_options *o)
@@ -199,17 +240,17 @@ uint32_t baton_cookie_make(const struct baton_cookies *c, const struct baton_tup
 {
 	uint64_t hash, offset;
 
-	tuple_hashes(t, c->key, irs, c->ts_key, 0, &hash, &offset);
+	tuple_hashes(t, c->keys.tick, irs, c->keys.ts, 0, &hash, &offset);
 	*ts_offset = (uint32_t)offset;
 	return cookie_number(hash, options_pack(o));
 }
 
-bool baton_cookie_check(const struct baton_cookies *c, const struct baton_tuple *t, uint32_t irs, uint32_t iss,
-			struct baton_options *o)
+static bool made_with(const struct baton_cookie_keys *k, const struct baton_tuple *t, uint32_t irs, uint32_t iss,
+		      struct baton_options *o)
 {
 	uint64_t hash, previous;
 
-	tuple_hashes(t, c->key, irs, c->previous_key, irs, &hash, &previous);
+	tuple_hashes(t, k->tick, irs, k->previous_tick, irs, &hash, &previous);
 	uint8_t packed = (uint8_t)(iss ^ hash);
 
 	if (cookie_number(hash, packed) != iss) {
@@ -221,10 +262,18 @@ bool baton_cookie_check(const struct baton_cookies *c, const struct baton_tuple 
 	return true;
 }
 
-uint32_t baton_cookie_ts_offset(const struct baton_cookies *c, const struct baton_tuple *t)
+const struct baton_cookie_keys *baton_cookie_check(const struct baton_cookies *c, const struct baton_tuple *t,
+						   uint32_t irs, uint32_t iss, struct baton_options *o)
+{
+	if (made_with(&c->keys, t, irs, iss, o))
+		return &c->keys;
+	return c->retiring && made_with(&c->retired, t, irs, iss, o) ? &c->retired : NULL;
+}
+
+uint32_t baton_cookie_ts_offset(const struct baton_cookie_keys *k, const struct baton_tuple *t)
 {
 	uint64_t offset, unused;
 
-	tuple_hashes(t, c->ts_key, 0, c->ts_key, 0, &offset, &unused);
+	tuple_hashes(t, k->ts, 0, k->ts, 0, &offset, &unused);
 	return (uint32_t)offset;
 }

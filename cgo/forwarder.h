@@ -111,6 +111,15 @@ struct local {
 
 enum { ANY_PORT = 0xffff };
 
+/* secrets are on their way to the poll thread: version says how often they were set, and its lowest bit which list is
+ * the newest. */
+struct secrets {
+	_Atomic uint32_t version; /* released by who sets, acquired by the poll thread */
+	uint32_t taken;           /* poll thread */
+	uint32_t count[2];
+	struct baton_secret list[2][BATON_SECRETS];
+};
+
 /* baton_targets is a set of targets: immutable but for holders, made and freed by the thread that publishes, read by poll
  * threads. */
 struct baton_targets {
@@ -172,6 +181,7 @@ struct baton_forwarder {
 	struct baton_targets *published; /* newest first; of the thread that publishes */
 
 	struct baton_cookies cookies;
+	struct secrets secrets;
 	struct half_opens half;
 	struct fragments fragments;
 	struct limit limit;
@@ -343,6 +353,8 @@ void fragments_free(struct baton_forwarder *f);
 
 /* ---- loop.c */
 
+/* secrets_take takes over secrets that were set. */
+void secrets_take(struct baton_forwarder *f);
 /* loop_wake ends the nap of the loop, if it takes one. */
 void loop_wake(struct baton_forwarder *f);
 /* frames_release gives every frame that waits back to its port. The loop must have ended. */

@@ -339,6 +339,38 @@ void baton_join(struct baton_forwarder *f)
 	f->thread_started = false;
 }
 
+/* ---- secrets */
+
+int baton_secrets_set(struct baton_forwarder *f, const struct baton_secret *secrets, uint32_t count)
+{
+	struct secrets *s = &f->secrets;
+	uint32_t version = atomic_load_explicit(&s->version, memory_order_relaxed) + 1;
+
+	if (count < 1 || count > BATON_SECRETS)
+		return -EINVAL;
+	memcpy(s->list[version & 1], secrets, count * sizeof(*secrets));
+	s->count[version & 1] = count;
+	atomic_store_explicit(&s->version, version, memory_order_release);
+	return 0;
+}
+
+void secrets_take(struct baton_forwarder *f)
+{
+	struct secrets *s = &f->secrets;
+	uint32_t version = atomic_load_explicit(&s->version, memory_order_acquire), n;
+	struct baton_secret list[BATON_SECRETS];
+
+	if (version == s->taken)
+		return;
+	n = s->count[version & 1];
+	memcpy(list, s->list[version & 1], sizeof(list));
+	atomic_thread_fence(memory_order_acquire);
+	if (atomic_load_explicit(&s->version, memory_order_relaxed) != version)
+		return; /* set again meanwhile, perhaps this list: next time */
+	s->taken = version;
+	baton_cookies_secrets(&f->cookies, list, n, f->now_ms);
+}
+
 /* ---- the consumer's side */
 
 int baton_receive(struct baton_forwarder *f, struct baton_punt **out, int n)

@@ -374,14 +374,15 @@ void flow_segment(struct baton_forwarder *f, struct packet *p, struct flow *w)
 static bool cookie_valid(struct baton_forwarder *f, const struct packet *p, struct baton_options *o,
 			 struct tcp_options *tcp, uint32_t *ts_offset)
 {
+	const struct baton_cookie_keys *keys = baton_cookie_check(&f->cookies, &p->tuple, p->seq - 1, p->ack - 1, o);
 
-	if (!baton_cookie_check(&f->cookies, &p->tuple, p->seq - 1, p->ack - 1, o))
+	if (!keys)
 		return false;
 	*tcp = parse_tcp_options(p);
 	*ts_offset = 0;
 	if (!tcp->timestamps)
 		return true;
-	*ts_offset = baton_cookie_ts_offset(&f->cookies, &p->tuple);
+	*ts_offset = baton_cookie_ts_offset(keys, &p->tuple);
 	/* What it echoes was sent at most two ticks ago, and not in the future. */
 	return (uint32_t)f->now_ms - (tcp->ts_ecr - *ts_offset) <= 2 * BATON_COOKIE_TICK_MS;
 }
@@ -812,6 +813,7 @@ void clock_update(struct baton_forwarder *f)
 {
 	uint64_t now = value_load(&f->clock_ms);
 
+	secrets_take(f);
 	if (now == 0)
 		now = wall_clock_ms();
 	if (now <= f->now_ms)

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"baton/bench/judge"
 	"baton/bench/lab"
 	"baton/control/admin"
+	"baton/fastpath/wire"
 )
 
 // twoLcores is the usual cluster with two poll loops. The port has one queue, so the first loop hands every other
@@ -41,6 +44,20 @@ var lcoreScenarios = []Scenario{
 		Expect: Expect{Connections: 3, Transferred: 3, Retransmissions: true},
 		Run:    runLinkFlap,
 	},
+	{
+		Name:   "key-rotation",
+		Doc:    "the cookies' secret is rotated, and then the daemon restarted: handshakes answered before it complete after it",
+		Shape:  Shape{Cluster: rotatingKeys(), Private: true},
+		Expect: Expect{Connections: 5, Transferred: 5, Retransmissions: true},
+		Run:    runKeyRotation,
+	},
+}
+
+// rotatingKeys is the usual cluster with its secrets in a file.
+func rotatingKeys() lab.Cluster {
+	c := lab.TwoSites()
+	c.KeyLead = 300 * time.Millisecond
+	return c
 }
 
 func runTwoLcores(e *Env) error {
@@ -178,4 +195,135 @@ func (e *Env) fetchNew(f fetched, path string) error {
 		return err
 	}
 	return e.fetchOn(c, f, path)
+}
+
+func runKeyRotation(e *Env) (err error) {
+	raw, err := e.Client.Raw(rawAddress)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, raw.Close()) }()
+	file, err := e.Lab.File(flapBytes)
+	if err != nil {
+		return err
+	}
+	before, err := e.forwarderState()
+	if err != nil {
+		return err
+	}
+	if err := e.underRotation(raw, file); err != nil {
+		return err
+	}
+	half, err := e.begin(raw, 20002)
+	if err != nil {
+		return err
+	}
+	if err := e.restartRouter(); err != nil {
+		return err
+	}
+	if err := e.complete(half, "/after-restart"); err != nil {
+		return fmt.Errorf("after the restart: %w", err)
+	}
+	after, err := e.forwarderState()
+	if err == nil && (before.forged != 0 || after.forged != 0) {
+		err = fmt.Errorf("%d, and after the restart %d segments were taken for forged", before.forged, after.forged)
+	}
+	return err
+}
+
+// underRotation rotates the secrets while a download runs, a connection is idle, and a handshake waits for its last ACK.
+func (e *Env) underRotation(raw *lab.RawHost, file *judge.Digest) error {
+	half, err := e.begin(raw, 20001) // first: its client repeats nothing, and a download could crowd out what it gets
+	if err != nil {
+		return err
+	}
+	idle, err := e.Dial()
+	if err != nil {
+		return err
+	}
+	download, err := e.Dial()
+	if err != nil {
+		return err
+	}
+	rest, err := e.startDownload(download, file)
+	if err != nil {
+		return err
+	}
+	if err := e.rotateKeys(); err != nil {
+		return err
+	}
+	return errors.Join(e.complete(half, "/half"), e.fetchOn(idle, sites[1], "/idle"), e.fetchNew(sites[0], "/new"), rest())
+}
+
+// rotateKeys waits until the new secret is in use. Another rotation has to wait.
+func (e *Env) rotateKeys() error {
+	var keys []admin.Key
+	if err := e.batonctl(e.Lab.Router, &keys, "keys", "rotate"); err != nil {
+		return err
+	}
+	if len(keys) != 2 || keys[0].State != "current" || keys[1].State != "next" || keys[0].Fingerprint == keys[1].Fingerprint {
+		return fmt.Errorf("after the rotation the keys are %+v", keys)
+	}
+	_, err := e.Baton.Admin.Rotate(e.Ctx)
+	if err == nil {
+		return errors.New("a second rotation at once was accepted")
+	}
+	if !strings.Contains(err.Error(), "too soon") {
+		return fmt.Errorf("second rotation: %w", err)
+	}
+	return lab.Until(e.Ctx, "the new secret is in use", func() error {
+		if err := e.batonctl(e.Lab.Router, &keys, "keys"); err != nil {
+			return err
+		}
+		if len(keys) != 2 || keys[0].State != "retiring" || keys[1].State != "current" {
+			return fmt.Errorf("the keys are %+v", keys)
+		}
+		return nil
+	})
+}
+
+// restartRouter restarts the routing host's daemon, whose secrets must be the same afterwards.
+func (e *Env) restartRouter() error {
+	before, err := e.Baton.Admin.Keys(e.Ctx)
+	if err != nil {
+		return err
+	}
+	e.Baton.Router.Stop()
+	if e.Baton.Router, err = e.Baton.StartRouter(e.Ctx); err != nil {
+		return err
+	}
+	if err := e.Baton.Ready(e.Ctx); err != nil {
+		return err
+	}
+	after, err := e.Baton.Admin.Keys(e.Ctx)
+	if err == nil && !slices.EqualFunc(before, after, func(a, b admin.Key) bool { return a.Fingerprint == b.Fingerprint }) {
+		err = fmt.Errorf("the keys were %+v and are %+v after a restart", before, after)
+	}
+	return err
+}
+
+// begin sends a SYN and takes the answer.
+func (e *Env) begin(raw *lab.RawHost, port uint16) (*lab.RawConn, error) {
+	offer := wire.Options{MSS: 1460, SACKPermitted: true, HasTimestamps: true, Scale: 7, HasScale: true}
+	c, err := raw.Conn(e.Ctx, port, service, offer)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Begin(e.Ctx)
+}
+
+// complete sends the last ACK of a handshake with a request, and expects t1's answer.
+func (e *Env) complete(c *lab.RawConn, path string) error {
+	defer c.Close()
+	request := lab.Request("a.example", path)
+	if err := c.Send(wire.ACK|wire.PSH, request); err != nil {
+		return err
+	}
+	line := fmt.Sprintf("t1 GET a.example %s\n", path)
+	got, err := c.ReadUntil(e.Ctx, func(b []byte) bool { return strings.HasSuffix(string(b), line) })
+	if err != nil {
+		return fmt.Errorf("received %.100q: %w", got, err)
+	}
+	e.Record(c.Tuple.Client, judge.Stream{Sent: judge.DigestOf(request), Received: judge.DigestOf(got)})
+	return nil
 }

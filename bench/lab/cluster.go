@@ -35,6 +35,7 @@ type Cluster struct {
 	Linger    time.Duration // of ended flows
 	LogLevel  string        // "" is debug: logs are read only when something fails
 	Lcores    int           // poll loops; 0: one
+	KeyLead   time.Duration // from a rotation of the cookies' secrets to their use; not 0: they are in a file
 	IdleSleep string        // longest nap of the idle poll loop: "100us"; "0s" never sleeps
 	Ports     []Port        // further data ports, behind the one on the data network
 	Tunnel    string        // to targets behind a gateway: ipip or gue
@@ -127,6 +128,8 @@ crt:
   source_flows: {{.}}{{end}}
 {{- with .SourcePunts}}
   source_punts: {{.}}{{end}}
+{{- with .KeyLead}}
+keys: { file: {{$.Host.Path "cookies"}}, lead: {{.}} }{{end}}
 xcf: { listen: "{{.XCF}}", ca: {{path .Certs "ca.pem"}}, cert: {{path .Certs .Host.Name}}.pem, key: {{path .Certs .Host.Name}}.key }
 admin: { socket: {{.Host.AdminSocket}} }
 log: { level: {{or .LogLevel "debug"}} }

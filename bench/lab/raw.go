@@ -202,6 +202,14 @@ func (r *RawHost) Connect(ctx context.Context, port uint16, to netip.AddrPort, o
 
 // Handshake sends a SYN, takes in the SYN-ACK and acknowledges it. Options that the answer lacks are off afterwards.
 func (c *RawConn) Handshake(ctx context.Context) error {
+	if err := c.Begin(ctx); err != nil {
+		return err
+	}
+	return c.Send(wire.ACK, nil)
+}
+
+// Begin is a handshake without its last ACK.
+func (c *RawConn) Begin(ctx context.Context) error {
 	if err := c.Send(wire.SYN, nil); err != nil {
 		return err
 	}
@@ -213,7 +221,7 @@ func (c *RawConn) Handshake(ctx context.Context) error {
 		return fmt.Errorf("SYN is answered by %v, ack %d", answer.Flags, answer.Ack)
 	}
 	c.Options.HasTimestamps = c.Options.HasTimestamps && answer.Options.HasTimestamps
-	return c.Send(wire.ACK, nil)
+	return nil
 }
 
 // Send sends the next segment: flags and payload at SndNxt, which it advances.

@@ -61,6 +61,7 @@ type routingHost struct {
 	apps      *appsock.Routing // nil if nobody may register
 	metrics   *metrics.Router
 	links     *links
+	keys      *keyring
 }
 
 // run runs the routing host until ctx ends or a part of it fails.
@@ -91,6 +92,7 @@ func (d *routingHost) serve(ctx context.Context, socket net.Listener) error {
 		d.targets.Serve,
 		d.serveApplications,
 		d.links.watch,
+		d.keys.watch,
 		func(ctx context.Context) error { return admin.Serve(ctx, socket, d.source()) },
 		func(ctx context.Context) error { return metrics.Serve(ctx, d.cfg.Metrics.Listen, d.metrics.Registry()) },
 	)
@@ -130,7 +132,10 @@ func (d *routingHost) open() error {
 		return fmt.Errorf("open data ports: %w", err)
 	}
 	d.links = &links{ports: d.forwarder.Ports, log: d.log}
-	if err := d.connect(rc); err != nil {
+	if d.keys, err = openKeyring(d.cfg.Keys, d.log, d.forwarder.SetSecrets); err == nil {
+		err = d.connect(rc)
+	}
+	if err != nil {
 		_ = d.forwarder.Close()
 		return err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"net"
@@ -84,8 +83,7 @@ func checkCertificate(files xcf.Files, role xcf.Role, host string) admin.Finding
 	return admin.Finding{Check: "certificate", OK: true, Detail: detail}
 }
 
-// fastpathConfig is the forwarder's. Its key is new at each start: connections whose handshake a former process
-// answered and whose request it did not see begin anew.
+// fastpathConfig is the forwarder's, without the secrets of its cookies.
 func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 	hugepages, err := fastpath.ParseHugepages(cfg.Data.Hugepages)
 	if err != nil {
@@ -115,7 +113,6 @@ func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 	if c.HalfOpen == 0 {
 		c.HalfOpen = -1 // none
 	}
-	_, _ = rand.Read(c.Key[:]) // never fails
 	for _, p := range cfg.Data.Ports {
 		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address, VLAN: p.VLAN})
 	}

@@ -36,6 +36,8 @@ func (d *routingHost) source() admin.Source {
 		Counters:  d.counters,
 		Ports:     d.ports,
 		Lcores:    d.lcores,
+		Keys:      d.keys.show,
+		Rotate:    d.keys.rotate,
 		Doctor:    func(context.Context) ([]admin.Finding, error) { return examine(d.cfg) },
 	}
 }

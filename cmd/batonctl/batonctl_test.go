@@ -63,6 +63,8 @@ func source() admin.Source {
 		Counters: fixed([]admin.Counter{{Group: "drop", Name: "checksum", Value: 3}}),
 		Ports:    fixed([]admin.Port{{Name: "net_af_xdp0", Driver: "net_af_xdp", RxPackets: 42}}),
 		Lcores:   fixed([]admin.Lcore{{Share: 0.5, GapMax: 0.0015}}),
+		Keys:     fixed([]admin.Key{{Fingerprint: "abc", State: "retiring"}}),
+		Rotate:   fixed([]admin.Key{{Fingerprint: "def", State: "next"}}),
 		Flows:    fixed([]admin.Flow{{Client: "10.77.0.100:4000", Job: "web-a", State: "live"}}),
 		Doctor:   fixed([]admin.Finding{{Check: "ip_forward", OK: true, Detail: "off on data0"}}),
 	}
@@ -81,6 +83,8 @@ func TestTablesAndJSONOfEveryCommand(t *testing.T) {
 		{"counters", "checksum", `"value": 3`},
 		{"ports", "42", `"driver": "net_af_xdp"`},
 		{"lcores", "1.5ms", `"poll_gap_max_seconds": 0.0015`},
+		{"keys", "retiring", `"fingerprint": "abc"`},
+		{"keys rotate", "next", `"fingerprint": "def"`},
 		{"flows", "live", `"job": "web-a"`},
 		{"doctor", "ok", `"ok": true`},
 		{"version", "baton dev", `"host": "rh1"`},

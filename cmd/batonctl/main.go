@@ -49,8 +49,8 @@ func newCommand() *cobra.Command {
 		"admin socket of the daemon (default: the first of "+defaultSockets[0]+" and "+defaultSockets[1]+" that is there)")
 	root.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON instead of a table")
 	root.AddCommand(crtCommand(&o), targetsCommand(&o), targetCommand(&o), servicesCommand(&o),
-		transfersCommand(&o), countersCommand(&o), portsCommand(&o), lcoresCommand(&o), flowsCommand(&o), doctorCommand(&o),
-		versionCommand(&o), nicCommand(&o), certsCommand(&o), explainCommand(&o))
+		transfersCommand(&o), countersCommand(&o), portsCommand(&o), lcoresCommand(&o), keysCommand(&o), flowsCommand(&o),
+		doctorCommand(&o), versionCommand(&o), nicCommand(&o), certsCommand(&o), explainCommand(&o))
 	return root
 }
 

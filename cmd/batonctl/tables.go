@@ -141,6 +141,20 @@ func writeLcores(w io.Writer, rows []admin.Lcore) {
 	}
 }
 
+// keysCommand lists the secrets of SYN cookies; its sub-command adds one.
+func keysCommand(o *options) *cobra.Command {
+	list := ask(o, "keys", "List the secrets of SYN cookies by their fingerprints", (*admin.Client).Keys, writeKeys)
+	list.AddCommand(ask(o, "rotate", "Let a new secret follow; handshakes under way complete", (*admin.Client).Rotate, writeKeys))
+	return list
+}
+
+func writeKeys(w io.Writer, rows []admin.Key) {
+	fmt.Fprintln(w, "FINGERPRINT\tSTATE\tFROM")
+	for _, k := range rows {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", k.Fingerprint, k.State, k.From.Format(time.RFC3339))
+	}
+}
+
 func flowsCommand(o *options) *cobra.Command {
 	return ask(o, "flows", "List the connections that this target host has taken", (*admin.Client).Flows, writeFlows)
 }

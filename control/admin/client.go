@@ -95,6 +95,14 @@ func (c *Client) Lcores(ctx context.Context) ([]Lcore, error) {
 	return get[[]Lcore](ctx, c, "lcores", nil)
 }
 
+// Keys asks for the secrets of SYN cookies, without the secrets themselves.
+func (c *Client) Keys(ctx context.Context) ([]Key, error) { return get[[]Key](ctx, c, "keys", nil) }
+
+// Rotate adds a secret of SYN cookies, and returns all.
+func (c *Client) Rotate(ctx context.Context) ([]Key, error) {
+	return ask[[]Key](ctx, c, http.MethodPost, "keys/rotate", nil)
+}
+
 // Ports asks for the data ports.
 func (c *Client) Ports(ctx context.Context) ([]Port, error) { return get[[]Port](ctx, c, "ports", nil) }
 

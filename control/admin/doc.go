@@ -6,7 +6,7 @@
 // times are RFC 3339 in UTC.
 //
 // Paths: GET /v1/{version,crt,targets,services,transfers,counters,ports,flows,doctor}, and
-// POST /v1/targets/NAME/{drain,undrain}. An error is {"error": "..."} with a
+// POST /v1/targets/NAME/{drain,undrain} and /v1/keys/rotate. An error is {"error": "..."} with a
 // status of 4xx or 5xx; 404 is a path that this daemon does not have. The socket has mode 0600: whoever may open it may
 // see everything and drain targets, and nothing else can be changed through it.
 package admin

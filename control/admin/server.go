@@ -35,6 +35,8 @@ type Source struct {
 	Counters  func(context.Context) ([]Counter, error)
 	Ports     func(context.Context) ([]Port, error)
 	Lcores    func(context.Context) ([]Lcore, error)
+	Keys      func(context.Context) ([]Key, error)
+	Rotate    func(context.Context) ([]Key, error) // adds a secret
 	Flows     func(context.Context) ([]Flow, error)
 	Doctor    func(context.Context) ([]Finding, error)
 	Services  func(context.Context) ([]Service, error)
@@ -51,6 +53,8 @@ func (s Source) Handler() http.Handler {
 	handle(mux, "counters", s.Counters)
 	handle(mux, "ports", s.Ports)
 	handle(mux, "lcores", s.Lcores)
+	handle(mux, "keys", s.Keys)
+	handleMethod(mux, http.MethodPost, "keys/rotate", s.Rotate)
 	handle(mux, "flows", s.Flows)
 	handle(mux, "doctor", s.Doctor)
 	handle(mux, "services", s.Services)
@@ -71,11 +75,15 @@ type failure struct {
 }
 
 func handle[T any](mux *http.ServeMux, name string, read func(context.Context) (T, error)) {
-	if read == nil {
+	handleMethod(mux, http.MethodGet, name, read)
+}
+
+func handleMethod[T any](mux *http.ServeMux, method, name string, do func(context.Context) (T, error)) {
+	if do == nil {
 		return
 	}
-	mux.HandleFunc("GET /v1/"+name, func(w http.ResponseWriter, r *http.Request) {
-		v, err := read(r.Context())
+	mux.HandleFunc(method+" /v1/"+name, func(w http.ResponseWriter, r *http.Request) {
+		v, err := do(r.Context())
 		reply(w, v, err)
 	})
 }

@@ -139,6 +139,13 @@ type Lcore struct {
 	Passed    uint64 `json:"passed"`
 }
 
+// Key is one secret of SYN cookies. Hosts with the same secrets complete each other's handshakes.
+type Key struct {
+	Fingerprint string    `json:"fingerprint"` // of the secret, to compare hosts
+	From        time.Time `json:"from"`        // it is used from then on
+	State       string    `json:"state"`       // retired, retiring (its handshakes may be under way), current, next
+}
+
 // Flow is one connection that a target host has taken.
 type Flow struct {
 	Client  string    `json:"client"`

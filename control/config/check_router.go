@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"baton/control/inspect"
 )
@@ -17,6 +18,7 @@ func (r *Router) check(to *report) {
 	}
 	to.hostName("host", r.Host)
 	r.Data.check(to)
+	r.Keys.check(to)
 	to.hostPort("xcf.listen", r.XCF.Listen, false)
 	to.xcfFiles(r.XCF.CA, r.XCF.Cert, r.XCF.Key)
 	to.socketPath("admin.socket", r.Admin.Socket)
@@ -31,6 +33,18 @@ func (r *Router) check(to *report) {
 		r.checkPorts(to, at("dvipas", i)+".ports", d.Ports)
 	}
 	r.warnUnused(to)
+}
+
+// rotateMin is how long two secrets must be in use one after the other: the life of a handshake (keys.Life), and some more.
+const rotateMin = Duration(5 * time.Minute)
+
+func (k *Keys) check(to *report) {
+	if k.Rotate != 0 && k.Rotate < rotateMin {
+		to.failf("keys.rotate", "%s is out of range: want 0s, or %s and more", k.Rotate, rotateMin)
+	}
+	if k.Rotate != 0 && k.Lead >= k.Rotate {
+		to.failf("keys.lead", "%s: want less than keys.rotate, which is %s", k.Lead, k.Rotate)
+	}
 }
 
 func (d *Data) check(to *report) {

@@ -12,6 +12,7 @@ type Router struct {
 	Epoch   uint64                `yaml:"epoch" default:"1" range:"1.."`               // of its ownership of the DVIPAs
 	Data    Data                  `yaml:"data"`
 	CRT     CRT                   `yaml:"crt"`
+	Keys    Keys                  `yaml:"keys"`
 	XCF     RouterXCF             `yaml:"xcf"`
 	Admin   RouterAdmin           `yaml:"admin"`
 	Metrics RouterMetrics         `yaml:"metrics"`
@@ -62,6 +63,13 @@ type CRT struct {
 	TargetIdle  Duration `yaml:"target_idle" default:"1h" range:"0s..8h"` // 0: never
 	EndedIdle   Duration `yaml:"ended_idle" default:"5m" range:"0s..8h"`  // 0: never
 	EvictIdle   Duration `yaml:"evict_idle" default:"10m" range:"0s..8h"` // 0: never
+}
+
+// Keys are the secrets of SYN cookies.
+type Keys struct {
+	File   string   `yaml:"file" default:""`                       // "": new ones at each start
+	Rotate Duration `yaml:"rotate" default:"0s" range:"0s..8760h"` // 0: only by command
+	Lead   Duration `yaml:"lead" default:"10s" range:"0s..1h"`     // from a rotation to the first use of the new one
 }
 
 // RouterXCF is where targets reach the routing host. The paths are absolute or relative to the working directory.
