@@ -1,13 +1,17 @@
 # What a newcomer needs is `make test`; everything else is a part of it, or a tool for the work on Baton.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan tsan test-migrate cover mutants peers judge-selftest e2e bench-transfer bench-fastpath sim fmt clean
+.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan tsan fuzz test-migrate cover mutants peers judge-selftest e2e bench-transfer bench-fastpath sim fmt clean
 
 # Hugepages (2 MiB) that the demo and the scenarios reserve, and give back; 0 runs them without.
 HUGEPAGES ?= 160
 # Who continues connections at the demo's targets: kernel, userspace, or auto: the kernel where it can.
 IMPORT ?= auto
 ONLY ?=
+
+# How long the data path is fuzzed, and what of it: all but DPDK's ports and the generators.
+FUZZ_SECONDS ?= 60
+FUZZED = $(filter-out %_dpdk.c cgo/gen.c cgo/source.c,$(wildcard cgo/*.c))
 
 # The first seed of the simulation.
 FROM = $(shell printf %d 0x$$(git rev-parse --short=8 HEAD 2>/dev/null || echo 1))
@@ -25,7 +29,7 @@ demo: setup build ## the main job on real traffic, judged
 setup: ## install the Debian packages that are missing
 	scripts/deps.sh
 
-test: setup lint check-generated unit unit-dpdk asan tsan test-migrate cover sim peers judge-selftest e2e ## everything that gates a change
+test: setup lint check-generated unit unit-dpdk asan tsan fuzz test-migrate cover sim peers judge-selftest e2e ## everything that gates a change
 
 lint:
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
@@ -47,6 +51,13 @@ unit-dpdk: ## with DPDK ports
 asan: ## the C of the data path under AddressSanitizer and UndefinedBehaviorSanitizer
 	CGO_CFLAGS="-O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined" CGO_LDFLAGS=-fsanitize=undefined \
 		go test -asan ./cgo ./fastpath
+
+fuzz: ## the C of the data path, by libFuzzer for FUZZ_SECONDS: scripts of frames, commands and time
+	mkdir -p bin/fuzz-corpus
+	clang-14 -std=gnu11 -O2 -g -Wall -Wextra -Werror -Icgo -D__SANITIZE_ADDRESS__ -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=undefined -o bin/fuzz-pipeline bench/fuzz/pipeline.c $(FUZZED) -lpthread
+	ASAN_OPTIONS=malloc_context_size=4:quarantine_size_mb=16 bin/fuzz-pipeline -max_total_time=$(FUZZ_SECONDS) -max_len=1500 \
+		-print_final_stats=1 -artifact_prefix=bin/ bin/fuzz-corpus bench/fuzz/corpus
 
 tsan: ## what threads of the data path share, under ThreadSanitizer, without SIMD
 	mkdir -p bin
