@@ -408,7 +408,7 @@ INLINE int path_grow(const struct baton_crt *t, struct path_node *nodes, int cou
 }
 
 /* make_room finds a free entry in the first `choices` buckets of a hash, or makes one there. */
-INLINE baton_word *make_room(struct baton_crt *t, uint64_t hash, const uint32_t key_words, const uint32_t choices)
+static baton_word *make_room(struct baton_crt *t, uint64_t hash, const uint32_t key_words, const uint32_t choices)
 {
 	struct path_node nodes[PATH_NODES];
 	uint32_t first[CHOICES];
@@ -428,16 +428,28 @@ INLINE baton_word *make_room(struct baton_crt *t, uint64_t hash, const uint32_t 
 	return NULL;
 }
 
+/* free_or_room finds a free entry at once nearly always; else it makes one, in a third bucket if it must. */
+INLINE baton_word *free_or_room(struct baton_crt *t, uint64_t hash, const uint32_t key_words)
+{
+	baton_word *e = bucket_free_entry(t, bucket_a(t, hash), key_words);
+
+	if (!e)
+		e = bucket_free_entry(t, bucket_b(t, hash), key_words);
+	if (!e)
+		e = make_room(t, hash, key_words, 2);
+	if (e || key_words != 3)
+		return e;
+	e = make_room(t, hash, key_words, 3);
+	t->thirds += e && in_third(t, hash, bucket_of(t, e), key_words);
+	return e;
+}
+
 INLINE baton_word *insert(struct baton_crt *t, const struct baton_key *k, uint64_t hash, uint64_t value,
 			  const uint32_t key_words)
 {
 	uint64_t used = load(&t->used);
-	baton_word *e = used < t->limit ? make_room(t, hash, key_words, 2) : NULL;
+	baton_word *e = used < t->limit ? free_or_room(t, hash, key_words) : NULL;
 
-	if (!e && used < t->limit && key_words == 3) {
-		e = make_room(t, hash, key_words, 3);
-		t->thirds += e && in_third(t, hash, bucket_of(t, e), key_words);
-	}
 	if (!e)
 		return NULL;
 	store(&t->used, used + 1);

@@ -424,7 +424,7 @@ uint64_t baton_measure_insert(struct baton_forwarder *f, uint32_t index, uint64_
 		ok = burst_insert(f, t, l, BATON_BURST, value, into_rival);
 	}
 	took = thread_ns() - start;
-	for (uint64_t i = from; i + BATON_BURST <= to && ok; i++) {
+	for (uint64_t i = from; i < to && ok; i++) {
 		const struct baton_key k = flow_key(service, i);
 
 		flow_remove(t, &k, into_rival);
