@@ -60,11 +60,12 @@ int baton_crt_init(struct baton_crt *t, uint64_t entries, uint32_t percent, uint
 	if (buckets > UINT32_MAX)
 		return -EINVAL;
 	memset(t, 0, sizeof(*t));
-	t->bytes = (buckets * sizeof(struct baton_bucket) + HUGE - 1) / HUGE * HUGE;
+	t->bytes = (buckets * (sizeof(struct baton_bucket) + sizeof(*t->spilled)) + HUGE - 1) / HUGE * HUGE;
 	void *p = huge_alloc(t->bytes);
 	if (!p)
 		return -ENOMEM;
 	t->buckets = p;
+	t->spilled = (uint8_t *)(t->buckets + buckets);
 	t->seed = seed;
 	t->limit = entries;
 	t->bucket_count = (uint32_t)buckets;
@@ -165,10 +166,12 @@ INLINE baton_word *bucket_find(const struct baton_crt *t, uint32_t b, const stru
 
 INLINE baton_word *find(const struct baton_crt *t, const struct baton_key *k, uint64_t hash, const uint32_t key_words)
 {
-	baton_word *v = bucket_find(t, bucket_a(t, hash), k, key_words);
+	uint32_t a = bucket_a(t, hash);
+	baton_word *v = bucket_find(t, a, k, key_words);
 
-	if (!v)
-		v = bucket_find(t, bucket_b(t, hash), k, key_words);
+	if (v || !t->spilled[a])
+		return v;
+	v = bucket_find(t, bucket_b(t, hash), k, key_words);
 	if (!v && key_words == 3 && t->thirds)
 		v = bucket_find(t, bucket_c(t, hash), k, key_words);
 	return v;
@@ -197,6 +200,18 @@ static void fetch3(const struct baton_crt *t, struct baton_lookup *const *l, uin
 	fetch_bulk(t, l, n, 3);
 }
 
+/* spilled_only keeps those of n lookups whose first bucket has spilled, and returns how many. */
+INLINE uint32_t spilled_only(const struct baton_crt *t, struct baton_lookup **l, uint32_t n)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		l[kept] = l[i];
+		kept += t->spilled[bucket_a(t, l[i]->hash)] != 0;
+	}
+	return kept;
+}
+
 /* find_bulk waits for memory once more at most: the second buckets of those keys that are not in their first are under
  * way together. look: bucket_find, or one like it. */
 INLINE void find_bulk(const struct baton_crt *t, struct baton_lookup *const *l, uint32_t n, const uint32_t key_words,
@@ -213,6 +228,7 @@ INLINE void find_bulk(const struct baton_crt *t, struct baton_lookup *const *l, 
 		second[seconds] = l[i];
 		seconds += entry == NULL;
 	}
+	seconds = spilled_only(t, second, seconds);
 	for (uint32_t i = 0; i < seconds; i++)
 		__builtin_prefetch(&t->buckets[bucket_b(t, second[i]->hash)]);
 	for (uint32_t i = 0; i < seconds; i++)
@@ -315,18 +331,28 @@ INLINE baton_word *entry_fill(struct baton_crt *t, baton_word *e, const uint64_t
 	return &e[key_words];
 }
 
+/* spilled_note says that an entry with this hash is in bucket b from now on, or that it was there until now. */
+INLINE void spilled_note(struct baton_crt *t, uint64_t hash, uint32_t b, bool there)
+{
+	uint32_t a = bucket_a(t, hash);
+
+	if (a != b && t->spilled[a] < UINT8_MAX)
+		t->spilled[a] += there ? 1 : -1;
+}
+
 INLINE void entry_move(struct baton_crt *t, baton_word *to, baton_word *from, const uint32_t key_words)
 {
 	uint64_t key[3];
 
 	for (uint32_t i = 0; i < key_words; i++)
 		key[i] = load(&from[i]);
-	if (key_words == 3) {
-		uint64_t hash = hash_words(t, key, key_words);
+	uint64_t hash = hash_words(t, key, key_words);
+	uint32_t from_b = bucket_of(t, from), to_b = bucket_of(t, to);
 
-		t->thirds += in_third(t, hash, bucket_of(t, to), key_words);
-		t->thirds -= in_third(t, hash, bucket_of(t, from), key_words);
-	}
+	spilled_note(t, hash, to_b, true);
+	spilled_note(t, hash, from_b, false);
+	t->thirds += in_third(t, hash, to_b, key_words);
+	t->thirds -= in_third(t, hash, from_b, key_words);
 	entry_fill(t, to, key, load(&from[key_words]), key_words);
 	entry_clear(t, from, key_words);
 	atomic_store_explicit(&t->displaced, load(&t->displaced) + 1, memory_order_release);
@@ -439,9 +465,7 @@ INLINE baton_word *free_or_room(struct baton_crt *t, uint64_t hash, const uint32
 		e = make_room(t, hash, key_words, 2);
 	if (e || key_words != 3)
 		return e;
-	e = make_room(t, hash, key_words, 3);
-	t->thirds += e && in_third(t, hash, bucket_of(t, e), key_words);
-	return e;
+	return make_room(t, hash, key_words, 3);
 }
 
 INLINE baton_word *insert(struct baton_crt *t, const struct baton_key *k, uint64_t hash, uint64_t value,
@@ -454,6 +478,8 @@ INLINE baton_word *insert(struct baton_crt *t, const struct baton_key *k, uint64
 		return NULL;
 	store(&t->used, used + 1);
 	t->changes++;
+	spilled_note(t, hash, bucket_of(t, e), true);
+	t->thirds += in_third(t, hash, bucket_of(t, e), key_words);
 	return entry_fill(t, e, k->w, value, key_words);
 }
 
@@ -468,17 +494,24 @@ static uint16_t service_id_of(const struct baton_crt *t, const baton_word *v)
 	return t->key_words == 1 ? (uint16_t)load(v - 1) : (uint16_t)(load(v - 1) >> 16);
 }
 
+INLINE void entry_remove(struct baton_crt *t, baton_word *e, const uint32_t key_words)
+{
+	uint64_t hash = entry_hash(t, e, key_words);
+	uint32_t b = bucket_of(t, e);
+
+	spilled_note(t, hash, b, false);
+	t->thirds -= in_third(t, hash, b, key_words);
+	entry_clear(t, e, key_words);
+}
+
 void baton_crt_remove(struct baton_crt *t, baton_word *v)
 {
 	if (t->removing)
 		t->removing(t->removing_arg, service_id_of(t, v), load(v));
 	if (t->key_words == 1)
-		entry_clear(t, v - 1, 1);
-	else {
-		if (t->thirds)
-			t->thirds -= in_third(t, entry_hash(t, v - 3, 3), bucket_of(t, v), 3);
-		entry_clear(t, v - 3, 3);
-	}
+		entry_remove(t, v - 1, 1);
+	else
+		entry_remove(t, v - 3, 3);
 	store(&t->used, load(&t->used) - 1);
 	t->changes++;
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"os/exec"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -126,8 +127,8 @@ func TestTableTakesWhatItPromises(t *testing.T) {
 						t.Fatalf("key %d is gone", i)
 					}
 				}
-				if n := table.Thirds(); n != 0 {
-					t.Errorf("%d entries in third buckets of an empty table", n)
+				if thirds, spilled := table.Elsewhere(); thirds+spilled != 0 {
+					t.Errorf("an empty table has %d entries in third buckets, %d not in their first", thirds, spilled)
 				}
 			})
 		}
@@ -340,5 +341,17 @@ func BenchmarkTable(b *testing.B) {
 			table.Insert(key, n)
 		}
 		n++
+	}
+}
+
+// TestSanitizedDriverCompiles keeps what make tsan runs in step with baton.h.
+func TestSanitizedDriverCompiles(t *testing.T) {
+	gcc, err := exec.LookPath("gcc")
+	if err != nil {
+		t.Skip("no gcc")
+	}
+	out, err := exec.Command(gcc, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "testdata/tsan.c").CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -125,8 +125,13 @@ func findBulk(keys [][3]uint64, find func(l **C.struct_baton_lookup, n C.uint32_
 // Bytes is the memory that the table takes.
 func (t Table) Bytes() uint64 { return uint64(t.c.bytes) }
 
-// Thirds is how many entries are in the third bucket of their key.
-func (t Table) Thirds() uint64 { return uint64(t.c.thirds) }
+// Elsewhere is how many entries the table believes in the third bucket of their key, and in another than the first.
+func (t Table) Elsewhere() (thirds, spilled uint64) {
+	for _, n := range unsafe.Slice((*uint8)(t.c.spilled), t.c.bucket_count) {
+		spilled += uint64(n)
+	}
+	return uint64(t.c.thirds), spilled
+}
 
 // Update gives a key another value; false: it is not there.
 func (t Table) Update(key [3]uint64, value uint64) bool {

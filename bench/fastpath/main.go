@@ -132,12 +132,15 @@ func (o options) measureKinds(r *rig, result *Result) {
 	}
 }
 
+// smallest is the size of a table of which a tenth is a burst.
+const smallest = 10 * burst
+
 func parseSizes(text string) ([]uint64, error) {
 	var sizes []uint64
 	for s := range strings.SplitSeq(text, ",") {
 		n, err := strconv.ParseUint(s, 10, 28)
-		if err != nil || n == 0 {
-			return nil, fmt.Errorf("table size %q: a number of flows up to 2^28 is needed", s)
+		if err != nil || n < smallest {
+			return nil, fmt.Errorf("table size %q: a number of flows from %d to 2^28 is needed", s, smallest)
 		}
 		sizes = append(sizes, n)
 	}

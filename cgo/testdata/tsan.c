@@ -201,8 +201,9 @@ static void *operator_main(void *arg)
 				baton_crt_read(t, b, e);
 			for (unsigned int c = 0; c < BATON_COUNTER_COUNT; c++)
 				baton_counter_read(f, c);
-			CHECK(baton_busy_ppm(f) <= 1000000 && baton_flows_used(f) <= CLIENTS &&
-			      atomic_load_explicit(&p->rx_packets, memory_order_relaxed) < UINT64_MAX);
+			CHECK(atomic_load_explicit(&baton_pace_of(f)->busy_ppm, memory_order_relaxed) <= 1000000);
+			CHECK(baton_flows_used(f) <= CLIENTS && baton_now_ms(f) > 0);
+			CHECK(atomic_load_explicit(&p->rx_packets, memory_order_relaxed) < UINT64_MAX);
 		}
 	}
 	return NULL;
