@@ -187,7 +187,7 @@ func (e *Env) expectation(x Expect) (judge.Expectation, error) {
 		return judge.Expectation{}, err
 	}
 	out := judge.Expectation{DVIPA: e.dvipa, Owner: owner, Streams: e.streams(), Unordered: e.Wire != nil,
-		Allow: x.allowed()}
+		Direct: x.Direct, Allow: x.allowed()}
 	for _, h := range e.Lab.Targets {
 		mac, err := h.SeenMAC()
 		if err != nil {
@@ -198,8 +198,8 @@ func (e *Env) expectation(x Expect) (judge.Expectation, error) {
 	return out, nil
 }
 
-// checkServed compares who served a connection by its responses with who did by its frames.
-func (e *Env) checkServed(r judge.Report) error {
+// checkServed compares who served a connection by its responses with who did by its frames. direct: none was handed over.
+func (e *Env) checkServed(r judge.Report, direct bool) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, c := range r.Conns {
@@ -208,7 +208,7 @@ func (e *Env) checkServed(r judge.Report) error {
 			continue
 		}
 		i := slices.IndexFunc(e.Lab.Targets, func(h *lab.Host) bool { mac, err := h.SeenMAC(); return err == nil && mac == c.Owner })
-		if !c.Transferred || i < 0 || !slices.Contains(names, e.Lab.Targets[i].Name) {
+		if c.Transferred == direct || i < 0 || !slices.Contains(names, e.Lab.Targets[i].Name) {
 			return fmt.Errorf("%v: the response is from %s, the last frames are from %v", c, strings.Join(names, ", "), c.Owner)
 		}
 	}

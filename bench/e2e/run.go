@@ -156,7 +156,7 @@ func (s Scenario) verdict(e *Env, report judge.Report, runErr error) error {
 	if err != nil {
 		return err
 	}
-	if err := e.checkServed(report); err != nil {
+	if err := e.checkServed(report, s.Expect.Direct); err != nil {
 		return err
 	}
 	if s.Check != nil {

@@ -59,6 +59,7 @@ type Expect struct {
 	Retransmissions bool         // retransmissions in the hand-over are reported, not held against it
 	Connections     int          // exactly this many established connections; 0 is not checked
 	Transferred     int          // exactly this many transferred ones; 0 is not checked, None means none
+	Direct          bool         // targets answer the handshake, and nothing is handed over
 }
 
 // None is the count of what must not happen, where 0 means "not checked".
@@ -131,6 +132,7 @@ var scenarios = slices.Concat(
 	tcpScenarios,
 	freezeScenarios,
 	firstScenarios,
+	balanceScenarios,
 )
 
 // grouped puts scenarios that can share a laboratory next to each other, and keeps their order otherwise.

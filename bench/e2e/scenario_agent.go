@@ -123,7 +123,7 @@ func (e *Env) withoutAgent(goAway func(), meanwhile func(request []byte) error) 
 		return err
 	}
 	goAway()
-	err = errors.Join(ask("/without"), e.strayTo(e.Target(1)), meanwhile(lab.Request("a.example", "/meanwhile")))
+	err = errors.Join(ask("/without"), e.strayTo(e.Target(1), wire.ACK, wire.SYN, wire.ACK|wire.FIN, wire.ACK|wire.PSH), meanwhile(lab.Request("a.example", "/meanwhile")))
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (e *Env) withoutAgent(goAway func(), meanwhile func(request []byte) error) 
 }
 
 // strayTo sends segments of connections that do not exist straight to a target: it must not answer, not even with RST.
-func (e *Env) strayTo(h *lab.Host) (err error) {
+func (e *Env) strayTo(h *lab.Host, flags ...wire.Flags) (err error) {
 	raw, err := e.Client.Raw(rawAddress)
 	if err != nil {
 		return err
@@ -152,8 +152,7 @@ func (e *Env) strayTo(h *lab.Host) (err error) {
 	}
 	for i := range strays {
 		c := raw.ConnVia(mac, uint16(21000+i), service, wire.Options{})
-		flags := []wire.Flags{wire.ACK, wire.SYN, wire.ACK | wire.FIN, wire.ACK | wire.PSH}[i%4]
-		if err := c.Send(flags, nil); err != nil {
+		if err := c.Send(flags[i%len(flags)], nil); err != nil {
 			return err
 		}
 	}

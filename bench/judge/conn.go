@@ -141,9 +141,7 @@ func (j *Live) owner(c *conn, s *segment) {
 	mac := s.Link.Src
 	switch n := len(c.owners); {
 	case n == 0:
-		if j.expect.Owner != (wire.MAC{}) && mac != j.expect.Owner {
-			j.violate(OneOwner, c, s.index, "opened by %v, not by the routing host", mac)
-		}
+		j.opened(c, s, mac)
 		c.owners = append(c.owners, mac)
 	case mac == c.owners[n-1]:
 	case slices.Contains(c.owners, mac):
@@ -161,9 +159,23 @@ func (j *Live) owner(c *conn, s *segment) {
 	c.sinceOwner = 0
 }
 
+// opened checks who answers the handshake.
+func (j *Live) opened(c *conn, s *segment, mac wire.MAC) {
+	switch {
+	case j.expect.Direct:
+		if j.expect.Targets != nil && !slices.Contains(j.expect.Targets, mac) {
+			j.violate(OneOwner, c, s.index, "opened by %v, which is no target", mac)
+		}
+	case j.expect.Owner != (wire.MAC{}) && mac != j.expect.Owner:
+		j.violate(OneOwner, c, s.index, "opened by %v, not by the routing host", mac)
+	}
+}
+
 func (j *Live) ownerChanged(c *conn, s *segment, mac wire.MAC) {
 	c.owners = append(c.owners, mac)
 	switch {
+	case j.expect.Direct:
+		j.violate(OneOwner, c, s.index, "taken over by %v, although nothing is handed over", mac)
 	case len(c.owners) > 2:
 		j.violate(OneOwner, c, s.index, "third owner %v", mac)
 	case j.expect.Targets != nil && !slices.Contains(j.expect.Targets, mac):

@@ -28,6 +28,8 @@ type Expectation struct {
 	// Unordered says that segments overtook each other on their way. A client may then answer with an RST what reaches it
 	// after both ends have closed; such are counted as Late, not as Resets.
 	Unordered bool
+	// Direct says that the targets answer the handshake: one of them opens a connection, and keeps it.
+	Direct bool
 	// Allow lists rules that may be broken; they are reported as Allowed.
 	Allow []Rule
 }

@@ -246,3 +246,30 @@ func BenchmarkDownload(b *testing.B) {
 		j.Add(frame)
 	}
 }
+
+// TestDirectConnectionsAreTheirTargets has a target that answers the handshake itself.
+func TestDirectConnectionsAreTheirTargets(t *testing.T) {
+	judged := func(opener, later wire.MAC) Report {
+		items := clean()
+		for _, it := range items {
+			switch {
+			case it.arp != nil || it.toServer:
+			case it.mac == routerMAC:
+				it.mac = opener
+			default:
+				it.mac = later
+			}
+		}
+		e := expectation()
+		e.Direct = true
+		return Judge(capture(t, items), e)
+	}
+	if r := judged(targetMAC, targetMAC); !r.Pass() || r.Transferred() != 0 || r.Conns[0].Owner != targetMAC {
+		t.Errorf("a target's own: violations %v, %d transferred", r.Violations, r.Transferred())
+	}
+	for name, r := range map[string]Report{"by the routing host": judged(routerMAC, routerMAC), "by two": judged(targetMAC, otherMAC)} {
+		if len(r.Violations) == 0 || r.Violations[0].Rule != OneOwner {
+			t.Errorf("%s: violations %v, want one of %s", name, r.Violations, OneOwner)
+		}
+	}
+}
