@@ -35,7 +35,14 @@ var lcoreScenarios = []Scenario{
 		Doc:    "two poll loops share a port: both accept, transfer and forward their connections",
 		Shape:  Shape{Cluster: twoLcores()},
 		Expect: Expect{Connections: spread, Transferred: spread, Retransmissions: true},
-		Run:    runTwoLcores,
+		Run:    func(e *Env) error { return e.twoLcores(false) },
+	},
+	{
+		Name:   "two-queues",
+		Doc:    "the same with a port of two queues, between which the kernel sorts by another hash: each loop hands over",
+		Shape:  Shape{Cluster: twoQueues()},
+		Expect: Expect{Connections: spread, Transferred: spread, Retransmissions: true},
+		Run:    func(e *Env) error { return e.twoLcores(true) },
 	},
 	{
 		Name:   "link-flap",
@@ -60,7 +67,15 @@ func rotatingKeys() lab.Cluster {
 	return c
 }
 
-func runTwoLcores(e *Env) error {
+// twoQueues is twoLcores with a port that has a queue for each.
+func twoQueues() lab.Cluster {
+	c := twoLcores()
+	c.Device, c.Arguments = "net_af_packet", "qpairs=2"
+	return c
+}
+
+// twoLcores makes connections until each of two loops has some. queues: each has a queue, too.
+func (e *Env) twoLcores(queues bool) error {
 	for i := range spread {
 		f := sites[i%len(sites)]
 		path := fmt.Sprintf("/%d", i)
@@ -78,12 +93,12 @@ func runTwoLcores(e *Env) error {
 		if err := e.batonctl(e.Lab.Router, &lcores, "lcores"); err != nil {
 			return err
 		}
-		return checkLcores(lcores)
+		return checkLcores(lcores, queues)
 	})
 }
 
 // checkLcores expects that both loops did all that there is to do.
-func checkLcores(lcores []admin.Lcore) error {
+func checkLcores(lcores []admin.Lcore, queues bool) error {
 	if len(lcores) != 2 {
 		return fmt.Errorf("%d lcores, want 2", len(lcores))
 	}
@@ -95,8 +110,8 @@ func checkLcores(lcores []admin.Lcore) error {
 	if n := lcores[0].Accepted + lcores[1].Accepted; n != spread {
 		return fmt.Errorf("%d connections were accepted, want %d: %+v", n, spread, lcores)
 	}
-	if lcores[0].Passed == 0 || lcores[1].Passed != 0 {
-		return fmt.Errorf("the first lcore receives for both, but they passed on %d and %d", lcores[0].Passed, lcores[1].Passed)
+	if lcores[0].Passed == 0 || (lcores[1].Passed > 0) != queues {
+		return fmt.Errorf("the lcores passed on %d and %d frames", lcores[0].Passed, lcores[1].Passed)
 	}
 	return nil
 }

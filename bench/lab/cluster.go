@@ -21,6 +21,7 @@ import (
 // configuration files, unless they say otherwise.
 type Cluster struct {
 	Device    string // DPDK driver of the data port: "net_af_xdp" ("") or "net_af_packet"
+	Arguments string // further ones of the data port's device: "qpairs=2"
 	Hugepages string // auto, always or never; "" is auto in a lab that has hugepages, never elsewhere
 	Rules     []Rule // first match wins
 	Default   string // job of requests that match no rule; "" refuses them
@@ -112,7 +113,7 @@ data:
 {{- with .IdleSleep}}
   idle: { sleep: {{.}} }{{end}}
   ports:
-    - { device: "{{or .Device "net_af_xdp"}}0,iface={{.Interface}}", address: {{.Host.On .IPv6}}, vlan: {{.VLAN}} }
+    - { device: "{{or .Device "net_af_xdp"}}0,iface={{.Interface}}{{with .Arguments}},{{.}}{{end}}", address: {{.Host.On .IPv6}}, vlan: {{.VLAN}} }
 {{- range .Ports}}
     - { device: "{{$.Host.Expand .Device}}", address: {{.Address}} }
 {{- end}}
