@@ -28,8 +28,8 @@ type options struct {
 
 func main() {
 	var o options
-	flag.IntVar(&o.rounds, "n", 7, "rounds")
-	flag.Uint64Var(&o.frames, "frames", 2_000_000, "frames of a sample")
+	flag.IntVar(&o.rounds, "n", 15, "rounds")
+	flag.Uint64Var(&o.frames, "frames", 500_000, "frames of a sample")
 	flag.StringVar(&o.sizes, "flows", "1000,64000,1000000,10000000", "sizes of the table")
 	flag.StringVar(&o.only, "only", "", "this kind of frames only, and no result files")
 	flag.StringVar(&o.out, "out", filepath.Join("bench", "results", "fastpath.json"), "result file; the plot is beside it")
