@@ -146,7 +146,7 @@ static inline bool classify_tcp(struct baton_forwarder *f, struct packet *p)
 
 static bool classify_ip(struct baton_forwarder *f, struct packet *p, bool to_us, bool ip6)
 {
-	uint8_t proto;
+	uint8_t proto = 0; /* a frame that does not parse may leave it so */
 
 	if (!(ip6 ? parse_ip6(p, &proto) : parse_ip4(p, &proto)))
 		return p->class == CLASS_FRAGMENT && (!to_us || proto != PROTO_TCP)
