@@ -59,6 +59,10 @@ func runAgent(cmd *cobra.Command, c *config.Target) error {
 		return err
 	}
 	defer func() { _ = socket.Close() }()
+	apps, err := daemon.OpenTargetApps(c.Host, c.Apps, target.Asked(c), log)
+	if err != nil {
+		return err
+	}
 	kernel, err := target.Open(c, log)
 	if err != nil {
 		return err
@@ -66,12 +70,12 @@ func runAgent(cmd *cobra.Command, c *config.Target) error {
 	var observed *metrics.Target
 	a, err := agent.New(agent.Config{
 		Host: c.Host, Software: "baton-target " + daemon.Version(), XCF: c.XCF, Jobs: target.Jobs(c), Limits: c.Limits,
-		Log: log, Observe: func(outcome string, took time.Duration) { observed.Imported(outcome, took) },
+		Applications: apps.Agent(), Log: log, Observe: func(outcome string, took time.Duration) { observed.Imported(outcome, took) },
 	}, kernel)
 	if err != nil {
 		return errors.Join(err, kernel.Close())
 	}
-	h := &targetHost{c, a, kernel, time.Now()}
+	h := &targetHost{c, a, kernel, apps, time.Now()}
 	observed = metrics.NewTarget(h.sample)
 	log.Info("target host runs", "host", c.Host, "version", daemon.Version(), "jobs", len(c.Jobs), "admin", socket.Addr())
 	err = h.serve(cmd.Context(), observed, socket)
@@ -84,6 +88,7 @@ type targetHost struct {
 	config  *config.Target
 	agent   *agent.Agent
 	kernel  *target.Kernel
+	apps    *daemon.TargetApps
 	started time.Time
 }
 
@@ -91,6 +96,7 @@ type targetHost struct {
 func (h *targetHost) serve(ctx context.Context, m *metrics.Target, socket net.Listener) error {
 	return daemon.Together(ctx,
 		func(ctx context.Context) error { h.agent.Run(ctx); return nil },
+		h.apps.Run,
 		func(ctx context.Context) error { return admin.Serve(ctx, socket, h.source()) },
 		func(ctx context.Context) error { return metrics.Serve(ctx, h.config.Metrics.Listen, m.Registry()) },
 	)
@@ -104,8 +110,9 @@ func (h *targetHost) source() admin.Source {
 		Counters: func(context.Context) ([]admin.Counter, error) {
 			return append(h.kernel.GuardCounters(), h.agent.Counters()...), nil
 		},
-		Flows:  func(context.Context) ([]admin.Flow, error) { return h.agent.Flows(), nil },
-		Doctor: func(context.Context) ([]admin.Finding, error) { return examine(h.config) },
+		Applications: h.apps.List,
+		Flows:        func(context.Context) ([]admin.Flow, error) { return h.agent.Flows(), nil },
+		Doctor:       func(context.Context) ([]admin.Finding, error) { return examine(h.config) },
 	}
 }
 

@@ -73,6 +73,7 @@ type targetHost struct {
 	forwarder *fastpath.Forwarder
 	stack     *userstack.Stack
 	agent     *agent.Agent
+	apps      *daemon.TargetApps
 	metrics   *metrics.Target
 	links     *links
 }
@@ -96,9 +97,16 @@ func (h *targetHost) open() error {
 
 // connect makes the stack with its jobs, and the agent above it.
 func (h *targetHost) connect() error {
-	var jobs []agent.Job
+	var jobs, asked []agent.Job
 	for _, j := range h.cfg.Jobs {
 		jobs = append(jobs, agent.Job{Name: j.Name, Service: netip.AddrPortFrom(j.Address, j.Port)})
+		if j.Asks() {
+			asked = append(asked, jobs[len(jobs)-1])
+		}
+	}
+	var err error
+	if h.apps, err = daemon.OpenTargetApps(h.cfg.Host, h.cfg.Apps, asked, h.log); err != nil {
+		return err
 	}
 	h.stack = userstack.New(userstack.Config{
 		Ports: len(h.cfg.Data.Ports), Gateway: h.cfg.Gateway, Jobs: jobs, Window: h.cfg.Limits.Window,
@@ -111,11 +119,10 @@ func (h *targetHost) connect() error {
 		}
 	}
 	h.metrics = metrics.NewTarget(h.sample)
-	var err error
 	h.agent, err = agent.New(agent.Config{
 		Host: h.cfg.Host, Software: "baton " + daemon.Version(), XCF: h.cfg.XCF, Jobs: jobs, Log: h.log,
-		Limits:  config.Limits{Reservations: h.cfg.Limits.Reservations, BacklogRetry: h.cfg.Limits.BacklogRetry},
-		Observe: h.metrics.Imported,
+		Limits:       config.Limits{Reservations: h.cfg.Limits.Reservations, BacklogRetry: h.cfg.Limits.BacklogRetry},
+		Applications: h.apps.Agent(), Observe: h.metrics.Imported,
 	}, h.stack)
 	return err
 }
@@ -131,6 +138,7 @@ func (h *targetHost) serve(ctx context.Context, socket net.Listener) error {
 		h.stack.Run,
 		h.links.watch,
 		func(ctx context.Context) error { h.agent.Run(ctx); return nil },
+		h.apps.Run,
 		func(ctx context.Context) error { return admin.Serve(ctx, socket, h.source()) },
 		func(ctx context.Context) error { return metrics.Serve(ctx, h.cfg.Metrics.Listen, h.metrics.Registry()) },
 	)
@@ -149,6 +157,8 @@ func (h *targetHost) source() admin.Source {
 		Lcores:   func(context.Context) ([]admin.Lcore, error) { return lcores(h.forwarder), nil },
 		Flows:    func(context.Context) ([]admin.Flow, error) { return h.agent.Flows(), nil },
 		Doctor:   func(context.Context) ([]admin.Finding, error) { return examineTarget(h.cfg) },
+
+		Applications: h.apps.List,
 	}
 }
 

@@ -67,6 +67,8 @@ func source() admin.Source {
 		Rotate:   fixed([]admin.Key{{Fingerprint: "def", State: "next"}}),
 		Flows:    fixed([]admin.Flow{{Client: "10.77.0.100:4000", Job: "web-a", State: "live"}}),
 		Doctor:   fixed([]admin.Finding{{Check: "ip_forward", OK: true, Detail: "off on data0"}}),
+
+		Applications: fixed([]admin.Application{{Name: "pop3d", Role: "target", Job: "mail", Taken: 5}}),
 	}
 }
 
@@ -86,6 +88,7 @@ func TestTablesAndJSONOfEveryCommand(t *testing.T) {
 		{"keys", "retiring", `"fingerprint": "abc"`},
 		{"keys rotate", "next", `"fingerprint": "def"`},
 		{"flows", "live", `"job": "web-a"`},
+		{"applications", "pop3d  target", `"taken": 5`},
 		{"doctor", "ok", `"ok": true`},
 		{"version", "baton dev", `"host": "rh1"`},
 	}

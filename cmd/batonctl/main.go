@@ -50,7 +50,7 @@ func newCommand() *cobra.Command {
 	root.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON instead of a table")
 	root.AddCommand(crtCommand(&o), targetsCommand(&o), targetCommand(&o), servicesCommand(&o),
 		transfersCommand(&o), countersCommand(&o), portsCommand(&o), lcoresCommand(&o), keysCommand(&o), flowsCommand(&o),
-		doctorCommand(&o), versionCommand(&o), nicCommand(&o), certsCommand(&o), explainCommand(&o))
+		applicationsCommand(&o), doctorCommand(&o), versionCommand(&o), nicCommand(&o), certsCommand(&o), explainCommand(&o))
 	return root
 }
 

@@ -167,6 +167,19 @@ func writeFlows(w io.Writer, rows []admin.Flow) {
 	}
 }
 
+func applicationsCommand(o *options) *cobra.Command {
+	return ask(o, "applications", "List the applications that are registered at the control socket",
+		(*admin.Client).Applications, writeApplications)
+}
+
+func writeApplications(w io.Writer, rows []admin.Application) {
+	fmt.Fprintln(w, "NAME\tROLE\tJOB\tSERVICE\tOPEN\tTAKEN\tSINCE")
+	for _, a := range rows {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%s\n", a.Name, a.Role, dash(a.Job), a.Service, a.Open, a.Taken,
+			a.Since.Format(time.RFC3339))
+	}
+}
+
 // doctorCommand prints every finding and ends with an error when one of them is bad, so that scripts can ask.
 func doctorCommand(o *options) *cobra.Command {
 	return &cobra.Command{

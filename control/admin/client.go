@@ -109,6 +109,11 @@ func (c *Client) Ports(ctx context.Context) ([]Port, error) { return get[[]Port]
 // Flows asks a target host for the connections it has taken.
 func (c *Client) Flows(ctx context.Context) ([]Flow, error) { return get[[]Flow](ctx, c, "flows", nil) }
 
+// Applications asks which applications are registered at the daemon's control socket.
+func (c *Client) Applications(ctx context.Context) ([]Application, error) {
+	return get[[]Application](ctx, c, "applications", nil)
+}
+
 // Doctor asks the daemon to check its host.
 func (c *Client) Doctor(ctx context.Context) ([]Finding, error) {
 	return get[[]Finding](ctx, c, "doctor", nil)

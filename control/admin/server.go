@@ -42,6 +42,8 @@ type Source struct {
 	Services  func(context.Context) ([]Service, error)
 	// Drain lets a target have no new connections, or have them again. An error for one that is not there is ErrBadQuery.
 	Drain func(ctx context.Context, target string, drain bool) error
+
+	Applications func(context.Context) ([]Application, error)
 }
 
 // Handler answers the paths that s has.
@@ -61,6 +63,7 @@ func (s Source) Handler() http.Handler {
 	if s.Drain != nil {
 		mux.HandleFunc("POST /v1/targets/{target}/{action}", s.serveDrain)
 	}
+	handle(mux, "applications", s.Applications)
 	if s.CRT != nil {
 		mux.HandleFunc("GET /v1/crt", s.serveCRT)
 	}

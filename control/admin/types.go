@@ -156,6 +156,17 @@ type Flow struct {
 	Since   time.Time `json:"since"`
 }
 
+// Application is one registration at the host's control socket.
+type Application struct {
+	Name    string    `json:"name"`
+	Role    string    `json:"role"`          // "router" or "target"
+	Job     string    `json:"job,omitempty"` // of a target application
+	Service string    `json:"service"`
+	Since   time.Time `json:"since"`
+	Open    int       `json:"open"`  // connections in a routing application's hands; offers that a target's has not settled
+	Taken   uint64    `json:"taken"` // connections that were handed over: by a routing application, to a target's
+}
+
 // Finding is the result of one check of the doctor.
 type Finding struct {
 	Check  string `json:"check"`

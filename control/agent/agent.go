@@ -33,7 +33,9 @@ type Config struct {
 	Jobs     []Job
 	Limits   config.Limits
 	Log      *slog.Logger
-	Observe  func(outcome string, took time.Duration) // called for every commit; may be nil
+	// Applications are asked before they get a connection; nil: all applications are conventional.
+	Applications Applications
+	Observe      func(outcome string, took time.Duration) // called for every commit; may be nil
 }
 
 // Agent is a target host. Its methods are safe for concurrent use.
@@ -73,6 +75,9 @@ func New(c Config, im Importer) (*Agent, error) {
 	var err error
 	if a.dialer, err = newDialer(c, a); err != nil {
 		return nil, err
+	}
+	if c.Applications != nil {
+		c.Applications.Begin(a)
 	}
 	live, ended := im.Begin(a)
 	a.taker = transfer.NewTaker(limits(c.Limits), live, ended, time.Now())
@@ -186,11 +191,13 @@ func (a *Agent) do(action transfer.Action) []transfer.Event {
 			return []transfer.Event{transfer.PeerLost{Host: action.Host}}
 		}
 	case transfer.Check:
-		return []transfer.Event{a.check(action)}
+		return a.check(action)
 	case transfer.StopImport:
 		if stop := a.running[attempt{action.Host, action.Transfer}]; stop != nil {
 			stop()
 		}
+	case transfer.Lapsed:
+		a.config.Applications.Lapsed(action.Host, action.Transfer)
 	case transfer.Forget:
 		a.importer.Forget(action.Inc)
 	case transfer.Fault:
@@ -199,18 +206,20 @@ func (a *Agent) do(action transfer.Action) []transfer.Event {
 	return nil
 }
 
-// check answers an offer. Called with mu held.
-func (a *Agent) check(c transfer.Check) transfer.Event {
-	checked := transfer.Checked{Host: c.Host, Transfer: c.Offer.Transfer}
-	if p := a.offerProblem(&c.Offer); p != nil {
-		checked.Reason, checked.Detail = p.Reason, p.Detail
-		a.log.Info("offer rejected", "host", c.Host, "client", c.Offer.Inc.Client, "job", c.Offer.Job, "detail", p.Detail)
+// check answers an offer, or has an application answer it. Called with mu held.
+func (a *Agent) check(c transfer.Check) []transfer.Event {
+	p := a.offerProblem(&c.Offer)
+	if p == nil {
+		return a.ask(c)
 	}
-	return checked
+	a.log.Info("offer rejected", "host", c.Host, "client", c.Offer.Inc.Client, "job", c.Offer.Job, "detail", p.Detail)
+	return []transfer.Event{checked(c.Host, c.Offer.Transfer, p)}
 }
 
+func jobOf(o *transfer.Offer) Job { return Job{o.Job, o.Inc.Service} }
+
 func (a *Agent) offerProblem(o *transfer.Offer) *Problem {
-	job := Job{o.Job, o.Inc.Service}
+	job := jobOf(o)
 	if !slices.Contains(a.config.Jobs, job) {
 		detail := fmt.Sprintf("no job %q for %v here: add it to jobs", job.Name, job.Service)
 		return &Problem{transfer.ReasonUnknownJob, detail}
@@ -260,6 +269,7 @@ func (a *Agent) keepLooking(ctx context.Context) {
 // lock: transfers do not wait for it.
 func (a *Agent) look() {
 	ready := a.importer.Look()
+	a.withApplications(ready)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	before := a.jobs()

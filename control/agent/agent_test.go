@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"sync"
@@ -46,7 +47,7 @@ func (f *fake) Begin(to Reporter) (live, ended []transfer.Flow) {
 func (f *fake) Look() map[Job]Readiness {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.ready
+	return maps.Clone(f.ready)
 }
 
 func (f *fake) Check(*transfer.Offer) *Problem {
@@ -83,7 +84,9 @@ func (r *rig) serve(t *testing.T, f func(context.Context)) {
 	})
 }
 
-func newRig(t *testing.T, f *fake) *rig {
+func newRig(t *testing.T, f *fake) *rig { return newRigWith(t, f, nil) }
+
+func newRigWith(t *testing.T, f *fake, apps Applications) *rig {
 	t.Helper()
 	certs := t.TempDir()
 	err := errors.Join(xcf.CreateCA(certs), xcf.IssueHost(certs, xcf.RoleRouter, "rh1", 0),
@@ -103,7 +106,7 @@ func newRig(t *testing.T, f *fake) *rig {
 		t.Fatal(err)
 	}
 	r.serve(t, func(ctx context.Context) { r.server.Serve(ctx) })
-	r.agent, err = New(Config{Host: "t1", Software: "test", Jobs: []Job{web}, Log: quiet,
+	r.agent, err = New(Config{Host: "t1", Software: "test", Jobs: []Job{web}, Log: quiet, Applications: apps,
 		XCF: config.TargetXCF{CA: file("ca.pem"), Cert: file("t1.pem"), Key: file("t1.key"),
 			Routers: []config.RouterHost{{Host: "rh1", Address: r.server.Addr().String()}}},
 		Limits: config.Limits{Reservations: 16, BacklogRetry: config.Duration(50 * time.Millisecond)},

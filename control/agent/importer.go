@@ -17,7 +17,7 @@ type Importer interface {
 	// transfer.NewTaker wants it, and may report to the Agent from the first Look on.
 	Begin(to Reporter) (live, ended []transfer.Flow)
 	// Look finds out which jobs can take connections now. It is called every so often, and when Reporter.LookAgain
-	// asks for it. Jobs that it leaves out cannot.
+	// asks for it. Jobs that it leaves out cannot. The map is the Agent's.
 	Look() map[Job]Readiness
 	// Check says why an offer cannot be taken; nil: it can. It does not block.
 	Check(o *transfer.Offer) *Problem

@@ -39,6 +39,9 @@ func (a *Agent) finish(i transfer.Import, done Imported, problem *Problem) {
 	} else {
 		a.step(transfer.Imported{Host: i.Host, Transfer: i.Transfer, RcvNxt: done.RcvNxt, Took: done.Took})
 		done.Known()
+		if a.asks(Job{i.Record.Job, tuple.Service}) {
+			a.config.Applications.Arrived(i.Host, i.Transfer)
+		}
 		a.log.Debug("connection imported", "client", tuple.Client, "service", tuple.Service, "job", i.Record.Job,
 			"host", i.Host, "took", done.Took)
 	}

@@ -73,6 +73,8 @@ const (
 	CodeTimeout     = "timeout"
 	CodeTooLarge    = "too large"
 	CodeGone        = "gone" // the client ended the connection
+
+	CodeUnknownTransfer = "unknown transfer" // it was never offered to this application
 )
 
 // Message is one packet of a control socket. Which fields a type has is written at the type; others are ignored.

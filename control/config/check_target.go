@@ -13,6 +13,7 @@ func (t *Target) check(to *report) {
 	t.XCF.check(to)
 	t.Guard.check(to)
 	t.checkJobs(to)
+	to.applications("applications", Applications(t.Apps))
 	to.socketPath("admin.socket", t.Admin.Socket)
 	if t.Metrics.Listen != "" {
 		to.hostPort("metrics.listen", t.Metrics.Listen, false)
@@ -61,6 +62,7 @@ func (t *Target) checkJobs(to *report) {
 		to.once(seen, key+".name", fmt.Sprintf("job %s of %s", j.Name, netip.AddrPortFrom(j.Address, j.Port)))
 		j.checkListener(to, key+".listener")
 		j.checkConnections(to, key, modes)
+		to.askable(key+".application", j.Asks(), t.Apps)
 	}
 }
 
@@ -91,5 +93,12 @@ func (j *TargetJob) checkListener(to *report, key string) {
 	}
 	if j.Listener.Port() == 0 {
 		to.failf(key, "%s has no port: want one as in %s", j.Listener, netip.AddrPortFrom(j.Listener.Addr(), j.Port))
+	}
+}
+
+// askable checks that an application that is to be asked can register.
+func (r *report) askable(key string, asks bool, a TargetApps) {
+	if asks && len(a.Allow) == 0 {
+		r.failf(key, "nobody may register: list the users of its applications in applications.allow")
 	}
 }

@@ -13,6 +13,7 @@ func (t *UserTarget) check(to *report) {
 	t.checkGateway(to)
 	t.XCF.check(to)
 	t.checkJobs(to)
+	to.applications("applications", Applications(t.Apps))
 	to.socketPath("admin.socket", t.Admin.Socket)
 	if t.Metrics.Listen != "" {
 		to.hostPort("metrics.listen", t.Metrics.Listen, false)
@@ -47,6 +48,7 @@ func (t *UserTarget) checkJobs(to *report) {
 		}
 		to.once(seen, key+".name", fmt.Sprintf("job %s of %s", j.Name, netip.AddrPortFrom(j.Address, j.Port)))
 		to.localSocket(key+".socket", j.Socket)
+		to.askable(key+".application", j.Asks(), t.Apps)
 	}
 }
 

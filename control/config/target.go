@@ -8,6 +8,7 @@ type Target struct {
 	XCF     TargetXCF     `yaml:"xcf"`
 	Guard   Guard         `yaml:"guard"`
 	Jobs    []TargetJob   `yaml:"jobs"`
+	Apps    TargetApps    `yaml:"applications"`
 	Limits  Limits        `yaml:"limits"`
 	Admin   TargetAdmin   `yaml:"admin"`
 	Metrics TargetMetrics `yaml:"metrics"`
@@ -49,6 +50,17 @@ type TargetJob struct {
 	Window   uint32         `yaml:"window" default:"32768" range:"2048..65535"`
 	// Connections says how they come: from a routing host that talked to the client, or by the client's own SYN.
 	Connections string `yaml:"connections" default:"transferred" oneof:"transferred|direct"`
+	// Application says whether it is asked before it gets a connection, which takes a control socket.
+	Application string `yaml:"application" default:"conventional" oneof:"conventional|ask"`
+}
+
+// Asks says that the job's applications are asked.
+func (j *TargetJob) Asks() bool { return j.Application == "ask" }
+
+// TargetApps is Applications of a target host, which may run beside a routing host's daemon.
+type TargetApps struct {
+	Socket string        `yaml:"socket" default:"/run/baton/target-app.sock"` // Unix socket
+	Allow  []Application `yaml:"allow" default:""`                            // empty: there is no socket
 }
 
 // Direct says that clients' SYNs are for the listener, and nothing is handed over to it.

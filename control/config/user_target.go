@@ -14,6 +14,7 @@ type UserTarget struct {
 	Gateway netip.Addr    `yaml:"gateway" default:""` // next hop to clients on no port's network; the zero Addr: there are none
 	XCF     TargetXCF     `yaml:"xcf"`
 	Jobs    []UserJob     `yaml:"jobs"`
+	Apps    TargetApps    `yaml:"applications"`
 	Limits  UserLimits    `yaml:"limits"`
 	Admin   TargetAdmin   `yaml:"admin"`
 	Metrics TargetMetrics `yaml:"metrics"`
@@ -29,7 +30,11 @@ type UserJob struct {
 	Port          uint16     `yaml:"port" range:"1..65535"`
 	Socket        string     `yaml:"socket"` // path of a Unix socket, or a loopback address and port
 	ProxyProtocol Switch     `yaml:"proxy_protocol" default:"false"`
+	Application   string     `yaml:"application" default:"conventional" oneof:"conventional|ask"` // as TargetJob's
 }
+
+// Asks says that the job's applications are asked.
+func (j *UserJob) Asks() bool { return j.Application == "ask" }
 
 // Network is the network of the job's socket, as package net names it.
 func (j UserJob) Network() string {

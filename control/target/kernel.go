@@ -69,6 +69,16 @@ func Jobs(c *config.Target) []agent.Job {
 	return jobs
 }
 
+// Asked are those of them whose applications are asked.
+func Asked(c *config.Target) (jobs []agent.Job) {
+	for _, j := range c.Jobs {
+		if j.Asks() {
+			jobs = append(jobs, jobOf(j))
+		}
+	}
+	return jobs
+}
+
 // Begin implements agent.Importer: it takes over the flows of earlier agents.
 func (k *Kernel) Begin(to agent.Reporter) (live, ended []transfer.Flow) {
 	k.to = to

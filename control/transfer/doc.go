@@ -77,7 +77,8 @@
 //	           Assign                       Checking   Check; as by Offer
 //	           Commit                       Refused    Confirm not imported
 //	           Query                        Refused    QueryReply unknown, or what the incarnation is else
-//	Checking   Checked, well                Reserved   OfferReply accepted
+//	Checking   Asked                        Checking   (Lapsed follows if it becomes refused or forgotten before Live)
+//	           Checked, well                Reserved   OfferReply accepted
 //	           Checked, well, assigned      Importing  Import, or what else a Commit brings about
 //	           Checked, not so              (none)     OfferReply rejected
 //	           Timeout                      (none)     OfferReply rejected

@@ -44,6 +44,12 @@ type (
 
 // Events of a Taker.
 type (
+	// Asked says that an application is asked, or told, about the transfer of a Check, and wants to know if it comes to
+	// nothing: Lapsed.
+	Asked struct {
+		Host     string
+		Transfer ID
+	}
 	// Checked is the result of Check: ReasonNone if the target can take the connection.
 	Checked struct {
 		Host     string
@@ -77,6 +83,7 @@ func (Start) event()       {}
 func (Frozen) event()      {}
 func (Cancel) event()      {}
 func (Switched) event()    {}
+func (Asked) event()       {}
 func (Checked) event()     {}
 func (Imported) event()    {}
 func (NotImported) event() {}
@@ -147,6 +154,11 @@ type (
 		Transfer ID
 		Inc      wire.Incarnation
 	}
+	// Lapsed says that a transfer of which an application was Asked will never import anything.
+	Lapsed struct {
+		Host     string
+		Transfer ID
+	}
 	// Forget says that an ended flow is remembered no more: what the host keeps of it for a restart may go.
 	Forget struct{ Inc wire.Incarnation }
 )
@@ -163,6 +175,7 @@ func (Failed) action()     {}
 func (Check) action()      {}
 func (Import) action()     {}
 func (StopImport) action() {}
+func (Lapsed) action()     {}
 func (Forget) action()     {}
 
 // Cause is the kind of a Failure.

@@ -26,6 +26,8 @@ func describe(a Action) string {
 		return "abort " + a.Cause.String()
 	case Fault:
 		return "fault " + a.Host
+	case Lapsed:
+		return fmt.Sprintf("lapsed %d %s", a.Transfer, a.Host)
 	case Check:
 		if a.Assigned {
 			return fmt.Sprintf("check %d %s assigned", a.Offer.Transfer, a.Host)

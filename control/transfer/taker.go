@@ -92,6 +92,7 @@ type entry struct {
 	detail   string        // refused
 	reported bool          // ended: a stream took the report
 	assigned *Commit       // checking: to be carried out if the checks go well
+	asked    bool          // an application waits to hear what becomes of the transfer
 	waits    *Record       // importing: to be imported once the import of an older incarnation has a result
 }
 
@@ -176,6 +177,8 @@ func (t *Taker) Step(ev Event, now time.Time) []Action {
 	switch ev := ev.(type) {
 	case Received:
 		t.received(ev.Host, ev.Message, now)
+	case Asked:
+		t.asked(key{ev.Host, ev.Transfer})
 	case Checked:
 		t.checked(ev, now)
 	case Imported:
@@ -318,6 +321,16 @@ func (t *Taker) checked(ev Checked, now time.Time) {
 	t.begin(e, *e.assigned, now)
 	e.assigned = nil
 	t.confirm(e)
+}
+
+// asked remembers whom to tell. A transfer that has come to nothing meanwhile has lapsed.
+func (t *Taker) asked(k key) {
+	e := t.byKey[k]
+	if e == nil || e.state != takerChecking {
+		t.do(Lapsed{k.host, k.id})
+		return
+	}
+	e.asked = true
 }
 
 // release: checking or reserved -> gone. It is never sent for a transfer that was committed.
@@ -666,6 +679,10 @@ func (t *Taker) become(e *entry, s takerState, deadline time.Time) {
 		panic(fmt.Sprintf("transfer: transfer %d of %s goes from %s to %s", e.flow.Transfer, e.flow.Host, e.state, s))
 	}
 	held := e.holds()
+	if e.asked && (s == takerRefused || s == takerGone) {
+		t.do(Lapsed{e.flow.Host, e.flow.Transfer})
+	}
+	e.asked = e.asked && s < takerLive
 	t.leave(e)
 	e.state, e.deadline = s, deadline
 	if held && !e.holds() {

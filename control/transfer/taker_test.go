@@ -221,6 +221,52 @@ func TestAssignedTransferRows(t *testing.T) {
 	}
 }
 
+// TestTakerTellsWhatLapses has an application that was asked hear of it once when its connection will not come.
+func TestTakerTellsWhatLapses(t *testing.T) {
+	const lapsed = "lapsed 7 rh"
+	asked := Asked{"rh", 7}
+	later := offer7
+	later.Transfer = 8
+	for name, events := range map[string][]Event{
+		"rejected":               {offered, asked, unwell},
+		"no answer":              {offered, asked, Timeout{}},
+		"released while checked": {offered, asked, released},
+		"released":               {offered, asked, well, released},
+		"reservation over":       {offered, asked, well, Timeout{}},
+		"fenced":                 {offered, asked, well, queried},
+		"later offer":            {offered, asked, well, Received{"rh", later}},
+		"not imported":           {offered, asked, well, committed, notMade},
+		"assigned, not imported": {assigned, asked, well, notMade},
+		"asked too late":         {offered, released, asked},
+	} {
+		t.Run(name, func(t *testing.T) {
+			taker, now := takerAfter(events[:len(events)-1]...)
+			last := events[len(events)-1]
+			if _, ok := last.(Timeout); ok {
+				now = taker.Deadline()
+			}
+			if got := describeAll(taker.Step(last, now)); !slices.Contains(got, lapsed) {
+				t.Errorf("%q, want %q among them", got, lapsed)
+			}
+			for range 3 { // everything is over and forgotten in the end
+				if d := taker.Deadline(); !d.IsZero() {
+					now = d
+				}
+				if got := describeAll(taker.Step(Timeout{}, now)); slices.Contains(got, lapsed) {
+					t.Errorf("again: %q", got)
+				}
+			}
+		})
+	}
+	taker, now := takerAfter(offered, asked, well, committed, made)
+	for _, e := range []Event{over, queried, Timeout{}} {
+		if got := describeAll(taker.Step(e, now)); slices.Contains(got, lapsed) {
+			t.Errorf("a connection that came has lapsed: %q", got)
+		}
+		now = taker.Deadline()
+	}
+}
+
 func TestCheckMayTakeAsLongAsTheGiverWaits(t *testing.T) {
 	o := offer7
 	o.Reserve = time.Second

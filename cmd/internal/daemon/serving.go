@@ -1,0 +1,52 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+
+	"baton/control/admin"
+	"baton/control/agent"
+	"baton/control/appsock"
+	"baton/control/config"
+)
+
+// TargetApps are the target applications of a host. The zero value is a host without a control socket.
+type TargetApps struct {
+	serving *appsock.Serving
+	socket  string
+	rights  []appsock.Right
+}
+
+// OpenTargetApps reads who may register for the jobs whose applications are asked. Nothing is opened yet.
+func OpenTargetApps(host string, c config.TargetApps, jobs []agent.Job, log *slog.Logger) (*TargetApps, error) {
+	if len(c.Allow) == 0 {
+		return &TargetApps{}, nil
+	}
+	rights, err := Rights(config.Applications(c))
+	return &TargetApps{appsock.NewServing(host, jobs, log), c.Socket, rights}, err
+}
+
+// Agent is what the agent asks; nil if all applications are conventional.
+func (a *TargetApps) Agent() agent.Applications {
+	if a.serving == nil {
+		return nil
+	}
+	return a.serving
+}
+
+// Run serves control sockets until ctx ends.
+func (a *TargetApps) Run(ctx context.Context) error {
+	if a.serving == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return a.serving.Run(ctx, a.socket, a.rights)
+}
+
+// List lists the applications that are registered, for operators.
+func (a *TargetApps) List(context.Context) ([]admin.Application, error) {
+	if a.serving == nil {
+		return []admin.Application{}, nil
+	}
+	return a.serving.Registered(), nil
+}
