@@ -126,6 +126,7 @@ var scenarios = slices.Concat(
 	floodScenarios,
 	tunnelScenarios,
 	externalScenarios,
+	appScenarios,
 	wireScenarios,
 	lossScenarios,
 	userspaceScenarios,

@@ -45,8 +45,9 @@ type Cluster struct {
 
 	// Section is the port's protocol and its section, as lines of YAML, in place of http with Rules and Default.
 	Section string
-	// Applications lets applications of root register at the routing host's ControlSocket.
+	// Applications lets applications of root, or of AppUser, register at the ControlSocket of each host.
 	Applications bool
+	AppUser      string
 	// Distribute, if it is not contentrouted ("" is), makes the DVIPA a conventional one: the first job's. Rules are not used.
 	Distribute string
 
@@ -71,6 +72,8 @@ type Job struct {
 	Hosts   []string
 	Port    int            // of the DVIPA and of the listener; 0 is 80
 	Weights map[string]int // of hosts, where connections are not handed over
+
+	Application string // ask or conventional, the default
 }
 
 // Mailbox routes a user of POP3 to a job: a name, or "*@a.example".
@@ -135,7 +138,7 @@ xcf: { listen: "{{.XCF}}", ca: {{path .Certs "ca.pem"}}, cert: {{path .Certs .Ho
 admin: { socket: {{.Host.AdminSocket}} }
 log: { level: {{or .LogLevel "debug"}} }
 {{- if .Applications}}
-applications: { socket: {{.Host.ControlSocket}}, allow: [{ user: root }] }
+applications: { socket: {{.Host.ControlSocket}}, allow: [{ user: {{or .AppUser "root"}} }] }
 {{- end}}
 dvipas:
   - address: {{.DVIPA}}
@@ -207,9 +210,12 @@ guard:
   tunnel_sources: [{{.Source}}]{{end}}
 admin: { socket: {{.Host.AdminSocket}} }
 log: { level: {{or .LogLevel "debug"}} }
+{{- if .Applications}}
+applications: { socket: {{.Host.ControlSocket}}, allow: [{ user: {{or .AppUser "root"}} }] }
+{{- end}}
 jobs:
 {{- range .Serves}}
-  - { name: {{.Name}}, address: {{$.DVIPA}}, port: {{or .Port 80}}, listener: "{{if $.IPv6}}[::]{{else}}0.0.0.0{{end}}:{{or .Port 80}}"{{with $.Distribute}}, connections: direct{{end}}{{with $.Window}}, window: {{.}}{{end}} }
+  - { name: {{.Name}}, address: {{$.DVIPA}}, port: {{or .Port 80}}{{with .Application}}, application: {{.}}{{end}}, listener: "{{if $.IPv6}}[::]{{else}}0.0.0.0{{end}}:{{or .Port 80}}"{{with $.Distribute}}, connections: direct{{end}}{{with $.Window}}, window: {{.}}{{end}} }
 {{- end}}
 `))
 

@@ -58,6 +58,18 @@ func (h *Host) Start(name string, argv ...string) (*Process, error) {
 	return p, nil
 }
 
+// Process is the one that was started last under a name; nil: none was.
+func (h *Host) Process(name string) (last *Process) {
+	h.lab.mu.Lock()
+	defer h.lab.mu.Unlock()
+	for _, p := range h.lab.processes {
+		if p.LogPath == h.Path(name+".log") {
+			last = p
+		}
+	}
+	return last
+}
+
 // command wraps argv for the host. ip-netns(8) also gives it the namespace's own /sys, and then becomes the program,
 // so the process's number is the program's.
 func (h *Host) command(ctx context.Context, argv []string) *exec.Cmd {

@@ -70,7 +70,7 @@ func (a *Agent) ask(c transfer.Check) []transfer.Event {
 	case len(c.Offer.State) > 0:
 		// Nobody could be given it, and it would be lost without a word.
 		detail := fmt.Sprintf("job %s cannot be given application state: set application: ask", job.Name)
-		return []transfer.Event{checked(host, id, &Problem{transfer.ReasonApplication, detail})}
+		return []transfer.Event{checked(host, id, &Problem{transfer.ReasonHost, detail})}
 	}
 	return []transfer.Event{checked(host, id, nil)}
 }

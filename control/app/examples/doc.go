@@ -2,7 +2,12 @@
 // and JSON. They are small, complete, and run as they are.
 package examples
 
-import _ "embed"
+import "embed"
+
+// Python has those in Python, and the module that some of them share.
+//
+//go:embed *.py
+var Python embed.FS
 
 // RouterPython is a routing application in Python: see its first lines.
 //

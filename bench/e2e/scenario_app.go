@@ -1,0 +1,318 @@
+package main
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"baton/bench/lab"
+)
+
+// authenticated is a cluster whose routing application authenticates POP3 users before it hands their connections over.
+// mail is on both targets, mail-1 on t1 and mail-2 on t2; web-2 is a conventional job of t2, on the same port.
+func authenticated() lab.Cluster {
+	return lab.Cluster{
+		Applications: true,
+		Section:      "protocol: pop3\napplication: external",
+		Jobs: []lab.Job{
+			{Name: "mail", Hosts: []string{"t1", "t2"}, Application: "ask"},
+			{Name: "conventional", Hosts: []string{"t2"}},
+		},
+	}
+}
+
+// logins are users of the routing application in this file's scenarios.
+var logins = []string{"ada:lovelace=mail", "large:state=mail,1048576", "lost:job=none", "plain:old=conventional",
+	"none:state=conventional,-1", "anyone:x=mail"}
+
+const largest = 1 << 20 // octets of state
+
+// asking is where targets are asked.
+var asking = Shape{Cluster: authenticated(), Server: func(_ *Env, h *lab.Host) error {
+	words := []string{"eve=locked", "slow=slow"}
+	if h.Name == "t1" {
+		words = append(words, "bob=locked")
+	}
+	_, err := h.Mailboxes("mail", words...)
+	return err
+}}
+
+var appScenarios = []Scenario{
+	{
+		Name:   "app-state-pop3",
+		Doc:    "the routing application authenticates the user; the target application gets the user as state and starts after PASS",
+		Shape:  asking,
+		Expect: Expect{Connections: 4, Transferred: 4},
+		Run: func(e *Env) error {
+			return e.appsTake("mail", 4, func() error {
+				return e.authenticating(func(*lab.Process) error {
+					for range 4 {
+						if err := e.mailSession("ada", "lovelace"); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			})
+		},
+	},
+	{
+		Name:   "target-rejects",
+		Doc:    "target applications reject a connection with a reason, which the routing application tells the client; it goes on",
+		Shape:  asking,
+		Expect: Expect{Connections: 1, Transferred: 1},
+		Run: func(e *Env) error {
+			return e.refusedFirst("eve", "x", "-ERR application: application: the mailbox of eve is locked", "mail rejected")
+		},
+	},
+	{
+		Name:   "reject-then-second",
+		Doc:    "what the application on the first target rejects is offered to the second, which takes it",
+		Shape:  asking,
+		Expect: Expect{Connections: 1, Transferred: 1},
+		Run: func(e *Env) error {
+			return e.authenticating(func(p *lab.Process) error {
+				d, err := e.login("bob", "x")
+				if err != nil {
+					return err
+				}
+				return errors.Join(d.talk("", "+OK t2 has the mailbox of bob", "QUIT", "+OK bye"), d.end(),
+					p.Said("transfer bob mail accepted t2"), e.Target(1).Process("pop3d").Said(" bob "))
+			})
+		},
+	},
+	{
+		Name:   "unknown-job",
+		Doc:    "a job that nobody has is rejected by the router at once; the client logs in as somebody else",
+		Shape:  asking,
+		Expect: Expect{Connections: 1, Transferred: 1},
+		Run: func(e *Env) error {
+			return e.refusedFirst("lost", "job", `-ERR router: unknown job: no job "none" in the configuration`, "none rejected")
+		},
+	},
+	{
+		Name:   "conventional-app",
+		Doc:    "a conventional application takes a connection without state; one with state is rejected, so none gets lost",
+		Shape:  asking,
+		Expect: Expect{Connections: 2, Transferred: 2},
+		Run: func(e *Env) error {
+			err := e.refusedFirst("plain", "old",
+				"-ERR stack: stack: host: job conventional cannot be given application state: set application: ask",
+				"conventional rejected")
+			if err != nil {
+				return err
+			}
+			return e.authenticating(func(p *lab.Process) error {
+				d, err := e.login("none", "state")
+				if err != nil {
+					return err
+				}
+				return errors.Join(d.talk("", "+OK t2 has the mailbox of nobody", "QUIT", "+OK bye"), d.end(),
+					p.Said("transfer none conventional accepted t2"))
+			})
+		},
+	},
+	{
+		Name:   "large-app-state",
+		Doc:    "1 MiB of state reaches the target application to the octet",
+		Shape:  asking,
+		Expect: Expect{Connections: 1, Transferred: 1},
+		Run: func(e *Env) error {
+			return e.authenticating(func(p *lab.Process) error {
+				d, err := e.login("large", "state")
+				if err != nil {
+					return err
+				}
+				state := largeState()
+				return errors.Join(d.talk("", "+OK * has the mailbox of large",
+					"XSTATE", fmt.Sprintf("+OK %d %x", len(state), sha256.Sum256(state)), "QUIT", "+OK bye"), d.end())
+			})
+		},
+	},
+	{
+		Name:   "target-dies-during-offer",
+		Doc:    "applications that die before they answer have rejected: the client is told at once",
+		Shape:  private(asking),
+		Expect: Expect{Connections: 1, Transferred: None},
+		Run:    runTargetDies,
+	},
+	{
+		Name:  "peer-not-allowed",
+		Doc:   "applications of users that the configuration does not name are not listened to, on either kind of host",
+		Shape: Shape{Cluster: forNobody, Server: asking.Server, NoBaton: true, Private: true},
+		Run:   runPeerNotAllowed, Expect: Expect{Unjudged: true},
+	},
+}
+
+// forNobody is authenticated whose applications belong to another user.
+var forNobody = func() lab.Cluster {
+	c := authenticated()
+	c.AppUser = "nobody"
+	return c
+}()
+
+func private(s Shape) Shape {
+	s.Private = true
+	return s
+}
+
+// largeState is what the routing application knows of the user large.
+func largeState() []byte {
+	const empty = `{"user": "large", "padding": ""}`
+	padding := strings.Repeat("x", largest-len(empty))
+	return []byte(strings.Replace(empty, `"padding": "`, `"padding": "`+padding, 1))
+}
+
+// refusedFirst logs in as a user whose connection is rejected, and then, on the same connection, as ada.
+func (e *Env) refusedFirst(user, password, answer, result string) error {
+	return e.authenticating(func(p *lab.Process) error {
+		d, err := e.login(user, password)
+		if err != nil {
+			return err
+		}
+		err = d.talk("", answer, "USER ada", "+OK", "PASS lovelace", "+OK * has the mailbox of ada", "QUIT", "+OK bye")
+		return errors.Join(err, d.end(), p.Said("transfer "+user+" "+result))
+	})
+}
+
+// runTargetDies kills the applications one after the other, while each has an offer that it does not answer.
+func runTargetDies(e *Env) error {
+	return e.authenticating(func(p *lab.Process) error {
+		d, err := e.login("slow", "x")
+		if err != nil {
+			return err
+		}
+		for _, h := range e.Lab.Targets {
+			app := h.Process("pop3d")
+			if err := app.Ready(e.Ctx, func() error { return app.Said(" slow ") }); err != nil {
+				return err
+			}
+			app.Kill()
+		}
+		return errors.Join(d.talk("", "-ERR application: application: the application is gone", "QUIT", "+OK bye"), d.end(),
+			p.Said("transfer slow mail rejected  application application"))
+	})
+}
+
+// runPeerNotAllowed has applications of root where only nobody may register.
+func runPeerNotAllowed(e *Env) error {
+	if _, err := e.LaunchBaton(forNobody); err != nil {
+		return err
+	}
+	if _, err := e.Lab.Router.Authenticate(e.Ctx, "front", logins...); !errors.Is(err, lab.ErrEnded) {
+		return fmt.Errorf("the routing application is registered: %w", err)
+	}
+	for _, h := range e.Lab.Targets {
+		if err := asking.Server(e, h); err != nil {
+			return err
+		}
+		app := h.Process("pop3d")
+		select {
+		case <-app.Done():
+		case <-e.Ctx.Done():
+			return e.Ctx.Err()
+		}
+		err := app.Said("not allowed: user 0 ")
+		if apps, err := h.Admin().Applications(e.Ctx); err != nil || len(apps) > 0 {
+			return errors.Join(err, fmt.Errorf("registered at %s: %+v", h.Name, apps))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// authenticating runs the routing application meanwhile.
+func (e *Env) authenticating(meanwhile func(*lab.Process) error) error {
+	p, err := e.Lab.Router.Authenticate(e.Ctx, "front", logins...)
+	if err != nil {
+		return err
+	}
+	defer p.Stop()
+	return meanwhile(p)
+}
+
+// login greets and names a user with a password; the answer to that is not read.
+func (e *Env) login(user, password string) (*dialogue, error) {
+	c, err := e.Dial()
+	if err != nil {
+		return nil, err
+	}
+	d := &dialogue{c, bufio.NewReader(c)}
+	if err := d.talk("", "+OK POP3 ready", "PASS early", "-ERR [AUTH] wrong", "USER "+user, "+OK"); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	_, err = fmt.Fprintf(c, "PASS %s\r\n", password)
+	return d, err
+}
+
+// mailSession is all that a client does whose mailbox is there.
+func (e *Env) mailSession(user, password string) error {
+	d, err := e.login(user, password)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.talk("", "+OK * has the mailbox of "+user, "STAT", "+OK 0 0", "QUIT", "+OK bye"), d.end())
+}
+
+// talk says each first line, if it is not empty, and expects the second, in which an asterisk stands for anything.
+func (d *dialogue) talk(lines ...string) error {
+	for i := 0; i < len(lines); i += 2 {
+		if lines[i] != "" {
+			if _, err := fmt.Fprintf(d.c, "%s\r\n", lines[i]); err != nil {
+				return err
+			}
+		}
+		line, err := d.lines.ReadString('\n')
+		if err != nil {
+			return fmt.Errorf("wait for %q: %w", lines[i+1], err)
+		}
+		before, after, wild := strings.Cut(lines[i+1]+"\r\n", "*")
+		if fits := strings.HasPrefix(line, before) && strings.HasSuffix(line, after); !fits || !wild && line != before {
+			return fmt.Errorf("got %q, want %q", line, lines[i+1])
+		}
+	}
+	return nil
+}
+
+// end expects that the server closes, and closes.
+func (d *dialogue) end() error {
+	if _, err := d.lines.ReadByte(); !errors.Is(err, io.EOF) {
+		return errors.Join(fmt.Errorf("instead of the end: %w", err), d.c.Close())
+	}
+	return d.c.Close()
+}
+
+// appsTake makes traffic of which the target applications of a job get so many connections, as operators see it.
+func (e *Env) appsTake(job string, want uint64, traffic func() error) error {
+	before, err := e.appsTook(job)
+	if err := errors.Join(err, traffic()); err != nil {
+		return err
+	}
+	return lab.Until(e.Ctx, "the applications have their connections", func() error {
+		after, err := e.appsTook(job)
+		if err == nil && after-before != want {
+			err = fmt.Errorf("they got %d, want %d", after-before, want)
+		}
+		return err
+	})
+}
+
+func (e *Env) appsTook(job string) (n uint64, err error) {
+	for _, h := range e.Lab.Targets {
+		apps, err := h.Admin().Applications(e.Ctx)
+		if err != nil {
+			return 0, err
+		}
+		for _, a := range apps {
+			if a.Job == job && a.Role == "target" {
+				n += a.Taken
+			}
+		}
+	}
+	return n, nil
+}

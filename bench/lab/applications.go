@@ -1,0 +1,46 @@
+package lab
+
+import (
+	"context"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"baton/control/app/examples"
+)
+
+// This file starts the applications of package examples, which have control sockets.
+
+// Authenticate starts the routing application for POP3 under a name, for users as "ada:secret=mail", and waits until it is
+// registered.
+func (h *Host) Authenticate(ctx context.Context, name string, users ...string) (*Process, error) {
+	p, err := h.example(name, "pop3_router.py", append([]string{netip.AddrPortFrom(DVIPA, 80).String(), name}, users...)...)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.Ready(ctx, func() error { return p.Said("registered ") })
+}
+
+// Mailboxes starts the target application for POP3 on port 80, for words about users as "eve=locked". It registers once the
+// host's daemon is there.
+func (h *Host) Mailboxes(job string, words ...string) (*Process, error) {
+	return h.example("pop3d", "pop3_target.py", append([]string{job, "80", h.Name}, words...)...)
+}
+
+// example starts one of the applications in Python with the path of the host's control socket and arguments.
+func (h *Host) example(name, script string, args ...string) (*Process, error) {
+	dir := h.Path("examples")
+	if err := unpack(examples.Python, dir); err != nil {
+		return nil, err
+	}
+	return h.Start(name, append([]string{"/usr/bin/python3", filepath.Join(dir, script), h.ControlSocket()}, args...)...)
+}
+
+// unpack writes the files of a file system into a directory.
+func unpack(files fs.FS, dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	return os.CopyFS(dir, files)
+}

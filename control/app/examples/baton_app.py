@@ -1,0 +1,90 @@
+"""The control socket between an application and the Baton daemon of its host: one JSON object per packet, and file
+descriptors beside it. The protocol is that of baton/control/app."""
+
+import array
+import base64
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+
+MAX_MESSAGE = 64 << 10
+MAX_INLINE = 32 << 10  # octets of state that go into the packet itself
+SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+
+
+class Control:
+    """A control socket. send() may be called by several threads, receive() by one."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        while True:  # the daemon may start after its applications
+            try:
+                self.socket.connect(path)
+                return
+            except (FileNotFoundError, ConnectionRefusedError):
+                time.sleep(0.05)
+
+    def send(self, state=b"", **message):
+        """Sends a message. State that does not fit goes as a sealed memfd."""
+        fds = array.array("i")
+        if len(state) > MAX_INLINE:
+            fds.append(sealed(state))
+            message["files"] = ["state"]
+        elif state:
+            message["state"] = base64.b64encode(state).decode()
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if fds else []
+        try:
+            self.socket.sendmsg([json.dumps(message).encode()], rights)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def receive(self):
+        """Returns the next message and the file descriptors that came with it, by their names; (None, {}) at the end.
+        State is in the message, as octets."""
+        data, ancillary, _, _ = self.socket.recvmsg(MAX_MESSAGE, socket.CMSG_SPACE(4 * 4))
+        if not data:
+            return None, {}
+        fds = array.array("i")
+        for level, kind, octets in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(octets[: len(octets) - len(octets) % fds.itemsize])
+        message = json.loads(data)
+        files = dict(zip(message.get("files", []), fds))
+        message["state"] = base64.b64decode(message.get("state", ""))
+        if "state" in files:
+            with open(files.pop("state"), "rb") as f:
+                f.seek(0)
+                message["state"] = f.read()
+        return message, files
+
+
+def sealed(octets):
+    """A memfd that nobody can change any more."""
+    fd = os.memfd_create("baton-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(fd, "wb", closefd=False) as f:
+        f.write(octets)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    return fd
+
+
+class Answers:
+    """Brings answers, which one thread receives, to the threads that wait for them."""
+
+    def __init__(self):
+        self.changed = threading.Condition()
+        self.answers = {}
+
+    def put(self, key, answer):
+        with self.changed:
+            self.answers[key] = answer
+            self.changed.notify_all()
+
+    def take(self, key, timeout=None):
+        """Returns the answer; None if there was none in time."""
+        with self.changed:
+            self.changed.wait_for(lambda: key in self.answers, timeout)
+            return self.answers.pop(key, None)
