@@ -121,7 +121,7 @@ var appScenarios = []Scenario{
 		Shape:  asking,
 		Expect: Expect{Connections: 1, Transferred: 1},
 		Run: func(e *Env) error {
-			return e.authenticating(func(p *lab.Process) error {
+			return e.authenticating(func(*lab.Process) error {
 				d, err := e.login("large", "state")
 				if err != nil {
 					return err
