@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"baton/bench/lab"
@@ -140,11 +141,41 @@ var appScenarios = []Scenario{
 		Run:    runTargetDies,
 	},
 	{
+		Name:   "c-target",
+		Doc:    "a target application with the library for C takes a connection with its state, and rejects another",
+		Shape:  Shape{Cluster: authenticated(), Server: targetInC},
+		Expect: Expect{Connections: 1, Transferred: 1},
+		Run:    runTargetInC,
+	},
+	{
 		Name:  "peer-not-allowed",
 		Doc:   "applications of users that the configuration does not name are not listened to, on either kind of host",
 		Shape: Shape{Cluster: forNobody, Server: asking.Server, NoBaton: true, Private: true},
 		Run:   runPeerNotAllowed, Expect: Expect{Unjudged: true},
 	},
+}
+
+// targetInC has been built by make.
+func targetInC(e *Env, h *lab.Host) error {
+	path, err := filepath.Abs(filepath.Join(e.bin, "c-target"))
+	if err != nil {
+		return err
+	}
+	_, err = h.MailboxesInC(path, "mail")
+	return err
+}
+
+// runTargetInC logs in as a user whose name has "locked" in it, and then as ada.
+func runTargetInC(e *Env) error {
+	return e.authenticating(func(p *lab.Process) error {
+		d, err := e.login("locked", "x")
+		if err != nil {
+			return err
+		}
+		err = d.talk("", "-ERR application: application: the mailbox is locked", "USER ada", "+OK", "PASS lovelace",
+			`+OK * knows {"user": "ada", "padding": ""}`, "STAT", "+OK 0 0", "QUIT", "+OK bye")
+		return errors.Join(err, d.end(), p.Said("transfer locked mail rejected"), p.Said("transfer ada mail accepted"))
+	})
 }
 
 // forNobody is authenticated whose applications belong to another user.

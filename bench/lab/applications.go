@@ -28,6 +28,11 @@ func (h *Host) Mailboxes(job string, words ...string) (*Process, error) {
 	return h.example("pop3d", "pop3_target.py", append([]string{job, "80", h.Name}, words...)...)
 }
 
+// MailboxesInC is Mailboxes by the example of the library for C, the program at path.
+func (h *Host) MailboxesInC(path, job string) (*Process, error) {
+	return h.Start("c-target", path, h.ControlSocket(), job, "80", h.Name)
+}
+
 // example starts one of the applications in Python with the path of the host's control socket and arguments.
 func (h *Host) example(name, script string, args ...string) (*Process, error) {
 	dir := h.Path("examples")

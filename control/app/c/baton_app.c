@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
+#include "baton_app.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+enum {
+	MESSAGE_MAX = 64 << 10, // octets of one packet
+	FILES_MAX = 4,
+	SEALS = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW,
+};
+
+struct baton_app {
+	int fd;
+	char in[MESSAGE_MAX];
+};
+
+// struct baton_files are the file descriptors of a packet.
+struct baton_files {
+	int fds[FILES_MAX];
+	size_t count;
+};
+
+int baton_app_open(struct baton_app **app, const char *path)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct baton_app *opened;
+	int error;
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(address.sun_path, path);
+	opened = malloc(sizeof(*opened));
+	if (!opened)
+		return -ENOMEM;
+	opened->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (opened->fd < 0 || connect(opened->fd, (struct sockaddr *)&address, sizeof(address))) {
+		error = -errno;
+		baton_app_close(opened);
+		return error;
+	}
+	*app = opened;
+	return 0;
+}
+
+void baton_app_close(struct baton_app *app)
+{
+	if (app && app->fd >= 0)
+		close(app->fd);
+	free(app);
+}
+
+int baton_app_fd(const struct baton_app *app)
+{
+	return app->fd;
+}
+
+// baton_send sends an object and frees it.
+static int baton_send(struct baton_app *app, struct json_object *object)
+{
+	size_t size;
+	const char *text = json_object_to_json_string_length(object, JSON_C_TO_STRING_PLAIN, &size);
+	int error = 0;
+
+	if (!text)
+		error = -ENOMEM;
+	else if (size > MESSAGE_MAX)
+		error = -EMSGSIZE;
+	else if (send(app->fd, text, size, MSG_NOSIGNAL) < 0)
+		error = -errno;
+	json_object_put(object);
+	return error;
+}
+
+// baton_text adds a text, if there is one.
+static void baton_text(struct json_object *object, const char *key, const char *text)
+{
+	if (text)
+		json_object_object_add(object, key, json_object_new_string(text));
+}
+
+int baton_app_register(struct baton_app *app, const char *job, const char *service, const char *name)
+{
+	struct json_object *object = json_object_new_object();
+
+	baton_text(object, "type", "register");
+	baton_text(object, "role", "target");
+	baton_text(object, "job", job);
+	baton_text(object, "service", service);
+	baton_text(object, "name", name);
+	return baton_send(app, object);
+}
+
+static int baton_answer(struct baton_app *app, const char *type, uint64_t transfer, const char *detail)
+{
+	struct json_object *object = json_object_new_object();
+
+	baton_text(object, "type", type);
+	json_object_object_add(object, "transfer", json_object_new_uint64(transfer));
+	baton_text(object, "detail", detail);
+	return baton_send(app, object);
+}
+
+int baton_app_accept(struct baton_app *app, uint64_t transfer)
+{
+	return baton_answer(app, "accept", transfer, NULL);
+}
+
+int baton_app_reject(struct baton_app *app, uint64_t transfer, const char *reason)
+{
+	return baton_answer(app, "reject", transfer, reason);
+}
+
+// baton_files_take takes the file descriptors out of ancillary data (unix(7)).
+static void baton_files_take(struct baton_files *files, struct msghdr *header)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c)) {
+		size_t fds = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		memcpy(files->fds, CMSG_DATA(c), fds * sizeof(int)); // the buffer has room for FILES_MAX only
+		files->count = fds;
+	}
+}
+
+static void baton_files_close(struct baton_files *files)
+{
+	for (size_t i = 0; i < files->count; i++)
+		close(files->fds[i]);
+}
+
+// baton_packet_receive reads a packet; 0 octets are the end.
+static ssize_t baton_packet_receive(struct baton_app *app, struct baton_files *files)
+{
+	union {
+		char octets[CMSG_SPACE(FILES_MAX * sizeof(int))];
+		struct cmsghdr aligned;
+	} control;
+	struct iovec in = {.iov_base = app->in, .iov_len = sizeof(app->in)};
+	struct msghdr header = {
+	    .msg_iov = &in, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+	ssize_t size;
+
+	do
+		size = recvmsg(app->fd, &header, MSG_CMSG_CLOEXEC);
+	while (size < 0 && errno == EINTR);
+	if (size < 0)
+		return -errno;
+	baton_files_take(files, &header);
+	return header.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ? -EBADMSG : size;
+}
+
+static const char *baton_field(struct json_object *object, const char *key)
+{
+	struct json_object *value;
+
+	return json_object_object_get_ex(object, key, &value) ? json_object_get_string(value) : "";
+}
+
+static enum baton_app_type baton_type(const char *word)
+{
+	static const struct {
+		const char *word;
+		enum baton_app_type type;
+	} types[] = {
+	    {"registered", BATON_APP_REGISTERED}, {"offer", BATON_APP_OFFER}, {"arrived", BATON_APP_ARRIVED},
+	    {"canceled", BATON_APP_CANCELED},     {"error", BATON_APP_ERROR},
+	};
+
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+		if (!strcmp(word, types[i].word))
+			return types[i].type;
+	}
+	return BATON_APP_OTHER;
+}
+
+// baton_state_read reads a memfd that its sender cannot change any more.
+static int baton_state_read(struct baton_app_message *message, int fd)
+{
+	struct stat about;
+	ssize_t size;
+
+	if ((fcntl(fd, F_GET_SEALS) & SEALS) != SEALS || fstat(fd, &about) || about.st_size > BATON_APP_STATE_MAX)
+		return -EBADMSG;
+	message->octets = malloc(about.st_size + 1);
+	if (!message->octets)
+		return -ENOMEM;
+	size = pread(fd, message->octets, about.st_size, 0);
+	if (size != about.st_size)
+		return -EBADMSG;
+	message->state = message->octets;
+	message->state_size = size;
+	return 0;
+}
+
+// baton_digit is what a character of base64 stands for (RFC 4648, section 4); -1: nothing.
+static int baton_digit(char c)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	const char *found = c ? strchr(digits, c) : NULL;
+
+	return found ? (int)(found - digits) : -1;
+}
+
+// baton_state_decode reads state that is in the message itself, in base64.
+static int baton_state_decode(struct baton_app_message *message, const char *text)
+{
+	size_t size = 0;
+	uint32_t bits = 0;
+	int have = 0;
+
+	message->octets = malloc(strlen(text) + 1);
+	if (!message->octets)
+		return -ENOMEM;
+	for (; *text && *text != '='; text++) {
+		int digit = baton_digit(*text);
+
+		if (digit < 0)
+			return -EBADMSG;
+		bits = bits << 6 | (uint32_t)digit;
+		have += 6;
+		if (have >= 8) {
+			have -= 8;
+			message->octets[size++] = (uint8_t)(bits >> have);
+		}
+	}
+	message->state = message->octets;
+	message->state_size = size;
+	return 0;
+}
+
+// baton_state finds the state of a message, beside it or in it.
+static int baton_state(struct baton_app_message *message, struct json_object *object, struct baton_files *files)
+{
+	struct json_object *names;
+
+	if (json_object_object_get_ex(object, "files", &names) && json_object_is_type(names, json_type_array)) {
+		if (json_object_array_length(names) != files->count)
+			return -EBADMSG;
+		for (size_t i = 0; i < files->count; i++) {
+			const char *name = json_object_get_string(json_object_array_get_idx(names, i));
+
+			if (name && !strcmp(name, "state"))
+				return baton_state_read(message, files->fds[i]);
+		}
+	}
+	return baton_state_decode(message, baton_field(object, "state"));
+}
+
+static int baton_message(struct baton_app_message *message, struct json_object *object, struct baton_files *files)
+{
+	struct json_object *value;
+
+	message->type = baton_type(baton_field(object, "type"));
+	if (json_object_object_get_ex(object, "transfer", &value))
+		message->transfer = json_object_get_uint64(value);
+	message->client = baton_field(object, "client");
+	message->service = baton_field(object, "service");
+	message->job = baton_field(object, "job");
+	message->code = baton_field(object, "code");
+	message->detail = baton_field(object, "detail");
+	message->from_host = message->from_name = "";
+	if (json_object_object_get_ex(object, "from", &value)) {
+		message->from_host = baton_field(value, "host");
+		message->from_name = baton_field(value, "name");
+	}
+	return baton_state(message, object, files);
+}
+
+// baton_parse reads a packet as JSON.
+static struct json_object *baton_parse(const char *text, size_t size)
+{
+	struct json_tokener *tokener = json_tokener_new();
+	struct json_object *object;
+
+	if (!tokener)
+		return NULL;
+	object = json_tokener_parse_ex(tokener, text, (int)size);
+	json_tokener_free(tokener);
+	if (object && !json_object_is_type(object, json_type_object)) {
+		json_object_put(object);
+		object = NULL;
+	}
+	return object;
+}
+
+int baton_app_receive(struct baton_app *app, struct baton_app_message *message)
+{
+	struct baton_files files = {.count = 0};
+	ssize_t size = baton_packet_receive(app, &files);
+	int error = size < 0 ? (int)size : 0;
+
+	memset(message, 0, sizeof(*message));
+	if (size > 0) {
+		message->json = baton_parse(app->in, size);
+		error = message->json ? baton_message(message, message->json, &files) : -EBADMSG;
+	}
+	baton_files_close(&files);
+	if (error)
+		baton_app_message_release(message);
+	return error;
+}
+
+void baton_app_message_release(struct baton_app_message *message)
+{
+	json_object_put(message->json);
+	free(message->octets);
+	memset(message, 0, sizeof(*message));
+}
