@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 
+	"baton/bench/judge"
 	"baton/bench/lab"
+	"baton/fastpath/wire"
 )
 
 // authenticated is a cluster whose routing application authenticates POP3 users before it hands their connections over.
@@ -141,6 +143,19 @@ var appScenarios = []Scenario{
 		Run:    runTargetDies,
 	},
 	{
+		Name:   "direct-syn-blocked",
+		Doc:    "SYNs that clients send to a target directly reach no listener and get no answer; transfers do reach it",
+		Shape:  asking,
+		Expect: Expect{Connections: 1, Transferred: 1},
+		Run:    runDirectSYN,
+		Check: func(e *Env, _ judge.Report) error {
+			if n := e.segments(func(f wire.Frame) bool { return f.Dst.Addr() == rawAddress }); n != 0 {
+				return fmt.Errorf("%d answers to SYNs, want none", n)
+			}
+			return nil
+		},
+	},
+	{
 		Name:   "c-target",
 		Doc:    "a target application with the library for C takes a connection with its state, and rejects another",
 		Shape:  Shape{Cluster: authenticated(), Server: targetInC},
@@ -153,6 +168,24 @@ var appScenarios = []Scenario{
 		Shape: Shape{Cluster: forNobody, Server: asking.Server, NoBaton: true, Private: true},
 		Run:   runPeerNotAllowed, Expect: Expect{Unjudged: true},
 	},
+}
+
+// runDirectSYN sends SYNs to each target, past the routing host.
+func runDirectSYN(e *Env) error {
+	for _, h := range e.Lab.Targets {
+		before, err := e.guardDrops(h, "syn")
+		if err := errors.Join(err, e.strayTo(h, wire.SYN)); err != nil {
+			return err
+		}
+		after, err := e.guardDrops(h, "syn")
+		if err != nil {
+			return err
+		}
+		if after-before < strays {
+			return fmt.Errorf("the guard of %s dropped %d SYNs, want %d", h.Name, after-before, strays)
+		}
+	}
+	return e.authenticating(func(*lab.Process) error { return e.mailSession("ada", "lovelace") })
 }
 
 // targetInC has been built by make.

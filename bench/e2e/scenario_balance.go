@@ -440,14 +440,14 @@ func (e *Env) wantShare(target string, want admin.Service) error {
 
 // straysAreDropped sends a direct service's host segments of no connection, from the DVIPA's clients' side.
 func (e *Env) straysAreDropped(h *lab.Host) error {
-	before, err := e.guardDrops(h)
+	before, err := e.guardDrops(h, "listener")
 	if err != nil {
 		return err
 	}
 	if err := e.strayTo(h, wire.ACK, wire.ACK|wire.PSH, wire.ACK|wire.FIN); err != nil {
 		return err
 	}
-	after, err := e.guardDrops(h)
+	after, err := e.guardDrops(h, "listener")
 	if err != nil {
 		return err
 	}
@@ -457,11 +457,11 @@ func (e *Env) straysAreDropped(h *lab.Host) error {
 	return nil
 }
 
-// guardDrops is how many segments a target's guard kept from its listener.
-func (e *Env) guardDrops(h *lab.Host) (n uint64, err error) {
+// guardDrops is how many segments a target's guard dropped for a reason.
+func (e *Env) guardDrops(h *lab.Host, reason string) (n uint64, err error) {
 	counters, err := h.Admin().Counters(e.Ctx)
 	for _, c := range counters {
-		if c.Group == "guard_drop" && c.Name == "listener" {
+		if c.Group == "guard_drop" && c.Name == reason {
 			n += c.Value
 		}
 	}

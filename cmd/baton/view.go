@@ -39,7 +39,17 @@ func (d *routingHost) source() admin.Source {
 		Keys:      d.keys.show,
 		Rotate:    d.keys.rotate,
 		Doctor:    func(context.Context) ([]admin.Finding, error) { return examine(d.cfg) },
+
+		Applications: d.applications,
 	}
+}
+
+// applications lists those that are registered; there are none without a control socket.
+func (d *routingHost) applications(context.Context) ([]admin.Application, error) {
+	if d.apps == nil {
+		return []admin.Application{}, nil
+	}
+	return d.apps.Registered(), nil
 }
 
 // crt scans the whole table for each page: operators ask rarely, and the loop is not disturbed.

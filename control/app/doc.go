@@ -5,7 +5,8 @@
 //
 // Its central type is Socket, the control socket between an application and the Baton daemon of its host. Router and
 // Listener are what applications in Go use; other languages speak the protocol below, which needs no more than a Unix
-// socket and JSON.
+// socket and JSON: see the examples in Python (directory examples) and the library for target applications in C (directory
+// c).
 //
 // # The control socket
 //
@@ -66,6 +67,11 @@
 //	reject transfer reason         ──>
 //	                               <──   arrived transfer client   the connection is in the accept queue
 //	                               <──   canceled transfer         it will not come
+//
+// Jobs that ask their applications are listed in the target host's configuration ("application: ask"); such a job is ready
+// while an application is registered for it. Several may be: they are asked in turn. An application that ends has rejected
+// what it has not answered. A connection that its routing application assigned, without an offer, is told of by
+// "arrived", with all that an offer has. A conventional job takes no state: an offer that has some is rejected.
 //
 // The connection arrives by accept() on the listening socket of the job; its peer address is the offer's client. The
 // application binds and listens as ever, but clients' SYNs never reach it: only transfers do.

@@ -230,14 +230,12 @@ func (l *Listener) hear(m Message) {
 	if err != nil {
 		return // nothing that is about a connection
 	}
-	switch m.Type {
-	case TypeOffer:
+	switch {
+	case m.Type == TypeOffer:
 		go l.answer(m.Transfer, offerOf(client, m))
-	case TypeArrived:
-		if m.Job != "" { // it was never offered
-			l.announce(offerOf(client, m))
-		}
-	case TypeCanceled:
+	case m.Type == TypeArrived && m.Job != "": // it was never offered
+		l.announce(offerOf(client, m))
+	case m.Type == TypeCanceled:
 		l.mu.Lock()
 		delete(l.expected, client)
 		l.mu.Unlock()

@@ -218,10 +218,10 @@ func (c *Client) Transfer(ctx context.Context, w Wish) error {
 		c.Close()
 		return c.router.why
 	}
-	switch m.Type {
-	case TypeAccepted:
+	if m.Type == TypeAccepted {
 		return c.Close()
-	case TypeRejected:
+	}
+	if m.Type == TypeRejected {
 		return &RejectedError{By: m.By, Code: m.Code, Detail: m.Detail}
 	}
 	c.Close()

@@ -17,15 +17,15 @@ import (
 
 // This file tests the library of package app against the daemons' ends.
 
-// dialLocal connects to a listener, and returns the connection as an offer has it.
-func dialLocal(t *testing.T, l net.Listener) (net.Conn, netip.AddrPort) {
+// dialLocal connects to a listener, and returns the client as an offer has it.
+func dialLocal(t *testing.T, l net.Listener) netip.AddrPort {
 	t.Helper()
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return c, netip.MustParseAddrPort(c.LocalAddr().String())
+	return netip.MustParseAddrPort(c.LocalAddr().String())
 }
 
 // listening is a target application on a listener of this host.
@@ -58,7 +58,7 @@ func TestListenerGivesConnectionsTheirState(t *testing.T) {
 	l, inner := listening(t, path, nil)
 	told.want(t, "look")
 	for _, assigned := range []bool{false, true} {
-		_, from := dialLocal(t, inner) // it stands for the import: the connection is there before its state is known
+		from := dialLocal(t, inner) // it stands for the import: the connection is there before its state is known
 		c := check(7, []byte("user=ada"))
 		c.Offer.Inc.Client, c.Assigned = from, assigned
 		offer1(t, s, c)
@@ -83,7 +83,7 @@ func TestListenerRejectsWithTheApplicationsReason(t *testing.T) {
 		return nil
 	})
 	told.want(t, "look")
-	_, from := dialLocal(t, inner)
+	from := dialLocal(t, inner)
 	for i, state := range []string{"user=eve", "user=ada"} {
 		c := check(transfer.ID(i+1), []byte(state))
 		c.Offer.Inc.Client = from
@@ -160,6 +160,9 @@ func TestRouterPeeksReadsAndHandsOver(t *testing.T) {
 	if n, known := stream.Unread(); n != 3 || !known {
 		t.Errorf("%d unread, %t; want 3", n, known)
 	}
+	if r := a.Registered(); len(r) != 1 || r[0].Open != 1 || r[0].Taken != 0 {
+		t.Errorf("registered: %+v", r)
+	}
 	results := make(chan error)
 	hand := func() {
 		results <- c.Transfer(t.Context(), app.Wish{Job: "mail", State: []byte("user=ada"), Quiescent: true})
@@ -180,6 +183,9 @@ func TestRouterPeeksReadsAndHandsOver(t *testing.T) {
 	a.Accepted(5, "t1")
 	if err := <-results; err != nil {
 		t.Fatal(err)
+	}
+	if r := a.Registered(); len(r) != 1 || r[0].Name != "front" || r[0].Role != "router" || r[0].Taken != 1 || r[0].Open != 0 {
+		t.Errorf("registered: %+v", r)
 	}
 	if _, err := c.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("written after the hand-over: %v", err)

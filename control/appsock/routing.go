@@ -1,6 +1,7 @@
 package appsock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"sync"
 
+	"baton/control/admin"
 	"baton/control/app"
 	"baton/control/router"
 	"baton/fastpath/flow"
@@ -120,10 +122,8 @@ func (a *Routing) register(p *Peer, m app.Message, files []*os.File) {
 		p.Error(m.Seq, app.CodeNotAllowed, "applications.allow does not let this user register for "+service.String())
 		return
 	}
-	if m.Name != "" {
-		p.Name = m.Name
-	}
 	a.mu.Lock()
+	p.Name = cmp.Or(m.Name, p.Name)
 	first := len(a.members[service]) == 0
 	if !slices.Contains(a.members[service], p) {
 		a.members[service] = append(a.members[service], p)
@@ -276,6 +276,9 @@ func (a *Routing) take(id flow.ID) *Peer {
 // Accepted implements router.Applications.
 func (a *Routing) Accepted(id flow.ID, host string) {
 	if p := a.take(id); p != nil {
+		a.mu.Lock()
+		p.taken++
+		a.mu.Unlock()
 		p.Send(app.Message{Type: app.TypeAccepted, Conn: uint64(id), Host: host})
 	}
 }
@@ -313,6 +316,32 @@ func (a *Routing) Table(rows []router.TargetStatus) {
 	for _, p := range peers {
 		p.Send(a.tableFor(0, a.servicesOf(p)))
 	}
+}
+
+// Registered lists the applications, for operators. What is open and taken is that of all services of an application.
+func (a *Routing) Registered() []admin.Application {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	open := map[*Peer]int{}
+	for _, d := range a.conns {
+		open[d.peer]++
+	}
+	list := []admin.Application{}
+	for s, members := range a.members {
+		for _, p := range members {
+			list = append(list, admin.Application{Name: p.Name, Role: string(app.RoleRouter), Service: s.String(), Since: p.since,
+				Open: open[p], Taken: p.taken})
+		}
+	}
+	sortApplications(list)
+	return list
+}
+
+// sortApplications brings what maps gave into an order: by service and job, the oldest first.
+func sortApplications(list []admin.Application) {
+	slices.SortFunc(list, func(x, y admin.Application) int {
+		return cmp.Or(cmp.Compare(x.Service, y.Service), cmp.Compare(x.Job, y.Job), x.Since.Compare(y.Since))
+	})
 }
 
 // Run serves control sockets until ctx ends.

@@ -44,7 +44,9 @@ type Server struct {
 
 // Peer is an application with its control socket.
 type Peer struct {
-	Name  string // of its process
+	Name  string // of its process, or as it calls itself
+	since time.Time
+	taken uint64 // connections that it handed over; Routing's
 	right Right
 	send  func(app.Message, []*os.File) error
 	out   chan outgoing
@@ -139,7 +141,7 @@ func turnAway(socket *app.Socket, why error) {
 }
 
 func newPeer(name string, right Right, send func(app.Message, []*os.File) error, hangUp func()) *Peer {
-	return &Peer{Name: name, right: right, send: send, out: make(chan outgoing, maxWaiting), close: hangUp}
+	return &Peer{Name: name, since: time.Now(), right: right, send: send, out: make(chan outgoing, maxWaiting), close: hangUp}
 }
 
 // identify asks the kernel who the peer is, and looks whether it may speak.

@@ -302,8 +302,6 @@ func (s *Serving) Registered() []admin.Application {
 				Service: job.Service.String(), Since: m.since, Open: m.open, Taken: m.taken})
 		}
 	}
-	slices.SortFunc(list, func(x, y admin.Application) int {
-		return cmp.Or(cmp.Compare(x.Service, y.Service), cmp.Compare(x.Job, y.Job), x.Since.Compare(y.Since))
-	})
+	sortApplications(list)
 	return list
 }
