@@ -28,7 +28,7 @@ func authenticated() lab.Cluster {
 }
 
 // logins are users of the routing application in this file's scenarios.
-var logins = []string{"ada:lovelace=mail", "large:state=mail,1048576", "lost:job=none", "plain:old=conventional",
+var logins = []string{"ada:lovelace=mail", "large:state=mail,1048576", "sure:thing=!mail", "lost:job=none", "plain:old=conventional",
 	"none:state=conventional,-1", "anyone:x=mail"}
 
 const largest = 1 << 20 // octets of state
@@ -132,6 +132,25 @@ var appScenarios = []Scenario{
 				state := largeState()
 				return errors.Join(d.talk("", "+OK * has the mailbox of large",
 					"XSTATE", fmt.Sprintf("+OK %d %x", len(state), sha256.Sum256(state)), "QUIT", "+OK bye"), d.end())
+			})
+		},
+	},
+	{
+		Name:   "app-unconditional",
+		Doc:    "a target application that is not asked is told of the connection and its state when it has arrived",
+		Shape:  asking,
+		Expect: Expect{Connections: 1, Transferred: 1},
+		Run: func(e *Env) error {
+			return e.authenticating(func(p *lab.Process) error {
+				if err := e.mailSession("sure", "thing"); err != nil {
+					return err
+				}
+				for _, h := range e.Lab.Targets {
+					if h.Process("pop3d").Said(" sure ") == nil {
+						return fmt.Errorf("%s was asked about the connection", h.Name)
+					}
+				}
+				return p.Said("transfer sure !mail accepted")
 			})
 		},
 	},

@@ -2,10 +2,11 @@
 """A routing application that authenticates POP3 users, and gives whoever has the mailbox the authenticated connection:
 the user is the application state. The client sees one server; the mailbox's never asks for the password.
 
-Usage: pop3_router.py SOCKET SERVICE NAME USER:PASSWORD=JOB[,OCTETS]...
+Usage: pop3_router.py SOCKET SERVICE NAME USER:PASSWORD=[!]JOB[,OCTETS]...
 
 SOCKET is the control socket of the host's daemon, SERVICE a DVIPA and port as in 10.77.0.10:110. With OCTETS the state is
-filled up to that length; with -1 there is none. A USER of "anyone" matches every user whose name no other has.
+filled up to that length; with -1 there is none.
+With "!" the target is not asked. A USER of "anyone" matches every user whose name no other has.
 """
 
 import json
@@ -56,7 +57,8 @@ def serve(control, answers, message, fd, users):
         while found := authenticate(lines, reply, users):
             user, (_, job, octets) = found
             conn = message["conn"]
-            control.send(type="transfer", conn=conn, job=job, when="quiescent", state=state_of(user, octets))
+            control.send(type="transfer", conn=conn, job=job.lstrip("!"), when="quiescent", unconditional=job.startswith("!"),
+                         state=state_of(user, octets))
             answer = answers.take(conn)
             print("transfer", user, job, answer["type"], answer.get("host", ""), answer.get("by", ""), answer.get("code", ""),
                   flush=True)
