@@ -220,6 +220,10 @@ func runRouterLeaves(e *Env) error {
 	if err := e.withPython("router", e.abandonedRequest); err != nil {
 		return err
 	}
+	err = lab.Until(e.Ctx, "the service is closed", func() error { return e.Baton.Router.Said("no routing application is left") })
+	if err = errors.Join(err, e.sleep(100*time.Millisecond)); err != nil { // the poll loop takes the command
+		return err
+	}
 	ctx, cancel := context.WithTimeout(e.Ctx, 1500*time.Millisecond)
 	defer cancel()
 	if c, err := e.Client.Dial(ctx, netip.AddrPort{}, netip.AddrPortFrom(lab.DVIPA, 80)); err == nil {
