@@ -64,6 +64,13 @@ func runIPv6(e *Env) error {
 	if _, err := e.Client.Run(e.Ctx, "ping", "-6", "-c", "1", "-W", "5", lab.DVIPA6.String()); err != nil {
 		return fmt.Errorf("echo: %w", err)
 	}
+	// A kernel's first question for a neighbour may be lost while addresses are still tentative (RFC 4862), and is repeated
+	// after 1 s: that would look like a slow hand-over.
+	for _, h := range e.Lab.Targets {
+		if _, err := h.Run(e.Ctx, "ping", "-6", "-c", "1", "-W", "5", e.Client.Data6.Addr().String()); err != nil {
+			return fmt.Errorf("neighbours of %s: %w", h.Name, err)
+		}
+	}
 	return errors.Join(e.curls([]fetched{{"a.example", "/", "t1"}, {"www.b.example", "/", "t2"}}),
 		e.download(optionSize), e.upload(optionSize))
 }
