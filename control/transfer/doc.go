@@ -90,7 +90,8 @@
 //	           Commit                       Importing  Import
 //	           Commit, while another        Importing  StopImport of that one; Import once it has a result,
 //	           incarnation is imported                 or Confirm not imported if that takes too long
-//	           Commit, unacceptable         Refused    Confirm not imported
+//	           Commit, unacceptable, or     Refused    Confirm not imported
+//	           after that of a newer incarnation
 //	           Release                      (none)
 //	           Timeout                      (none)
 //	           Query                        Refused    QueryReply unknown

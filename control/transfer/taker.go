@@ -380,6 +380,10 @@ func (t *Taker) begin(e *entry, m Commit, now time.Time) {
 		t.refuse(e, reason, detail, now)
 		return
 	}
+	if t.late(e) {
+		t.refuse(e, ReasonLeftover, "a newer connection of the same client's port has been handed over", now)
+		return
+	}
 	older := t.superseded(e, now)
 	t.become(e, takerImporting, now.Add(t.limits.Import))
 	if older != nil {
@@ -388,6 +392,14 @@ func (t *Taker) begin(e *entry, m Commit, now time.Time) {
 		return
 	}
 	t.do(Import{Host: e.flow.Host, Transfer: e.flow.Transfer, Record: record})
+}
+
+// late reports whether the same routing host has handed over a newer incarnation of the tuple: its client knows nothing of
+// this one any more. Assigned transfers come here in the order in which their checks end.
+func (t *Taker) late(e *entry) bool {
+	return slices.ContainsFunc(t.byTuple[e.flow.Inc.Tuple], func(other *entry) bool {
+		return other.state >= takerImporting && other.flow.Host == e.flow.Host && other.flow.Transfer > e.flow.Transfer
+	})
 }
 
 // superseded returns the import under way of another incarnation of the tuple, whose client has begun anew. It must have

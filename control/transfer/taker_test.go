@@ -494,6 +494,29 @@ func TestNewerLifeIsImportedAfterTheResultOfTheOlder(t *testing.T) {
 	}
 }
 
+// TestOlderLifeIsRefusedAfterTheNewer: the checks of two assigned transfers may end in another order than they began.
+func TestOlderLifeIsRefusedAfterTheNewer(t *testing.T) {
+	offer, rec := offer7, record7()
+	offer.Transfer, offer.Inc, rec.Inc = 8, incB, incB
+	newer := Received{"rh", Assign{offer, encoded(rec)}}
+	newerWell := Checked{Host: "rh", Transfer: 8}
+	newerMade := Imported{Host: "rh", Transfer: 8, RcvNxt: rec.RcvNxt}
+	for name, before := range map[string][]Event{
+		"importing": {newerWell}, "live": {newerWell, newerMade}, "ended": {newerWell, newerMade, Ended{incB}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			taker, now := takerAfter(append([]Event{assigned, newer}, before...)...)
+			_, importing, live, _ := taker.Counts()
+			if got := describeAll(taker.Step(well, now)); !slices.Equal(got, []string{"not-imported 7 leftover rh"}) {
+				t.Errorf("%q", got)
+			}
+			if _, i, l, _ := taker.Counts(); i != importing || l != live {
+				t.Errorf("%d imports and %d flows became %d and %d", importing, live, i, l)
+			}
+		})
+	}
+}
+
 func TestNewerLifeIsRefusedWhenTheOlderHasNoResult(t *testing.T) {
 	newer := incA
 	newer.IRS++
