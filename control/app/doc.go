@@ -15,10 +15,8 @@
 // beside it: "files" lists, in order, what the file descriptors of the packet (SCM_RIGHTS) are.
 //
 //	"connection"  the client's octets: a stream socket
-//	"socket"      a TCP socket to be given away
 //	"listener"    a listening socket, as a name for an address and a port
 //	"state"       application state, up to 1 MiB, as a sealed memfd (F_SEAL_WRITE, F_SEAL_SHRINK, F_SEAL_GROW)
-//	"data"        octets of the client, the same way
 //
 // A daemon believes what the kernel says about its peer (SO_PEERCRED), compared with "applications.allow" in its
 // configuration; nobody else is listened to. The life of the control socket is the registration: when it is closed, by
@@ -26,13 +24,6 @@
 //
 // A request may have a "seq"; its answer repeats it. Whatever cannot be done is answered with "error", which has a
 // "code" for programs and a "detail" for people; the control socket stays open.
-//
-// # The UDP form
-//
-// With "applications.udp" the same messages travel as datagrams on the loopback interface. They cannot carry file
-// descriptors, so each has a "token" that the configuration names, a routing application names a listening socket of
-// its own in "deliver", to which the daemon connects once per client, and state is at most what fits. A registration
-// ends when it was not repeated for 10 s.
 //
 // # Routing applications
 //
@@ -62,7 +53,7 @@
 //	application                          daemon
 //	register role=target job service ──>
 //	                               <──   registered
-//	                               <──   offer transfer client state giver
+//	                               <──   offer transfer client state from
 //	accept transfer                ──>
 //	reject transfer reason         ──>
 //	                               <──   arrived transfer client   the connection is in the accept queue
@@ -75,15 +66,6 @@
 //
 // The connection arrives by accept() on the listening socket of the job; its peer address is the offer's client. The
 // application binds and listens as ever, but clients' SYNs never reach it: only transfers do.
-//
-//	give conn job [host state] (files: socket)  ──>
-//	                               <──   given                     the connection has another owner; close the socket
-//	                               <──   rejected reason           it is still the application's
-//
-// # Messages between applications
-//
-// "message" with "to" (job, and host unless there is only one) reaches target applications, with "to" (service) the
-// routing applications; the receiver sees "from". Up to 48 KiB of data, in order, not stored.
 //
 // Units: lengths in octets, addresses as text ("10.77.0.10:80", "[2001:db8::1]:80"), octets in JSON as base64.
 package app

@@ -3,9 +3,8 @@ package app
 // Limits of the protocol.
 const (
 	MaxMessage = 64 << 10 // octets of one packet
-	MaxInline  = 32 << 10 // octets of state and data together, before base64, that go into the packet itself
+	MaxInline  = 32 << 10 // octets of state, before base64, that go into the packet itself
 	MaxState   = 1 << 20  // octets of application state
-	MaxData    = 256 << 10
 	maxFiles   = 4
 )
 
@@ -24,14 +23,11 @@ const (
 	TypeAccepted   Type = "accepted"   // D: Conn, Host
 	TypeRejected   Type = "rejected"   // D: Conn, By, Code, Detail
 	TypeEnded      Type = "ended"      // D: Conn: the client is gone, or its time is up
-	TypeOffer      Type = "offer"      // D: Transfer, Client, Service, Job, State, Data, From
+	TypeOffer      Type = "offer"      // D: Transfer, Client, Service, Job, State, From
 	TypeAccept     Type = "accept"     // A: Transfer
 	TypeReject     Type = "reject"     // A: Transfer, Detail
 	TypeArrived    Type = "arrived"    // D: Transfer, Client
 	TypeCanceled   Type = "canceled"   // D: Transfer, Detail
-	TypeGive       Type = "give"       // A: Job, Host, State; FileSocket
-	TypeGiven      Type = "given"      // D: Host
-	TypeMessage    Type = "message"    // A: To, Data; D: From, To, Data
 )
 
 // Role is what an application registers as. One program may do both, on two control sockets or on one.
@@ -52,41 +48,35 @@ const (
 // Names of what a packet's file descriptors are.
 const (
 	FileConnection = "connection"
-	FileSocket     = "socket"
 	FileListener   = "listener"
 	FileState      = "state"
-	FileData       = "data"
 )
 
 // Codes of TypeError and TypeRejected.
 const (
-	CodeMalformed   = "malformed"    // not a message, or a field is wrong
-	CodeNotAllowed  = "not allowed"  // the configuration does not allow this peer to do that
-	CodeUnknownConn = "unknown conn" // no such connection, or it has ended
-	CodeUnknownJob  = "unknown job"
-	CodeUnknownHost = "unknown host"
-	CodeDataQueued  = "data queued" // the client has not acknowledged all that was sent to it
-	CodeBusy        = "busy"        // a transfer of this connection is under way
-	CodeNoTarget    = "no target"   // no host of the job can take it now
-	CodeApplication = "application" // the target application said no
-	CodeStack       = "stack"       // the target host said no; the detail says why
-	CodeTimeout     = "timeout"
-	CodeTooLarge    = "too large"
-	CodeGone        = "gone" // the client ended the connection
-
+	CodeMalformed       = "malformed"    // not a message, or a field is wrong
+	CodeNotAllowed      = "not allowed"  // the configuration does not allow this peer to do that
+	CodeUnknownConn     = "unknown conn" // no such connection, or it has ended
+	CodeUnknownJob      = "unknown job"
+	CodeUnknownHost     = "unknown host"
+	CodeDataQueued      = "data queued" // the client has not acknowledged all that was sent to it
+	CodeBusy            = "busy"        // a transfer of this connection is under way
+	CodeNoTarget        = "no target"   // no host of the job can take it now
+	CodeApplication     = "application" // the target application said no
+	CodeStack           = "stack"       // the target host said no; the detail says why
+	CodeTimeout         = "timeout"
+	CodeTooLarge        = "too large"
 	CodeUnknownTransfer = "unknown transfer" // it was never offered to this application
 )
 
 // Message is one packet of a control socket. Which fields a type has is written at the type; others are ignored.
 type Message struct {
-	Type  Type   `json:"type"`
-	Seq   uint64 `json:"seq,omitempty"`   // of a request, repeated in its answer
-	Token string `json:"token,omitempty"` // UDP only
+	Type Type   `json:"type"`
+	Seq  uint64 `json:"seq,omitempty"` // of a request, repeated in its answer
 
 	Role    Role   `json:"role,omitempty"`
 	Name    string `json:"name,omitempty"`    // the application's, for operators; default: that of its process
 	Service string `json:"service,omitempty"` // DVIPA and port
-	Deliver string `json:"deliver,omitempty"` // UDP only: address or path of the routing application's listening socket
 	Job     string `json:"job,omitempty"`
 	Host    string `json:"host,omitempty"`
 
@@ -95,7 +85,6 @@ type Message struct {
 	Client   string `json:"client,omitempty"`   // address and port
 
 	State         []byte `json:"state,omitempty"` // application state
-	Data          []byte `json:"data,omitempty"`  // octets of the client that nobody has read; of TypeMessage: the message
 	When          string `json:"when,omitempty"`
 	Unconditional bool   `json:"unconditional,omitempty"` // do not ask the target
 
@@ -105,7 +94,6 @@ type Message struct {
 
 	Targets []Target `json:"targets,omitempty"`
 	From    *Party   `json:"from,omitempty"`
-	To      *Party   `json:"to,omitempty"`
 
 	Files []string `json:"files,omitempty"` // what the file descriptors are, in order
 }
@@ -113,18 +101,14 @@ type Message struct {
 // Target is a row of the destination port table.
 type Target struct {
 	Host    string `json:"host"` // name of the target host
-	OS      string `json:"os,omitempty"`
 	Job     string `json:"job"`
 	Service string `json:"service"`
 	Ready   bool   `json:"ready"`
-	Reason  string `json:"reason,omitempty"`  // why not ready
-	Control bool   `json:"control,omitempty"` // its application has a control socket
+	Reason  string `json:"reason,omitempty"` // why not ready
 }
 
-// Party is an application somewhere in the cluster.
+// Party is a routing application somewhere in the cluster.
 type Party struct {
-	Host    string `json:"host,omitempty"`
-	Job     string `json:"job,omitempty"`     // of a target application
-	Service string `json:"service,omitempty"` // of a routing application
-	Name    string `json:"name,omitempty"`
+	Host string `json:"host,omitempty"`
+	Name string `json:"name,omitempty"` // "": one that is built in
 }

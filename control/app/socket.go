@@ -60,33 +60,23 @@ func (s *Socket) Credentials() (*unix.Ucred, error) {
 	return cred, errors.Join(err, failed)
 }
 
-// Send sends a message with files, by the names that m.Files gives them; they remain the caller's. State and Data that
-// do not fit go as memfds, which Send adds. Errors: ErrTooLarge, or of the socket.
+// Send sends a message with files, by the names that m.Files gives them; they remain the caller's. State that does
+// not fit goes as a memfd, which Send adds. Errors: ErrTooLarge, or of the socket.
 func (s *Socket) Send(m Message, files ...*os.File) error {
 	if len(m.Files) != len(files) {
 		return fmt.Errorf("%w: %d files, %d names", ErrMalformed, len(files), len(m.Files))
 	}
-	if len(m.State) > MaxState || len(m.Data) > MaxData {
-		return fmt.Errorf("%w: %d octets of state (at most %d), %d of data (at most %d)", ErrTooLarge, len(m.State), MaxState,
-			len(m.Data), MaxData)
+	if len(m.State) > MaxState {
+		return fmt.Errorf("%w: %d octets of state, at most %d", ErrTooLarge, len(m.State), MaxState)
 	}
-	m.Files = slices.Clip(m.Files)
-	if len(m.State)+len(m.Data) > MaxInline {
-		for _, part := range []struct {
-			name   string
-			octets *[]byte
-		}{{FileState, &m.State}, {FileData, &m.Data}} {
-			if len(*part.octets) == 0 {
-				continue
-			}
-			f, err := seal(part.name, *part.octets)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			*part.octets = nil
-			m.Files, files = append(m.Files, part.name), append(slices.Clip(files), f)
+	if len(m.State) > MaxInline {
+		f, err := seal(FileState, m.State)
+		if err != nil {
+			return err
 		}
+		defer f.Close()
+		m.State = nil
+		m.Files, files = append(slices.Clip(m.Files), FileState), append(slices.Clip(files), f)
 	}
 	return s.write(m, files)
 }
@@ -116,7 +106,7 @@ func (s *Socket) write(m Message, files []*os.File) error {
 	return nil
 }
 
-// Receive waits for the next message. State and Data that came as memfds are in the message; the other files are
+// Receive waits for the next message. State that came as a memfd is in the message; the other files are
 // returned as m.Files names them, and are the caller's to close. Errors: io.EOF when the peer has closed; ErrMalformed
 // and ErrTooLarge, after which the next message may be received; or of the socket.
 func (s *Socket) Receive() (m Message, files []*os.File, err error) {
@@ -157,16 +147,11 @@ func parse(b []byte, files []*os.File) (m Message, rest []*os.File, err error) {
 	names := m.Files
 	m.Files = nil
 	for i, f := range files {
-		switch names[i] {
-		case FileState:
-			m.State, err = unseal(f, MaxState)
-		case FileData:
-			m.Data, err = unseal(f, MaxData)
-		default:
+		if names[i] != FileState {
 			m.Files, rest = append(m.Files, names[i]), append(rest, f)
 			continue
 		}
-		if err != nil {
+		if m.State, err = unseal(f, MaxState); err != nil {
 			return m, files, fmt.Errorf("%s: %w", names[i], err)
 		}
 		f.Close()

@@ -34,20 +34,19 @@ func pair(t *testing.T) (application, daemon *Socket) {
 	return application, daemon
 }
 
-func TestStateAndDataArriveAtEachSize(t *testing.T) {
+func TestStateArrivesAtEachSize(t *testing.T) {
 	a, d := pair(t)
-	for _, size := range []struct{ state, data int }{{0, 0}, {1, 1}, {MaxInline, 0}, {MaxInline, 1}, {0, MaxInline + 1},
-		{MaxState, MaxData}} {
-		state, data := bytes.Repeat([]byte{0xff}, size.state), bytes.Repeat([]byte{7}, size.data)
-		if err := a.Send(Message{Type: TypeTransfer, Conn: 7, State: state, Data: data}); err != nil {
+	for _, size := range []int{0, 1, MaxInline, MaxInline + 1, MaxState} {
+		state := bytes.Repeat([]byte{0xff}, size)
+		if err := a.Send(Message{Type: TypeTransfer, Conn: 7, State: state}); err != nil {
 			t.Fatalf("%v: %v", size, err)
 		}
 		m, files, err := d.Receive()
 		if err != nil || len(files) != 0 || len(m.Files) != 0 {
 			t.Fatalf("%v: %v, %d files %v", size, err, len(files), m.Files)
 		}
-		if m.Conn != 7 || !bytes.Equal(m.State, state) || !bytes.Equal(m.Data, data) {
-			t.Errorf("%v: %d octets of state, %d of data", size, len(m.State), len(m.Data))
+		if m.Conn != 7 || !bytes.Equal(m.State, state) {
+			t.Errorf("%v: %d octets of state", size, len(m.State))
 		}
 	}
 }
@@ -59,13 +58,13 @@ func TestFilesKeepTheirNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	err = a.Send(Message{Type: TypeGive, State: make([]byte, MaxState), Files: []string{FileSocket}}, w)
+	err = a.Send(Message{Type: TypeConnection, State: make([]byte, MaxState), Files: []string{FileConnection}}, w)
 	w.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
 	m, files, err := d.Receive()
-	if err != nil || len(files) != 1 || len(m.Files) != 1 || m.Files[0] != FileSocket || len(m.State) != MaxState {
+	if err != nil || len(files) != 1 || len(m.Files) != 1 || m.Files[0] != FileConnection || len(m.State) != MaxState {
 		t.Fatalf("%v: %d files %v, %d octets of state", err, len(files), m.Files, len(m.State))
 	}
 	if _, err := files[0].WriteString("it is the pipe"); err != nil {
@@ -81,7 +80,6 @@ func TestTooMuchIsNotSent(t *testing.T) {
 	a, _ := pair(t)
 	for name, m := range map[string]Message{
 		"state":  {Type: TypeTransfer, State: make([]byte, MaxState+1)},
-		"data":   {Type: TypeTransfer, Data: make([]byte, MaxData+1)},
 		"detail": {Type: TypeReject, Detail: string(make([]byte, MaxMessage))},
 	} {
 		if err := a.Send(m); !errors.Is(err, ErrTooLarge) {
