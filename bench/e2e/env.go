@@ -81,6 +81,15 @@ func (e *Env) PrepareBaton(c lab.Cluster) (*lab.Baton, error) {
 	return e.Lab.Prepare(e.bin, e.cluster(c))
 }
 
+// restartRouter restarts the routing host's daemon.
+func (e *Env) restartRouter() (err error) {
+	e.Baton.Router.Stop()
+	if e.Baton.Router, err = e.Baton.StartRouter(e.Ctx); err != nil {
+		return err
+	}
+	return e.Baton.Ready(e.Ctx)
+}
+
 // Curl fetches a path from the DVIPA with stock curl, and lets the judge compare what curl received.
 func (e *Env) Curl(host, path string, args ...string) (*lab.Curled, error) {
 	args = append([]string{"--header", "Host: " + host}, args...)

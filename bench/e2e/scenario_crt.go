@@ -53,11 +53,7 @@ func runLost(e *Env) error {
 	if err != nil {
 		return err
 	}
-	e.Baton.Router.Stop()
-	if e.Baton.Router, err = e.Baton.StartRouter(e.Ctx); err != nil {
-		return err
-	}
-	if err := e.Baton.Ready(e.Ctx); err != nil {
+	if err := e.restartRouter(); err != nil {
 		return err
 	}
 	if err := errors.Join(kept.ask("/again"), e.wantCounter("table", "restored", 1, 1)); err != nil {
@@ -154,13 +150,21 @@ func (e *Env) keep(n int) (*clients, error) {
 func (all *clients) ask(path string) error {
 	for i, c := range all.conns {
 		r, err := lab.RoundTrip(all.e.Ctx, c, lab.Request("a.example", path))
-		if err != nil {
-			return fmt.Errorf("connection %d, %s: %w", i+1, path, err)
+		if err := all.served(i, path, r, err); err != nil {
+			return err
 		}
-		all.e.note(c.Local(), r)
-		if err := want(r, "t1", "a.example", path); err != nil {
-			return fmt.Errorf("connection %d: %w", i+1, err)
-		}
+	}
+	return nil
+}
+
+// served looks at what a request on connection i got.
+func (all *clients) served(i int, path string, r *lab.Response, err error) error {
+	if err != nil {
+		return fmt.Errorf("connection %d, %s: %w", i+1, path, err)
+	}
+	all.e.note(all.conns[i].Local(), r)
+	if err := want(r, "t1", "a.example", path); err != nil {
+		return fmt.Errorf("connection %d: %w", i+1, err)
 	}
 	return nil
 }
@@ -178,12 +182,8 @@ func (all *clients) send(path string) error {
 func (all *clients) hear(path string) error {
 	for i, c := range all.conns {
 		r, err := lab.NewResponses(c).Next()
-		if err != nil {
-			return fmt.Errorf("connection %d, %s: %w", i+1, path, err)
-		}
-		all.e.note(c.Local(), r)
-		if err := want(r, "t1", "a.example", path); err != nil {
-			return fmt.Errorf("connection %d: %w", i+1, err)
+		if err := all.served(i, path, r, err); err != nil {
+			return err
 		}
 	}
 	return nil

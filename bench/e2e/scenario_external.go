@@ -188,13 +188,9 @@ func (e *Env) uploadInTwo(path string, n int) error {
 
 // runTableUpdate stops a target's server and starts it again.
 func runTableUpdate(e *Env) error {
-	servers := map[string]*lab.Process{}
-	for _, h := range e.Lab.Targets {
-		p, err := h.Nginx(e.Ctx, lab.ServerOptions{})
-		if err != nil {
-			return err
-		}
-		servers[h.Name] = p
+	servers, err := e.nginxes()
+	if err != nil {
+		return err
 	}
 	if _, err := e.StartBaton(externallyRouted); err != nil {
 		return err

@@ -227,15 +227,24 @@ func runPipelined(e *Env) error {
 	return c.Close()
 }
 
-// runTargetDown takes t2's server away, then its agent, and brings both back.
-func runTargetDown(e *Env) error {
+// nginxes starts nginx on every target, for scenarios that stop it. By host.
+func (e *Env) nginxes() (map[string]*lab.Process, error) {
 	servers := map[string]*lab.Process{}
 	for _, h := range e.Lab.Targets {
 		p, err := h.Nginx(e.Ctx, lab.ServerOptions{})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		servers[h.Name] = p
+	}
+	return servers, nil
+}
+
+// runTargetDown takes t2's server away, then its agent, and brings both back.
+func runTargetDown(e *Env) error {
+	servers, err := e.nginxes()
+	if err != nil {
+		return err
 	}
 	b, err := e.StartBaton(lab.TwoSites())
 	if err != nil {

@@ -233,7 +233,7 @@ func runKeyRotation(e *Env) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := e.restartRouter(); err != nil {
+	if err := e.restartWithKeys(); err != nil {
 		return err
 	}
 	if err := e.complete(half, "/after-restart"); err != nil {
@@ -297,17 +297,13 @@ func (e *Env) rotateKeys() error {
 	})
 }
 
-// restartRouter restarts the routing host's daemon, whose secrets must be the same afterwards.
-func (e *Env) restartRouter() error {
+// restartWithKeys restarts the routing host's daemon, whose secrets must be the same afterwards.
+func (e *Env) restartWithKeys() error {
 	before, err := e.Baton.Admin.Keys(e.Ctx)
 	if err != nil {
 		return err
 	}
-	e.Baton.Router.Stop()
-	if e.Baton.Router, err = e.Baton.StartRouter(e.Ctx); err != nil {
-		return err
-	}
-	if err := e.Baton.Ready(e.Ctx); err != nil {
+	if err := e.restartRouter(); err != nil {
 		return err
 	}
 	after, err := e.Baton.Admin.Keys(e.Ctx)

@@ -15,11 +15,7 @@ import (
 // Authenticate starts the routing application for POP3 under a name, for users as "ada:secret=mail", and waits until it is
 // registered.
 func (h *Host) Authenticate(ctx context.Context, name string, users ...string) (*Process, error) {
-	p, err := h.example(name, "pop3_router.py", append([]string{netip.AddrPortFrom(DVIPA, 80).String(), name}, users...)...)
-	if err != nil {
-		return nil, err
-	}
-	return p, p.Ready(ctx, func() error { return p.Said("registered ") })
+	return h.router(ctx, "pop3_router.py", name, users)
 }
 
 // Mailboxes starts the target application for POP3 on port 80, for words about users as "eve=locked". It registers once the
@@ -31,6 +27,20 @@ func (h *Host) Mailboxes(job string, words ...string) (*Process, error) {
 // MailboxesInC is Mailboxes by the example of the library for C, the program at path.
 func (h *Host) MailboxesInC(path, job string) (*Process, error) {
 	return h.Start("c-target", path, h.ControlSocket(), job, "80", h.Name)
+}
+
+// PythonRouter starts the routing application for HTTP under a name, for rules as "a.example=web-a", and waits until it is
+// registered.
+func (h *Host) PythonRouter(ctx context.Context, name string, rules ...string) (*Process, error) {
+	return h.router(ctx, "router.py", name, rules)
+}
+
+func (h *Host) router(ctx context.Context, script, name string, args []string) (*Process, error) {
+	p, err := h.example(name, script, append([]string{netip.AddrPortFrom(DVIPA, 80).String(), name}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.Ready(ctx, func() error { return p.Said("registered ") })
 }
 
 // example starts one of the applications in Python with the path of the host's control socket and arguments.

@@ -12,8 +12,6 @@ import (
 	"os"
 	"text/template"
 	"time"
-
-	"baton/control/app/examples"
 )
 
 // All servers answer any request on port 80 of any address, or on a socket of a target in userspace, with the header "X-Target: HOST" and a body of one line,
@@ -99,21 +97,6 @@ func (h *Host) Python(ctx context.Context) (*Process, error) {
 		return nil, err
 	}
 	return h.server(ctx, "python", "/usr/bin/python3", script, h.Name)
-}
-
-// PythonRouter starts the routing application of package examples under a name, for rules as "a.example=web-a", and waits
-// until it is registered.
-func (h *Host) PythonRouter(ctx context.Context, name string, rules ...string) (*Process, error) {
-	script := h.Path("router.py")
-	if err := os.WriteFile(script, []byte(examples.RouterPython), 0o644); err != nil {
-		return nil, err
-	}
-	argv := append([]string{"/usr/bin/python3", script, h.ControlSocket(), netip.AddrPortFrom(DVIPA, 80).String(), name}, rules...)
-	p, err := h.Start(name, argv...)
-	if err != nil {
-		return nil, err
-	}
-	return p, p.Ready(ctx, func() error { return p.Said("registered ") })
 }
 
 // Go starts net/http's server in this process, on a listener on the host. Close it with the returned server.

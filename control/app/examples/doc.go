@@ -8,8 +8,3 @@ import "embed"
 //
 //go:embed *.py
 var Python embed.FS
-
-// RouterPython is a routing application in Python: see its first lines.
-//
-//go:embed router.py
-var RouterPython string

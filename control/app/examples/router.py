@@ -9,50 +9,14 @@ SOCKET is the control socket of the host's daemon, SERVICE a DVIPA and port as i
 octets are under way to the client; the second asks for it once the client has acknowledged them.
 """
 
-import array
-import json
 import socket
 import sys
 import threading
 
+from baton_app import Answers, Control
+
 MAX = 65536
 INTERIM = 50  # responses: more than a client's first window holds
-
-
-class Control:
-    """The control socket. Answers about connections are brought to whoever waits for them."""
-
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.connect(path)
-        self.waiting = {}
-        self.table = []
-
-    def send(self, **message):
-        self.socket.send(json.dumps(message).encode())
-
-    def receive(self):
-        """Returns the next message and the file descriptors that came with it; None at the end."""
-        data, ancillary, _, _ = self.socket.recvmsg(MAX, socket.CMSG_SPACE(4 * 4))
-        fds = array.array("i")
-        for level, kind, octets in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(octets[: len(octets) - len(octets) % fds.itemsize])
-        return (json.loads(data) if data else None), list(fds)
-
-    def transfer(self, conn, job, when):
-        """Asks for a hand-over and waits for the answer."""
-        answer = self.waiting[conn] = [threading.Event(), None]
-        self.send(type="transfer", conn=conn, job=job, when=when)
-        answer[0].wait()
-        del self.waiting[conn]
-        return answer[1]
-
-    def answer(self, message):
-        if message["conn"] in self.waiting:
-            event = self.waiting[message["conn"]]
-            event[1] = message
-            event[0].set()
 
 
 def head(connection):
@@ -85,7 +49,7 @@ def refuse(connection, why):
     )
 
 
-def serve(control, message, fd, rules):
+def serve(control, answers, message, fd, rules):
     with socket.socket(fileno=fd) as connection:
         text = head(connection)
         if text is None:
@@ -97,7 +61,8 @@ def serve(control, message, fd, rules):
             connection.sendall((b"HTTP/1.1 102 Processing\r\nX-Padding: " + b"p" * 4000 + b"\r\n\r\n") * INTERIM)
             host = rest
         for job in rules.get(host, ["none"]):
-            answer = control.transfer(message["conn"], job, when)
+            control.send(type="transfer", conn=message["conn"], job=job, when=when)
+            answer = answers.take(message["conn"])
             print("transfer", message["client"], job, answer["type"], answer.get("code", ""), flush=True)
             if answer["type"] != "rejected":
                 return
@@ -110,19 +75,20 @@ def main():
     for argument in arguments:
         host, _, job = argument.partition("=")
         rules.setdefault(host, []).append(job)
-    control = Control(path)
+    control, answers = Control(path), Answers()
     control.send(type="register", role="router", service=service, name=name)
     while True:
-        message, fds = control.receive()
+        message, files = control.receive()
         if message is None:
             sys.exit("the daemon is gone")
         kind = message["type"]
         if kind == "registered":
             print("registered", message["host"], flush=True)
         elif kind == "connection":
-            threading.Thread(target=serve, args=(control, message, fds[0], rules), daemon=True).start()
+            arguments = (control, answers, message, files["connection"], rules)
+            threading.Thread(target=serve, args=arguments, daemon=True).start()
         elif kind in ("accepted", "rejected", "ended"):
-            control.answer(message)
+            answers.put(message["conn"], message)
         elif kind == "dpt":
             for row in message.get("targets", []):
                 print("dpt", row["job"], row["host"], "ready" if row["ready"] else row["reason"], flush=True)
