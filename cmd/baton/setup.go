@@ -85,37 +85,11 @@ func checkCertificate(files xcf.Files, role xcf.Role, host string) admin.Finding
 
 // fastpathConfig is the forwarder's, without the secrets of its cookies.
 func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
-	hugepages, err := fastpath.ParseHugepages(cfg.Data.Hugepages)
+	c, err := portsConfig(cfg.Data)
 	if err != nil {
-		return fastpath.Config{}, err
+		return c, err
 	}
-	c := fastpath.Config{
-		IPv4Entries: cfg.CRT.IPv4Entries,
-		IPv6Entries: cfg.CRT.IPv6Entries,
-		RouterFlows: cfg.CRT.RouterFlows,
-		HeldPackets: cfg.CRT.HeldPackets,
-		SourceFlows: cfg.CRT.SourceFlows,
-		SourcePunts: cfg.CRT.SourcePunts,
-		Punts:       cfg.CRT.Punts,
-		HalfOpen:    cfg.CRT.HalfOpen,
-		RouterIdle:  time.Duration(cfg.CRT.RouterIdle),
-		Linger:      orZero(cfg.CRT.Linger),
-		TargetIdle:  orNever(cfg.CRT.TargetIdle),
-		EndedIdle:   orNever(cfg.CRT.EndedIdle),
-		EvictIdle:   orNever(cfg.CRT.EvictIdle),
-		IdleSpin:    orZero(cfg.Data.Idle.Spin),
-		IdleSleep:   orNever(cfg.Data.Idle.Sleep),
-		Lcores:      cfg.Data.Lcores,
-		CPUs:        cfg.Data.CPUs,
-		Hugepages:   hugepages,
-		MemoryMB:    cfg.Data.Memory,
-	}
-	if c.HalfOpen == 0 {
-		c.HalfOpen = -1 // none
-	}
-	for _, p := range cfg.Data.Ports {
-		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address, VLAN: p.VLAN})
-	}
+	setTable(&c, cfg.CRT)
 	for _, s := range services(cfg) {
 		how, err := flow.ParseDistribution(s.port.Distribute)
 		if err != nil {
@@ -135,6 +109,35 @@ func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 			SpeaksFirst: app.SpeaksFirst(), Closed: s.port.External()})
 	}
 	return c, nil
+}
+
+// portsConfig is the part of a forwarder's configuration that hosts of both roles have.
+func portsConfig(d config.Data) (fastpath.Config, error) {
+	hugepages, err := fastpath.ParseHugepages(d.Hugepages)
+	c := fastpath.Config{
+		IdleSpin:  orZero(d.Idle.Spin),
+		IdleSleep: orNever(d.Idle.Sleep),
+		Lcores:    d.Lcores,
+		CPUs:      d.CPUs,
+		Hugepages: hugepages,
+		MemoryMB:  d.Memory,
+	}
+	for _, p := range d.Ports {
+		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address, VLAN: p.VLAN})
+	}
+	return c, err
+}
+
+// setTable configures the connection routing table and what goes through it.
+func setTable(c *fastpath.Config, t config.CRT) {
+	c.IPv4Entries, c.IPv6Entries = t.IPv4Entries, t.IPv6Entries
+	c.RouterFlows, c.HeldPackets = t.RouterFlows, t.HeldPackets
+	c.SourceFlows, c.SourcePunts, c.Punts = t.SourceFlows, t.SourcePunts, t.Punts
+	c.RouterIdle, c.Linger = time.Duration(t.RouterIdle), orZero(t.Linger)
+	c.TargetIdle, c.EndedIdle, c.EvictIdle = orNever(t.TargetIdle), orNever(t.EndedIdle), orNever(t.EvictIdle)
+	if c.HalfOpen = t.HalfOpen; c.HalfOpen == 0 {
+		c.HalfOpen = -1 // none
+	}
 }
 
 // orZero keeps a configured zero from standing for the forwarder's default: it counts in whole micro- or milliseconds.

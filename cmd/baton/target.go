@@ -187,28 +187,12 @@ func (h *targetHost) sample() metrics.TargetSample {
 // targetFastpath is the forwarder's configuration: its services only adopt, so cookies, windows and the limits of clients,
 // which the routing host has applied, do not matter. A connection never ages; an ended one is forgotten at once.
 func targetFastpath(cfg *config.UserTarget) (fastpath.Config, error) {
-	hugepages, err := fastpath.ParseHugepages(cfg.Data.Hugepages)
+	c, err := portsConfig(cfg.Data)
 	if err != nil {
-		return fastpath.Config{}, err
+		return c, err
 	}
-	c := fastpath.Config{
-		IPv4Entries: cfg.Limits.Connections,
-		IPv6Entries: cfg.Limits.Connections,
-		RouterFlows: cfg.Limits.Connections,
-		RouterIdle:  -1,
-		IdleSpin:    orZero(cfg.Data.Idle.Spin),
-		IdleSleep:   time.Duration(cfg.Data.Idle.Sleep),
-		Lcores:      cfg.Data.Lcores,
-		CPUs:        cfg.Data.CPUs,
-		Hugepages:   hugepages,
-		MemoryMB:    cfg.Data.Memory,
-	}
-	if c.IdleSleep == 0 {
-		c.IdleSleep = -1 // never
-	}
-	for _, p := range cfg.Data.Ports {
-		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address, VLAN: p.VLAN})
-	}
+	c.IPv4Entries, c.IPv6Entries, c.RouterFlows = cfg.Limits.Connections, cfg.Limits.Connections, cfg.Limits.Connections
+	c.RouterIdle = -1
 	known := map[netip.AddrPort]bool{}
 	for _, j := range cfg.Jobs { // several jobs may be on one service
 		addr := netip.AddrPortFrom(j.Address, j.Port)

@@ -16,7 +16,8 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
-// LoadRouter reads the file of a routing host, and refuses that of another role. The error joins a Problem for each thing that is wrong.
+// LoadRouter reads the file of a routing host, and refuses that of another role. The error joins a Problem for each thing
+// that is wrong.
 func LoadRouter(path string) (*Router, error) {
 	data, err := read(path)
 	if err != nil {
@@ -82,38 +83,30 @@ func roleOf(data []byte) string {
 
 func parseUserTarget(name string, data []byte) (*UserTarget, error) {
 	t := &UserTarget{report: newReport(name)}
-	if t.report.decode(data, t) {
-		t.check(t.report)
-	}
-	sortProblems(t.report.warnings)
-	if err := t.report.err(); err != nil {
-		return nil, err
-	}
-	return t, nil
+	return parsed(t, t.report, data)
 }
 
 func parseRouter(name string, data []byte) (*Router, error) {
 	r := &Router{report: newReport(name)}
-	if r.report.decode(data, r) {
-		r.check(r.report)
-	}
-	sortProblems(r.report.warnings)
-	if err := r.report.err(); err != nil {
-		return nil, err
-	}
-	return r, nil
+	return parsed(r, r.report, data)
 }
 
 func parseTarget(name string, data []byte) (*Target, error) {
 	t := &Target{report: newReport(name)}
-	if t.report.decode(data, t) {
-		t.check(t.report)
+	return parsed(t, t.report, data)
+}
+
+// parsed fills in a configuration from a file's text and checks it as a whole.
+func parsed[C interface{ check(*report) }](c C, to *report, data []byte) (C, error) {
+	if to.decode(data, c) {
+		c.check(to)
 	}
-	sortProblems(t.report.warnings)
-	if err := t.report.err(); err != nil {
-		return nil, err
+	sortProblems(to.warnings)
+	if err := to.err(); err != nil {
+		var none C
+		return none, err
 	}
-	return t, nil
+	return c, nil
 }
 
 func newReport(name string) *report { return &report{file: name, places: map[string]place{}} }
