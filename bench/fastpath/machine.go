@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +9,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+
+	"baton/bench/machine"
 )
 
 // Machine is where the numbers are from.
@@ -25,64 +26,34 @@ type Machine struct {
 	LoadAfter  string `json:"load_after"`
 }
 
-func (r *Result) describe(ctx context.Context) error {
-	r.Machine = Machine{Cores: runtime.NumCPU(), Go: runtime.Version(), CPU: cpuModel(), Caches: caches(),
-		Kernel: text("/proc/sys/kernel/osrelease"), LoadBefore: load()}
-	commands := []struct {
-		to   *string
-		args []string
-	}{
-		{&r.Machine.Compiler, []string{"gcc", "--version"}},
-		{&r.Machine.DPDK, []string{"dpkg-query", "--show", "--showformat", "${Package} ${Version}", "libdpdk-dev"}},
-		{&r.Commit, []string{"git", "rev-parse", "HEAD"}},
+func (r *Result) describe(ctx context.Context) (err error) {
+	r.Machine = Machine{Cores: runtime.NumCPU(), Go: runtime.Version(), CPU: machine.CPU(), Caches: caches(),
+		Kernel: machine.Kernel(), LoadBefore: machine.Load()}
+	if r.Machine.DPDK, err = machine.Package(ctx, "libdpdk-dev"); err != nil {
+		return err
 	}
-	for _, c := range commands {
-		out, err := exec.CommandContext(ctx, c.args[0], c.args[1:]...).Output()
-		if err != nil {
-			return fmt.Errorf("%s: %w", strings.Join(c.args, " "), err)
-		}
-		first, _, _ := strings.Cut(string(out), "\n")
-		*c.to = first
+	if r.Commit, r.Modified, err = machine.Commit(ctx, "cgo"); err != nil {
+		return err
 	}
-	status, err := exec.CommandContext(ctx, "git", "status", "--porcelain", "--untracked-files=no", "--", "cgo").Output()
-	r.Modified = len(bytes.TrimSpace(status)) > 0
+	out, err := exec.CommandContext(ctx, "gcc", "--version").Output()
+	r.Machine.Compiler, _, _ = strings.Cut(string(out), "\n")
 	return err
-}
-
-// text is a file without the space around it; "" when there is none.
-func text(path string) string {
-	b, _ := os.ReadFile(path)
-	return strings.TrimSpace(string(b))
-}
-
-func cpuModel() string {
-	for line := range strings.Lines(text("/proc/cpuinfo")) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
 }
 
 func caches() string {
 	var out []string
 	for i := range 4 {
 		dir := fmt.Sprintf("/sys/devices/system/cpu/cpu0/cache/index%d/", i)
-		if size := text(dir + "size"); size != "" {
-			out = append(out, "L"+text(dir+"level")+" "+text(dir+"type")+" "+size)
+		if size := machine.Text(dir + "size"); size != "" {
+			out = append(out, "L"+machine.Text(dir+"level")+" "+machine.Text(dir+"type")+" "+size)
 		}
 	}
 	return strings.Join(out, ", ")
 }
 
-func load() string {
-	minute, _, _ := strings.Cut(text("/proc/loadavg"), " ")
-	return minute
-}
-
 // hugeMB is how much of this process's memory is in transparent hugepages (proc(5), smaps_rollup).
 func hugeMB() float64 {
-	for line := range strings.Lines(text("/proc/self/smaps_rollup")) {
+	for line := range strings.Lines(machine.Text("/proc/self/smaps_rollup")) {
 		var kB float64
 		if n, _ := fmt.Sscanf(line, "AnonHugePages: %f kB", &kB); n == 1 {
 			return kB / 1024
@@ -96,16 +67,16 @@ const nrHugepages = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 
 // borrowHugepages adds up to n to the machine's hugepages; giveBack, never nil, takes away as many as were added.
 func borrowHugepages(n int) (giveBack func(), err error) {
-	before, err := strconv.Atoi(text(nrHugepages))
+	before, err := strconv.Atoi(machine.Text(nrHugepages))
 	if err != nil {
 		return func() {}, fmt.Errorf("read the number of hugepages: %w", err)
 	}
 	if err := writeHugepages(before + n); err != nil {
 		return func() {}, err
 	}
-	got, _ := strconv.Atoi(text(nrHugepages))
+	got, _ := strconv.Atoi(machine.Text(nrHugepages))
 	giveBack = func() {
-		now, _ := strconv.Atoi(text(nrHugepages))
+		now, _ := strconv.Atoi(machine.Text(nrHugepages))
 		if err := writeHugepages(max(0, now-(got-before))); err != nil {
 			fmt.Fprintln(os.Stderr, "bench-fastpath: hugepages remain reserved:", err)
 		}

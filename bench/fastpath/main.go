@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"baton/bench/machine"
 	"baton/cgo"
 )
 
@@ -64,7 +65,7 @@ func (o options) run(ctx context.Context) (err error) {
 		}
 	}
 	result.judge()
-	result.Machine.LoadAfter = load()
+	result.Machine.LoadAfter = machine.Load()
 	result.print(os.Stdout)
 	if o.only != "" {
 		return nil

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"baton/bench/lab"
+	"baton/bench/machine"
 )
 
 // options are the command line.
@@ -58,7 +59,7 @@ func measure(ctx context.Context, o options) (err error) {
 		return err
 	}
 	result := Result{Time: time.Now().UTC(), Rounds: o.rounds, PauseUS: inMicros(o.pause), IdleSleep: o.idleSleep}
-	if result.Commit, result.Modified, err = commit(ctx); err != nil {
+	if result.Commit, result.Modified, err = machine.Commit(ctx, ":!bench"); err != nil {
 		return err
 	}
 	l, err := lab.New(lab.Options{Targets: 1, Hugepages: o.hugepages})
@@ -77,9 +78,7 @@ func measure(ctx context.Context, o options) (err error) {
 	if result.Series, err = b.run(ctx); err != nil {
 		return err
 	}
-	if result.Machine.LoadAfter, err = load(); err != nil {
-		return err
-	}
+	result.Machine.LoadAfter = machine.Load()
 	result.judge()
 	result.print(os.Stdout)
 	return result.write(o.out)
