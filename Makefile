@@ -92,7 +92,7 @@ c-target: ## the library for applications in C, and its example
 e2e: build pktgen c-target ## scenarios in network namespaces, judged; ONLY=regex picks some
 	go build -o bin/baton-demo ./bench/demo
 	go build -o bin/baton-e2e ./bench/e2e
-	timeout --signal=INT 1200 bin/baton-e2e -hugepages $(HUGEPAGES) -only '$(ONLY)'
+	timeout --signal=INT 1200 bin/baton-e2e -hugepages $(HUGEPAGES) $(AGAIN) -only '$(ONLY)'
 
 bench-transfer: build ## what a hand-over costs; results and machine into bench/results/transfer.json
 	go build -o bin/baton-bench-transfer ./bench/transfer

@@ -30,6 +30,7 @@ type runner struct {
 	bin       string
 	device    string
 	hugepages int
+	again     bool // a failed scenario gets a second attempt
 	out       io.Writer
 	keep      string // directory for what failed scenarios leave; made at the first
 	lab       *lab.Lab

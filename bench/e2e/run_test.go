@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,5 +59,33 @@ func TestRunnerJudges(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(out.String())
+	}
+}
+
+// TestUnsteadyIsNamed has a scenario that passes at its second attempt only, and one that never does.
+func TestUnsteadyIsNamed(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip(lab.ErrNotRoot)
+	}
+	attempts := 0
+	once := func(*Env) error {
+		if attempts++; attempts == 1 {
+			return errors.New("not this time")
+		}
+		return nil
+	}
+	scenario := func(name string, run func(*Env) error) Scenario {
+		return Scenario{Name: name, Shape: Shape{NoBaton: true, Targets: 1}, Expect: Expect{Unjudged: true}, Run: run}
+	}
+	var out strings.Builder
+	failed := runAll(t.Context(), &runner{out: &out, keep: t.TempDir(), again: true}, []Scenario{
+		scenario("sometimes", once), scenario("never", func(*Env) error { return errors.New("never") }),
+	})
+	if failed != 1 || attempts != 2 {
+		t.Errorf("%d failed, want 1; %d attempts, want 2", failed, attempts)
+	}
+	want := "e2e: 1 unsteady, passed only at the second attempt: sometimes\ne2e: 1 passed, 1 failed\n"
+	if !strings.HasSuffix(out.String(), want) {
+		t.Errorf("output ends otherwise than %q:\n%s", want, out.String())
 	}
 }

@@ -83,7 +83,7 @@ var appScenarios = []Scenario{
 					return err
 				}
 				return errors.Join(d.talk("", "+OK t2 has the mailbox of bob", "QUIT", "+OK bye"), d.end(),
-					p.Said("transfer bob mail accepted t2"), e.Target(1).Process("pop3d").Said(" bob "))
+					p.Says(e.Ctx, "transfer bob mail accepted t2"), e.Target(1).Process("pop3d").Says(e.Ctx, " bob "))
 			})
 		},
 	},
@@ -114,7 +114,7 @@ var appScenarios = []Scenario{
 					return err
 				}
 				return errors.Join(d.talk("", "+OK t2 has the mailbox of nobody", "QUIT", "+OK bye"), d.end(),
-					p.Said("transfer none conventional accepted t2"))
+					p.Says(e.Ctx, "transfer none conventional accepted t2"))
 			})
 		},
 	},
@@ -150,7 +150,7 @@ var appScenarios = []Scenario{
 						return fmt.Errorf("%s was asked about the connection", h.Name)
 					}
 				}
-				return p.Said("transfer sure !mail accepted")
+				return p.Says(e.Ctx, "transfer sure !mail accepted")
 			})
 		},
 	},
@@ -226,7 +226,8 @@ func runTargetInC(e *Env) error {
 		}
 		err = d.talk("", "-ERR application: application: the mailbox is locked", "USER ada", "+OK", "PASS lovelace",
 			`+OK * knows {"user": "ada", "padding": ""}`, "STAT", "+OK 0 0", "QUIT", "+OK bye")
-		return errors.Join(err, d.end(), p.Said("transfer locked mail rejected"), p.Said("transfer ada mail accepted"))
+		return errors.Join(err, d.end(), p.Says(e.Ctx, "transfer locked mail rejected"),
+			p.Says(e.Ctx, "transfer ada mail accepted"))
 	})
 }
 
@@ -257,7 +258,7 @@ func (e *Env) refusedFirst(user, password, answer, result string) error {
 			return err
 		}
 		err = d.talk("", answer, "USER ada", "+OK", "PASS lovelace", "+OK * has the mailbox of ada", "QUIT", "+OK bye")
-		return errors.Join(err, d.end(), p.Said("transfer "+user+" "+result))
+		return errors.Join(err, d.end(), p.Says(e.Ctx, "transfer "+user+" "+result))
 	})
 }
 
@@ -270,13 +271,13 @@ func runTargetDies(e *Env) error {
 		}
 		for _, h := range e.Lab.Targets {
 			app := h.Process("pop3d")
-			if err := app.Ready(e.Ctx, func() error { return app.Said(" slow ") }); err != nil {
+			if err := app.Says(e.Ctx, " slow "); err != nil {
 				return err
 			}
 			app.Kill()
 		}
 		return errors.Join(d.talk("", "-ERR application: application: the application is gone", "QUIT", "+OK bye"), d.end(),
-			p.Said("transfer slow mail rejected  application application"))
+			p.Says(e.Ctx, "transfer slow mail rejected  application application"))
 	})
 }
 

@@ -40,7 +40,7 @@ var externalScenarios = []Scenario{
 				if err != nil {
 					return err
 				}
-				return errors.Join(refusedBy(out.Response, "router: unknown job"), p.Said("web-a accepted"))
+				return errors.Join(refusedBy(out.Response, "router: unknown job"), p.Says(e.Ctx, "web-a accepted"))
 			})
 		},
 	},
@@ -247,7 +247,7 @@ func runRouterLeaves(e *Env) error {
 	if err := e.withPython("router", e.abandonedRequest); err != nil {
 		return err
 	}
-	err = lab.Until(e.Ctx, "the service is closed", func() error { return e.Baton.Router.Said("no routing application is left") })
+	err = e.Baton.Router.Says(e.Ctx, "no routing application is left")
 	if err = errors.Join(err, e.sleep(100*time.Millisecond)); err != nil { // the poll loop takes the command
 		return err
 	}

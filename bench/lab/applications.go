@@ -40,7 +40,7 @@ func (h *Host) router(ctx context.Context, script, name string, args []string) (
 	if err != nil {
 		return nil, err
 	}
-	return p, p.Ready(ctx, func() error { return p.Said("registered ") })
+	return p, p.Says(ctx, "registered ")
 }
 
 // example starts one of the applications in Python with the path of the host's control socket and arguments.

@@ -189,6 +189,12 @@ func (p *Process) Said(text string) error {
 	return nil
 }
 
+// Says waits until the process's output has the text. A program tells of something after a client has seen it, so what
+// is expected of it is waited for; Said is for what must be there already, or must not be.
+func (p *Process) Says(ctx context.Context, text string) error {
+	return p.Ready(ctx, func() error { return p.Said(text) })
+}
+
 func (p *Process) lastLines() string {
 	lines := strings.Split(strings.TrimSpace(p.Log()), "\n")
 	return strings.Join(lines[max(0, len(lines)-5):], " | ")
