@@ -4,7 +4,25 @@
 set -euo pipefail
 
 build=(ca-certificates clang gcc git libbpf-dev libc6-dev libdpdk-dev llvm make pkg-config protobuf-compiler)
-test=(clang-format curl dpdk-dev ethtool haproxy iproute2 libjson-c-dev iputils-ping libclang-rt-14-dev nftables nginx-light pciutils procps python3 strace tshark)
+test=(
+    clang-format
+    curl
+    dpdk-dev
+    ethtool
+    haproxy
+    iproute2
+    iputils-ping
+    libclang-rt-14-dev
+    libjson-c-dev
+    nftables
+    nginx-light
+    openssl
+    pciutils
+    procps
+    python3
+    strace
+    tshark
+)
 
 case "${1:-all}" in
 build) want=("${build[@]}") ;;

@@ -127,6 +127,7 @@ var scenarios = slices.Concat(
 	tunnelScenarios,
 	externalScenarios,
 	appScenarios,
+	tlsScenarios,
 	wireScenarios,
 	lossScenarios,
 	userspaceScenarios,
