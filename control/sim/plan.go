@@ -210,7 +210,7 @@ func (g planner) trouble(p *Plan) {
 	}
 	if g.one(16) {
 		p.Triggers = append(p.Triggers, Trigger{Point: AtFreeze, Nth: g.r.IntN(2), Act: Act{Kind: StallForwarder,
-			For: g.between(100*time.Millisecond, time.Second), Client: Subject, Target: Subject}})
+			For: g.between(200*time.Millisecond, 3*time.Second), Client: Subject, Target: Subject}})
 	}
 	rare := func(n int, v *float64, p float64) {
 		if g.one(n) {

@@ -67,7 +67,7 @@ type Timeouts struct {
 func DefaultTimeouts() Timeouts {
 	return Timeouts{
 		Offer:   200 * time.Millisecond,
-		Freeze:  100 * time.Millisecond,
+		Freeze:  time.Second, // an lcore that is not scheduled also delays what a refusal would be: waiting costs least
 		Confirm: time.Second,
 		Query:   250 * time.Millisecond,
 		GiveUp:  15 * time.Second,
