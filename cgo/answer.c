@@ -292,6 +292,7 @@ static void neighbour_report(struct baton_forwarder *f, struct packet *p, struct
 {
 	struct baton_punt *punt;
 
+	frame_copy(f, p); /* the kernel may have asked as well */
 	if (!token_take(&f->neighbours, f->now_ms, NEIGHBOURS_PER_SECOND)) {
 		drop(f, p, BATON_DROP_ARP);
 		return;
@@ -340,7 +341,7 @@ void answer_arp(struct baton_forwarder *f, struct packet *p)
 	else if (sane && op == ARP_REPLY)
 		neighbour_report(f, p, baton_ip_from4(load32(arp + 14)), arp + 8);
 	else
-		drop(f, p, BATON_DROP_ARP);
+		frame_leave(f, p, BATON_DROP_ARP);
 }
 
 /* nd_option finds the link-layer address option of that type, or returns NULL. */
@@ -408,7 +409,7 @@ static void answer_nd(struct baton_forwarder *f, struct packet *p, uint8_t type)
 	else if (type == ICMP6_ADVERT && mac && !(mac[0] & 1))
 		neighbour_report(f, p, target, mac);
 	else
-		drop(f, p, BATON_DROP_ARP);
+		frame_leave(f, p, BATON_DROP_ARP);
 }
 
 /* ---- echo */
@@ -457,9 +458,9 @@ void answer_icmp(struct baton_forwarder *f, struct packet *p)
 	} else if (icmp_is_error(p)) { /* also to an address that another host answers for: of adopted flows */
 		icmp_error(f, p);
 	} else if (!local) {
-		drop(f, p, BATON_DROP_NOT_OURS);
+		frame_leave(f, p, BATON_DROP_NOT_OURS);
 	} else if (icmp[0] != (p->ip6 ? ICMP6_ECHO : ICMP_ECHO) || icmp[1] != 0) {
-		drop(f, p, BATON_DROP_ICMP);
+		frame_leave(f, p, BATON_DROP_ICMP);
 	} else {
 		echo_reply(f, p);
 	}

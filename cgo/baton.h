@@ -109,6 +109,7 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(PUNT_ADOPTED, "punts", "adopted", "Answers to connections that were handed over to this host.")              \
 	X(PUNT_ICMP, "punts", "icmp", "ICMP errors about connections that the router owns.")                           \
 	X(PUNT_IDLE, "punts", "idle", "Questions whether a target still has a flow.")                                  \
+	X(PUNT_EXCEPTION, "punts", "exception", "Frames for the host's kernel.")                                       \
 	X(AGED, "table", "aged", "Idle flows forgotten because no target said that it has them.")                      \
 	X(EVICTED, "table", "evicted", "Idle flows of targets forgotten in favour of new ones in a full table.")       \
 	X(RESTORED, "table", "restored", "Flows that a target had and the table had not.")                             \
@@ -477,6 +478,7 @@ struct baton_port {
 	uint16_t index;
 	bool mixed;     /* its frames may be of any shard */
 	bool elsewhere; /* shard 0 receives and sends for it, and counts */
+	bool exception; /* what is not for Baton is punted for the kernel */
 	uint16_t vlan;  /* that its frames are tagged with; 0: they are not */
 	uint16_t tag;   /* that is put on what is staged: vlan, unless that is done elsewhere */
 	uint8_t mac[BATON_MAC_LEN];
@@ -565,6 +567,7 @@ enum baton_punt_kind {
 	BATON_ADOPTED,
 	BATON_ICMP,
 	BATON_IDLE,
+	BATON_EXCEPTION,
 };
 
 enum {
@@ -654,6 +657,8 @@ struct baton_port *baton_port(struct baton_forwarder *f, uint16_t index);
 void baton_port_address(struct baton_forwarder *f, uint16_t index, struct baton_ip addr);
 /* baton_port_vlan puts a port into a VLAN, 1-4094, before the first poll. */
 void baton_port_vlan(struct baton_forwarder *f, uint16_t index, uint16_t vlan);
+/* baton_port_exception has frames that are not for Baton punted, before the first poll. */
+void baton_port_exception(struct baton_forwarder *f, uint16_t index, bool on);
 
 /* ---- shards */
 

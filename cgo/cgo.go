@@ -302,6 +302,11 @@ func (f *Forwarder) SetAddress(i uint16, addr IP) {
 // SetVLAN puts port i into a VLAN, before the first poll.
 func (f *Forwarder) SetVLAN(i, vlan uint16) { C.baton_port_vlan(f.c, C.uint16_t(i), C.uint16_t(vlan)) }
 
+// SetException has frames of port i that are not for Baton punted for the kernel, before the first poll.
+func (f *Forwarder) SetException(i uint16, on bool) {
+	C.baton_port_exception(f.c, C.uint16_t(i), C.bool(on))
+}
+
 // Port is what a port has and counted.
 type Port struct {
 	MAC                                    [6]byte

@@ -30,6 +30,7 @@ enum {
 	ENDS_PER_SECOND = 20000,
 	NEIGHBOURS_PER_SECOND = 1000,
 	ERRORS_PER_SECOND = 1000, /* ICMP errors for the router */
+	EXCEPTIONS_PER_SECOND = 10000,
 	IDLES_PER_SECOND = 10000, /* idle flows beyond are forgotten unasked, if it goes on */
 	SOURCE_PLACES = 1024,
 	HELD_TOTAL = 4096, /* frames held by all frozen flows: part of the ports' buffers */
@@ -185,7 +186,7 @@ struct baton_forwarder {
 	struct half_opens half;
 	struct fragments fragments;
 	struct limit limit;
-	struct token_bucket orphans, ends, neighbours, too_bigs, narrows, errors, idles;
+	struct token_bucket orphans, ends, neighbours, too_bigs, narrows, errors, exceptions, idles;
 	struct token_bucket orphan_sources[SOURCE_PLACES], too_big_sources[SOURCE_PLACES];
 
 	struct flow *flows;
@@ -342,6 +343,13 @@ void targets_replace(struct baton_forwarder *f, uint16_t service, struct baton_t
 bool is_conventional(const struct baton_forwarder *f, const struct baton_key *k, bool ip6);
 /* conventional handles a segment of a conventional service; consumes p. */
 void conventional(struct baton_forwarder *f, struct packet *p);
+
+/* ---- exception.c */
+
+/* frame_leave ends a packet that Baton does not want: for the kernel, if the port has an exception path and the reason is
+ * one for that; else it is dropped. frame_copy lets the kernel have a copy of what a neighbour says. */
+void frame_leave(struct baton_forwarder *f, struct packet *p, enum baton_counter reason);
+void frame_copy(struct baton_forwarder *f, const struct packet *p);
 
 /* ---- fragment.c */
 

@@ -209,7 +209,7 @@ static void first(struct baton_forwarder *f, struct packet *p, const struct part
 	enum baton_counter reason = first_check(f, p, part, &k);
 
 	if (reason != BATON_COUNTER_COUNT) {
-		frame_drop(f, p->port, &p->buf, reason);
+		frame_leave(f, p, reason);
 		return;
 	}
 	if (first_elsewhere(f, p, part))
@@ -240,7 +240,7 @@ static void later(struct baton_forwarder *f, struct packet *p, const struct part
 	struct fragmented *m = place_find(f, p, part->id);
 
 	if (!m) {
-		frame_drop(f, p->port, &p->buf, BATON_DROP_FRAGMENT);
+		frame_leave(f, p, BATON_DROP_FRAGMENT);
 		return;
 	}
 	if (m->elsewhere) {

@@ -100,7 +100,7 @@ void icmp_error(struct baton_forwarder *f, struct packet *p)
 	if (ours)
 		v = baton_crt_find(crt, &k, baton_crt_hash(crt, &k));
 	if (!v) {
-		frame_drop(f, p->port, &p->buf, BATON_DROP_ICMP_FLOW);
+		frame_leave(f, p, BATON_DROP_ICMP_FLOW);
 		return;
 	}
 	uint64_t value = value_load(v);

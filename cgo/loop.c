@@ -129,6 +129,11 @@ void baton_port_address(struct baton_forwarder *f, uint16_t index, struct baton_
 	f->locals[f->local_count++] = (struct local){addr, index};
 }
 
+void baton_port_exception(struct baton_forwarder *f, uint16_t index, bool on)
+{
+	f->ports[index].exception = on;
+}
+
 void baton_port_vlan(struct baton_forwarder *f, uint16_t index, uint16_t vlan)
 {
 	f->ports[index].vlan = vlan;

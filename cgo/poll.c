@@ -667,7 +667,10 @@ static void act(struct baton_forwarder *f, struct packet *p)
 		fragment(f, p);
 		return;
 	case CLASS_DROP:
-		drop(f, p, p->reason);
+		if (unlikely(f->ports[p->port].exception))
+			frame_leave(f, p, p->reason);
+		else
+			drop(f, p, p->reason);
 		return;
 	case CLASS_PASSED:
 		return;

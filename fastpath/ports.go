@@ -24,6 +24,9 @@ type PortConfig struct {
 	// VLAN, 1 to 4094, is the one that the port is in: frames of others, and without a tag, are dropped, and all that
 	// it sends is tagged. 0: frames have no tag, or one with a priority alone.
 	VLAN uint16
+	// Exception has frames that are not for Baton punted (flow.Exception), for the host's kernel: to other addresses and
+	// protocols, and ARP and neighbour discovery for them. Nothing to a DVIPA is among them. At most 10000 a second.
+	Exception bool
 }
 
 // Hugepages says whether DPDK's memory is in hugepages.
@@ -131,6 +134,7 @@ func (f *Forwarder) setPorts() {
 	for i, p := range f.config.Ports {
 		for _, l := range f.loops {
 			l.SetVLAN(uint16(i), p.VLAN)
+			l.SetException(uint16(i), p.Exception)
 			if p.Address.IsValid() {
 				l.SetAddress(uint16(i), toIP(p.Address.Addr()))
 			}

@@ -50,6 +50,13 @@ var wireScenarios = []Scenario{
 		Expect: Expect{Connections: 2, Transferred: 2, Retransmissions: true},
 		Run:    runFragments,
 	},
+	{
+		Name:   "exception-tap",
+		Doc:    "what is for the routing host's other addresses and protocols reaches its kernel by a TAP",
+		Shape:  Shape{Private: true, Cluster: lab.Cluster{Device: "net_af_xdp", Exception: "tap"}},
+		Expect: Expect{Connections: 1, Transferred: 1},
+		Run:    runException,
+	},
 	vlanScenario("vlan", "net_af_xdp", "the data port's frames have the tag of its VLAN; others are not for us"),
 	vlanScenario("vlan-af-packet", "net_af_packet", "the same where the kernel takes tags off (vlan_tci)"),
 }
@@ -322,4 +329,56 @@ func (e *Env) narrowRouter(raw *lab.RawHost) error {
 		err = fmt.Errorf("the router took %d ICMP errors, want 1", n)
 	}
 	return errors.Join(err, c.Send(wire.ACK|wire.FIN, nil))
+}
+
+// kernelAddress is the routing host's second address on the data network; the first one is the data port's.
+var kernelAddress = netip.MustParseAddr("10.77.0.2")
+
+// runException has the routing host's kernel answer pings and serve HTTP on both addresses.
+func runException(e *Env) error {
+	h := e.Lab.Router
+	for _, addr := range []netip.Addr{kernelAddress, h.Data.Addr()} {
+		if _, err := h.Run(e.Ctx, "ip", "addr", "add", addr.String()+"/24", "dev", "baton0"); err != nil {
+			return err
+		}
+	}
+	if _, err := e.Client.Run(e.Ctx, "ping", "-c", "3", "-i", "0.2", "-W", "5", kernelAddress.String()); err != nil {
+		return fmt.Errorf("echo: %w", err)
+	}
+	l, err := h.Listen("0.0.0.0:8080")
+	if err != nil {
+		return err
+	}
+	_ = h.Go(l) // ends with the lab
+	for _, addr := range []netip.Addr{kernelAddress, h.Data.Addr()} {
+		if err := e.asks(netip.AddrPortFrom(addr, 8080), h.Name); err != nil {
+			return err
+		}
+	}
+	if err := e.curls([]fetched{{"a.example", "/", "t1"}}); err != nil {
+		return err
+	}
+	given, err := e.counter("router", "exceptions")
+	if err != nil {
+		return err
+	}
+	sent, err := e.counter("router", "kernel_frames")
+	if err == nil && (given < 10 || sent < 10) {
+		err = fmt.Errorf("the kernel was given %d frames and sent %d, want 10 or more", given, sent)
+	}
+	return err
+}
+
+// asks fetches a page that no target serves.
+func (e *Env) asks(from netip.AddrPort, server string) error {
+	c, err := e.Client.Dial(e.Ctx, netip.AddrPort{}, from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }() // the response is what counts
+	r, err := lab.RoundTrip(e.Ctx, c, lab.Request("kernel.example", "/"))
+	if err != nil {
+		return err
+	}
+	return want(r, server, "kernel.example", "/")
 }

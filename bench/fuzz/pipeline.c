@@ -179,6 +179,7 @@ static void world_open(struct world *w, uint8_t choice)
 		baton_port_address(f, 0, ip4(1));
 		baton_port_address(f, 1, ip6(1));
 		baton_port_vlan(f, 1, VLAN);
+		baton_port_exception(f, 0, true);
 		baton_clock_set(f, w->now_ms);
 	}
 	owners_set(w);
@@ -267,6 +268,19 @@ static void punt_check(const uint8_t *frame, uint32_t len)
 	must(p.end == len && proto == PROTO_TCP && parse_tcp(&p) && packet_checksum_ok(&p, PROTO_TCP));
 }
 
+/* exception_check: the kernel gets nothing that is addressed to a service. */
+static void exception_check(const uint8_t *frame, uint32_t len)
+{
+	bool six = load16(frame + 12) == ETH_TYPE_IP6;
+	struct baton_ip dst;
+
+	if (len < ETH_LEN + IP6_LEN || (!six && load16(frame + 12) != ETH_TYPE_IP4))
+		return;
+	dst = six ? load_ip6(frame + ETH_LEN + 24) : baton_ip_from4(load32(frame + ETH_LEN + 16));
+	for (uint32_t i = 0; i < SERVICES; i++)
+		must(services()[i].adopts || !baton_ip_equal(services()[i].addr, dst));
+}
+
 static void punt_take(struct world *w, const struct baton_punt *p)
 {
 	const uint8_t *frame = (const uint8_t *)(p + 1);
@@ -274,6 +288,8 @@ static void punt_take(struct world *w, const struct baton_punt *p)
 	must(p->kind >= BATON_FIRST && p->port < PORTS);
 	if ((p->kind == BATON_FIRST || p->kind == BATON_ADOPTED) && p->flow)
 		w->ids[w->id_count++ % IDS] = p->flow;
+	if (p->kind == BATON_EXCEPTION)
+		exception_check(frame, p->frame_len);
 	if (p->kind != BATON_FIRST && p->kind != BATON_SEGMENT && p->kind != BATON_ORPHAN)
 		return;
 	punt_check(frame, p->frame_len);

@@ -40,6 +40,7 @@ type Cluster struct {
 	IdleSleep string        // longest nap of the idle poll loop: "100us"; "0s" never sleeps
 	Ports     []Port        // further data ports, behind the one on the data network
 	Tunnel    string        // to targets behind a gateway: ipip or gue
+	Exception string        // of the port on the data network: drop or tap
 	VLAN      int           // of the port on the data network
 	IPv6      bool          // DVIPA6, and the IPv6 addresses of port and targets; wants Options.IPv6
 
@@ -116,7 +117,7 @@ data:
 {{- with .IdleSleep}}
   idle: { sleep: {{.}} }{{end}}
   ports:
-    - { device: "{{or .Device "net_af_xdp"}}0,iface={{.Interface}}{{with .Arguments}},{{.}}{{end}}", address: {{.Host.On .IPv6}}, vlan: {{.VLAN}} }
+    - { device: "{{or .Device "net_af_xdp"}}0,iface={{.Interface}}{{with .Arguments}},{{.}}{{end}}", address: {{.Host.On .IPv6}}, vlan: {{.VLAN}}, exception: {{or .Exception "drop"}} }
 {{- range .Ports}}
     - { device: "{{$.Host.Expand .Device}}", address: {{.Address}} }
 {{- end}}

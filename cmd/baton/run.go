@@ -16,6 +16,7 @@ import (
 	"baton/control/admin"
 	"baton/control/appsock"
 	"baton/control/config"
+	"baton/control/exception"
 	"baton/control/metrics"
 	"baton/control/router"
 	"baton/control/transfer"
@@ -62,6 +63,7 @@ type routingHost struct {
 	metrics   *metrics.Router
 	links     *links
 	keys      *keyring
+	kernel    map[uint16]*exception.Path // by data port
 }
 
 // run runs the routing host until ctx ends or a part of it fails.
@@ -93,6 +95,7 @@ func (d *routingHost) serve(ctx context.Context, socket net.Listener) error {
 		d.serveApplications,
 		d.links.watch,
 		d.keys.watch,
+		d.runExceptions,
 		func(ctx context.Context) error { return admin.Serve(ctx, socket, d.source()) },
 		func(ctx context.Context) error { return metrics.Serve(ctx, d.cfg.Metrics.Listen, d.metrics.Registry()) },
 	)
@@ -131,13 +134,17 @@ func (d *routingHost) open() error {
 	if d.forwarder, err = fastpath.Open(fc); err != nil {
 		return fmt.Errorf("open data ports: %w", err)
 	}
+	if err := d.openExceptions(&rc); err != nil {
+		_ = d.forwarder.Close()
+		return err
+	}
 	d.links = &links{ports: d.forwarder.Ports, log: d.log}
 	if d.keys, err = openKeyring(d.cfg.Keys, d.log, d.forwarder.SetSecrets); err == nil {
 		err = d.connect(rc)
 	}
 	if err != nil {
 		_ = d.forwarder.Close()
-		return err
+		return errors.Join(err, d.closeExceptions())
 	}
 	return nil
 }

@@ -123,7 +123,8 @@ func portsConfig(d config.Data) (fastpath.Config, error) {
 		MemoryMB:  d.Memory,
 	}
 	for _, p := range d.Ports {
-		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address, VLAN: p.VLAN})
+		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address, VLAN: p.VLAN,
+			Exception: p.Exception == "tap"})
 	}
 	return c, err
 }

@@ -10,6 +10,11 @@ import (
 func (t *UserTarget) check(to *report) {
 	to.hostName("host", t.Host)
 	t.Data.check(to)
+	for i, p := range t.Data.Ports {
+		if p.Exception == "tap" {
+			to.failf(at("data.ports", i)+".exception", "only a routing host has exception paths: want drop")
+		}
+	}
 	t.checkGateway(to)
 	t.XCF.check(to)
 	t.checkJobs(to)

@@ -40,6 +40,8 @@ type DataPort struct {
 	Device  string       `yaml:"device"`                           // DPDK device string
 	Address netip.Prefix `yaml:"address"`                          // own address and the network's prefix length
 	VLAN    uint16       `yaml:"vlan" default:"0" range:"0..4094"` // that its frames are tagged with; 0: they are not
+	// Exception says what becomes of frames for other addresses and protocols of the host.
+	Exception string `yaml:"exception" default:"drop" oneof:"drop|tap"`
 }
 
 // Idle says what the poll loop does without packets.

@@ -54,6 +54,8 @@ func (r *Router) punted(p *flow.Punt) {
 	case flow.End:
 		r.count.EndHints++
 		r.askOwner(p)
+	case flow.Exception:
+		r.exception(p)
 	case flow.Idle:
 		r.count.IdleAsked++
 		r.askOwner(p)

@@ -21,6 +21,9 @@ type Counts struct {
 	UnknownFlows    uint64 // segments of flows that the router does not have: its First was lost
 	BadFrames       uint64 // punted frames that do not parse
 	ICMPErrors      uint64 // about segments of the router's connections
+	Exceptions      uint64 // frames given to the host's kernel
+	ExceptionsLost  uint64 // frames that it did not take
+	KernelFrames    uint64 // frames that the host's kernel sent
 	FramesLost      uint64 // own frames that the data plane had no room for
 	CommandsDelayed uint64 // commands that the data plane had no room for at once
 	EndHints        uint64 // FIN or RST of clients on flows of targets
@@ -47,7 +50,8 @@ func (c Counts) Totals() []Total {
 		{"opened", c.Opened}, {"refused", c.Refused}, {"transferred", c.Transferred}, {"reset", c.Reset},
 		{"vanished", c.Vanished}, {"table_full", c.TableFull}, {"repeated", c.Repeated}, {"unknown_services", c.UnknownServices},
 		{"unknown_flows", c.UnknownFlows}, {"bad_frames", c.BadFrames}, {"icmp_errors", c.ICMPErrors},
-		{"frames_lost", c.FramesLost},
+		{"exceptions", c.Exceptions}, {"exceptions_lost", c.ExceptionsLost},
+		{"kernel_frames", c.KernelFrames}, {"frames_lost", c.FramesLost},
 		{"commands_delayed", c.CommandsDelayed}, {"end_hints", c.EndHints}, {"end_reports", c.EndReports},
 		{"idle_asked", c.IdleAsked}, {"orphans", c.Orphans}, {"orphans_asked", c.OrphansAsked}, {"orphans_live", c.OrphansLive},
 		{"unknown_hosts", c.UnknownHosts}, {"stray_messages", c.StrayMessages}, {"send_failed", c.SendFailed},

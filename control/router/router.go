@@ -65,6 +65,9 @@ type Config struct {
 	Clock    func() time.Time      // wall and monotonic clock; time.Now outside of tests
 	Log      *slog.Logger
 	Observer Observer
+	// Kernel is given frames for the host's kernel that came in by a data port, and says whether it took them: it copies
+	// and never blocks. nil: there are no such ports.
+	Kernel func(port uint16, frame []byte) bool
 	// Applications are needed if a Service is External.
 	Applications Applications
 }

@@ -110,7 +110,8 @@ func (j *judge) punted(p *flow.Punt) {
 			j.w.logf("router", "%s: the forwarder gave the flow up", l.client.name)
 			l.routerGone = true
 		}
-	case flow.Segment, flow.Frozen, flow.Switched, flow.End, flow.Orphan, flow.Neighbour, flow.Adopted, flow.ICMP, flow.Idle:
+	case flow.Segment, flow.Frozen, flow.Switched, flow.End, flow.Orphan, flow.Neighbour, flow.Adopted, flow.ICMP, flow.Idle,
+		flow.Exception:
 	}
 }
 

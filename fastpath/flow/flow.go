@@ -38,6 +38,7 @@ const (
 	Adopted                   // Adopt took effect: Flow is the connection's name, 0 if there was no room; no Frame
 	ICMP                      // ICMP error about a segment of the router (rate-limited); not while the flow is frozen
 	Idle                      // a target's flow without a segment for long: it will be forgotten unless Restore renews it; no Frame
+	Exception                 // Frame is for the host's kernel (rate-limited)
 )
 
 // Punt is one thing that the forwarder handed over. Frame aliases the forwarder's memory and is valid only until the
@@ -46,12 +47,12 @@ type Punt struct {
 	Kind      Kind
 	Port      uint16           // data port of Frame
 	Flow      ID               // First, Segment, Frozen, Switched, Gone, Adopted, ICMP
-	Inc       wire.Incarnation // all but Neighbour; Orphan, End and Idle: IRS and ISS are zero when unknown
+	Inc       wire.Incarnation // all but Neighbour and Exception; Orphan, End and Idle: IRS and ISS are zero when unknown
 	Handshake wire.Handshake   // First
 	TSOffset  uint32           // First: our TSval = wall clock in ms + TSOffset (mod 2^32)
 	Owner     OwnerID          // End, Idle: who owns it
 	Held      int              // Switched: number of held frames that were flushed to the new owner
-	Frame     []byte           // First, Segment, Orphan, ICMP: a whole Ethernet frame, checksums verified
+	Frame     []byte           // First, Segment, Orphan, ICMP: a whole Ethernet frame, checksums verified; Exception: as it came
 	Addr      netip.Addr       // Neighbour
 	MAC       wire.MAC         // Neighbour
 }
