@@ -35,7 +35,8 @@ func (r UserRule) Check() error {
 }
 
 // POP3 routes POP3 connections (RFC 1939) by the user: it greets, answers what comes before USER, and hands over with
-// USER in hand, which the target answers. So it never sees a password, and the target must not greet.
+// USER in hand, which the target answers. So it never sees a password. The target's own greeting must not reach the
+// client; nothing of what was answered before USER has changed the session, so the greeting is the whole dialogue.
 type POP3 struct {
 	jobs     map[string]string // by normalised name, or "@" and domain
 	order    map[string]int    // of the rules
@@ -104,6 +105,9 @@ const (
 	pop3Unknown  = "-ERR unknown command\r\n"
 )
 
+// pop3Dialogue is what a server has to be played: its greeting.
+var pop3Dialogue = []Turn{{Last: "+OK"}}
+
 var pop3Refusals = [...]string{
 	Malformed:   "-ERR malformed command\r\n",
 	NoMatch:     "-ERR [AUTH] no mailboxes of this user here\r\n",
@@ -170,7 +174,7 @@ func (s *pop3Session) ends(verb, arg string) (Decision, bool) {
 		return Decision{Verdict: End, Reply: []byte(pop3Bye)}, true
 	case verb == "USER" && arg != "":
 		if job, rule := s.pop3.job(arg); job != "" {
-			return Decision{Verdict: Route, Job: job, Rule: rule}, true
+			return Decision{Verdict: Route, Job: job, Rule: rule, Dialogue: pop3Dialogue}, true
 		}
 		return s.refusal(NoMatch, "no rule for the user"), true
 	case s.said > pop3Commands:

@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -67,6 +68,14 @@ func TestPOP3Dialogue(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// Whatever came before USER, a server that knows nothing of it only has to greet.
+func TestPOP3PlaysTheGreetingOnly(t *testing.T) {
+	_, d, _ := talk(newPOP3(t, "rest").Session(window), "CAPA\r\nPASS x\r\nUSER ann\r\n", 100)
+	if want := []Turn{{Last: "+OK"}}; d.Verdict != Route || !reflect.DeepEqual(d.Dialogue, want) {
+		t.Errorf("%s with dialogue %+v, want %+v", outcome(d), d.Dialogue, want)
 	}
 }
 

@@ -24,6 +24,17 @@ type Decision struct {
 	Reply   []byte // NeedMore, Refuse, End: to send to the client now; shared, do not change
 	// Consumed is how many octets at the start of data are dealt with (NeedMore only): who serves will not read them.
 	Consumed int
+	// Dialogue, of Route where the server speaks first, is what a server that knows nothing of this session has to be played
+	// before it can go on with what was not consumed. Shared, do not change.
+	Dialogue []Turn
+}
+
+// Turn is something that the client said, and how the lines of a server's answer begin if it means what the session has
+// answered.
+type Turn struct {
+	Say  []byte // one line with its end; empty: the server speaks first
+	More string // the lines before the last one; "": there are none
+	Last string // the last line
 }
 
 // Verdict is the kind of a decision.

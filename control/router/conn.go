@@ -182,7 +182,7 @@ func (r *Router) decide(c *conn, d inspect.Decision) bool {
 		// A kernel could not repeat what the client has not acknowledged. It comes within the request's time, and brings
 		// this decision again.
 		if c.tcp.Queued() == 0 {
-			r.route(c, d.Job)
+			r.route(c, d)
 		}
 	case inspect.Refuse:
 		r.refuse(c, d.Cause, d.Reply)

@@ -33,17 +33,19 @@ type choice struct {
 	state         []byte // for the target application
 	from          string // the application, if it is in another process
 	unconditional bool
+	dialogue      []inspect.Turn // for a server that speaks first
 }
 
-// route begins to hand a connection to a target that serves the job.
-func (r *Router) route(c *conn, job string) {
+// route begins to hand a connection to a target that serves the job of the decision.
+func (r *Router) route(c *conn, d inspect.Decision) {
+	job := d.Job
 	fit, why := r.candidates(job, c.service)
 	if len(fit) == 0 {
 		r.ended(c, &handover{job: job, decided: r.now, offered: r.now}, transfer.CauseNoCandidate.String(), why)
 		r.unavailable(c)
 		return
 	}
-	r.handTo(c, fit, choice{job: job, unconditional: c.service.Unconditional})
+	r.handTo(c, fit, choice{job: job, unconditional: c.service.Unconditional, dialogue: d.Dialogue})
 }
 
 // handTo begins to hand a connection to the first of some hosts that takes it.
@@ -55,7 +57,8 @@ func (r *Router) handTo(c *conn, fit []string, to choice) {
 	r.transferID += transfer.ID(len(fit))
 	h.giver = transfer.NewGiver(transfer.Give{
 		Offer: transfer.Offer{Inc: c.inc, Epoch: r.cfg.Epoch, Job: job, Bytes: data, MSS: c.shake.MSS,
-			Window: c.service.Window, Timestamps: c.shake.Timestamps, State: to.state, From: to.from},
+			Window: c.service.Window, Timestamps: c.shake.Timestamps, State: to.state, From: to.from,
+			Dialogue: r.dialogue(c, to)},
 		Candidates:    fit,
 		First:         h.first,
 		Timeouts:      timeouts(c.service),
@@ -67,6 +70,27 @@ func (r *Router) handTo(c *conn, fit []string, to choice) {
 		r.transfers[h.first+transfer.ID(i)] = c
 	}
 	r.step(c, transfer.Start{})
+}
+
+// dialogue is what a server that speaks first has to be played. Without a record there is none; the transfer then ends when
+// the connection is frozen, for the same cause.
+func (r *Router) dialogue(c *conn, to choice) transfer.Dialogue {
+	if len(to.dialogue) == 0 {
+		return transfer.Dialogue{}
+	}
+	rec, err := c.tcp.Preview(to.job, r.cfg.Epoch)
+	if err != nil {
+		return transfer.Dialogue{}
+	}
+	b, err := rec.Encode()
+	if err != nil {
+		return transfer.Dialogue{}
+	}
+	d := transfer.Dialogue{Record: b, Turns: make([]transfer.Turn, 0, len(to.dialogue))}
+	for _, t := range to.dialogue {
+		d.Turns = append(d.Turns, transfer.Turn(t))
+	}
+	return d
 }
 
 func timeouts(s *Service) transfer.Timeouts {

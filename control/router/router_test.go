@@ -3,6 +3,7 @@ package router
 import (
 	"bytes"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -735,12 +736,14 @@ func (g *greeter) Inspect(data []byte) inspect.Decision {
 	case !ok:
 		return inspect.Decision{}
 	case isJob:
-		return inspect.Decision{Verdict: inspect.Route, Job: string(job)}
+		return inspect.Decision{Verdict: inspect.Route, Job: string(job), Dialogue: greeterDialogue}
 	case string(line) == "BYE":
 		return inspect.Decision{Verdict: inspect.End, Reply: []byte("bye\n")}
 	}
 	return inspect.Decision{Reply: []byte("yes\n"), Consumed: len(line) + 1}
 }
+
+var greeterDialogue = []inspect.Turn{{Last: "hello"}, {Say: []byte("one\n"), More: "y", Last: "yes"}}
 
 func (g *greeter) Refusal(inspect.Cause) []byte { return []byte("no\n") }
 
@@ -769,6 +772,34 @@ func TestConsumedOctetsAreNotGiven(t *testing.T) {
 	rec := w.record()
 	if string(rec.Data) != "JOB web-a\nmore" || rec.ReadFrom != from || rec.SndNxt != c.want {
 		t.Errorf("record: reads %q from %d, sends from %d; want from %d, from %d", rec.Data, rec.ReadFrom, rec.SndNxt, from, c.want)
+	}
+}
+
+// A target that has to play the dialogue gets it with the offer, and the record where it ends.
+func TestOfferBringsTheDialogue(t *testing.T) {
+	w, c := greet(t)
+	c.send("one\n")
+	from := c.next
+	c.send("JOB web-a\n")
+	o, ok := last[transfer.Offer](w.cluster, "t1")
+	if !ok {
+		t.Fatal("no offer")
+	}
+	want := []transfer.Turn{{Last: "hello"}, {Say: []byte("one\n"), More: "y", Last: "yes"}}
+	if !reflect.DeepEqual(o.Dialogue.Turns, want) {
+		t.Errorf("turns %+v, want %+v", o.Dialogue.Turns, want)
+	}
+	preview, err := transfer.Decode(o.Dialogue.Record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := w.record()
+	if preview.ReadFrom != from || preview.SndNxt != rec.SndNxt || preview.Inc != c.inc || preview.Job != "web-a" ||
+		len(preview.Data) != 0 {
+		t.Errorf("preview %+v of %+v", preview, rec)
+	}
+	if string(rec.Data) != "JOB web-a\n" {
+		t.Errorf("the commit carries %q", rec.Data)
 	}
 }
 

@@ -67,6 +67,17 @@ func (c *Conn) ExportPlain(job string, epoch uint64) (transfer.Record, error) {
 	return rec, err
 }
 
+// Preview is what ExportPlain would return of a connection that were frozen now, less the data and the FIN that are to be
+// read. The connection goes on.
+func (c *Conn) Preview(job string, epoch uint64) (transfer.Record, error) {
+	frozen, exported := c.frozen, c.exported
+	c.frozen = true
+	rec, err := c.ExportPlain(job, epoch)
+	c.frozen, c.exported = frozen, exported
+	rec.Data, rec.FIN, rec.RcvNxt, rec.RcvAcked = nil, false, rec.ReadFrom, rec.ReadFrom
+	return rec, err
+}
+
 // Export returns the whole state of a frozen connection for its next owner, job, as it was at the freeze and with what has
 // arrived since. Epoch is that of the DVIPA's owner. Afterwards arriving segments are ignored (the client repeats
 // them) until Thaw.

@@ -76,6 +76,30 @@ func TestSegmentsBeforeTheExportStillCount(t *testing.T) {
 	})
 }
 
+// A preview has the place where the record will begin, and changes nothing.
+func TestPreviewIsTheRecordWithoutData(t *testing.T) {
+	eachBase(t, func(t *testing.T, b base) {
+		r := established(t, b)
+		r.send(r.data(0, "GET /"))
+		preview, err := r.c.Preview("web", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := preview.Check(); err != nil || len(preview.Data) != 0 {
+			t.Errorf("preview of %d octets: %v", len(preview.Data), err)
+		}
+		r.send(r.data(5, " more")) // the connection goes on
+		r.freeze()
+		rec, err := r.c.ExportPlain("web", 1)
+		if err != nil || string(rec.Data) != "GET / more" {
+			t.Fatalf("exported %q, %v", rec.Data, err)
+		}
+		if preview.ReadFrom != rec.ReadFrom || preview.SndNxt != rec.SndNxt || preview.Inc != rec.Inc {
+			t.Errorf("preview from %d and %d, record from %d and %d", preview.ReadFrom, preview.SndNxt, rec.ReadFrom, rec.SndNxt)
+		}
+	})
+}
+
 func TestThawGoesOnAsIfNothingHadHappened(t *testing.T) {
 	eachBase(t, func(t *testing.T, b base) {
 		r := established(t, b)

@@ -32,6 +32,9 @@ type Offer struct {
 	// State is what the target application gets before it decides: what the routing application knows of the client. At
 	// most MaxAppState octets; nobody changes them.
 	State []byte
+	// Dialogue is what has been said so far where the server speaks first. A target whose server would say it again has
+	// it played before it accepts.
+	Dialogue Dialogue
 }
 
 // OfferReply answers an Offer. An accepted one is a reservation.
@@ -140,10 +143,11 @@ const (
 	ReasonApplication         // the target application said no
 	ReasonDraining            // the target is being emptied
 	ReasonLeftover            // a leftover of the tuple could not be removed
+	ReasonDialogue            // the server answers otherwise than the routing host has
 )
 
 var reasons = [...]string{"none", "unknown job", "not listening", "capacity", "epoch", "version", "window", "mss",
-	"host", "reservation", "import", "application", "draining", "leftover"}
+	"host", "reservation", "import", "application", "draining", "leftover", "dialogue"}
 
 // String is the reason's word in logs and metrics.
 func (r Reason) String() string {

@@ -101,7 +101,19 @@ func packOffer(m transfer.Offer) *Offer {
 		Transfer: uint64(m.Transfer), Incarnation: NewIncarnation(m.Inc), Epoch: m.Epoch, Job: m.Job,
 		RecordVersion: m.RecordVersion, Bytes: uint32(m.Bytes), Mss: uint32(m.MSS), Window: m.Window,
 		Timestamps: m.Timestamps, ReserveMs: uint32(m.Reserve.Milliseconds()), From: m.From, State: m.State,
+		Dialogue: packDialogue(m.Dialogue),
 	}
+}
+
+func packDialogue(d transfer.Dialogue) *Dialogue {
+	if d.None() {
+		return nil
+	}
+	packed := &Dialogue{Record: d.Record}
+	for _, t := range d.Turns {
+		packed.Turns = append(packed.Turns, &Turn{Say: t.Say, More: []byte(t.More), Last: []byte(t.Last)})
+	}
+	return packed
 }
 
 // Unpack is the reverse of Pack: nil without an error for a message that is not a transfer's, ErrMalformed for one that
@@ -160,12 +172,27 @@ func unpackOffer(m *Offer) (transfer.Offer, error) {
 		return transfer.Offer{}, fmt.Errorf("%w: MSS %d, %d octets of data, %d of application state", ErrMalformed, m.GetMss(),
 			m.GetBytes(), len(m.GetState()))
 	}
+	dialogue, err := unpackDialogue(m.GetDialogue())
+	if err != nil {
+		return transfer.Offer{}, err
+	}
 	return transfer.Offer{
 		Transfer: transfer.ID(m.GetTransfer()), Inc: inc, Epoch: m.GetEpoch(), Job: m.GetJob(),
 		RecordVersion: m.GetRecordVersion(), Bytes: int(m.GetBytes()), MSS: uint16(m.GetMss()), Window: m.GetWindow(),
 		Timestamps: m.GetTimestamps(), Reserve: time.Duration(m.GetReserveMs()) * time.Millisecond,
-		From: m.GetFrom(), State: m.GetState(),
+		From: m.GetFrom(), State: m.GetState(), Dialogue: dialogue,
 	}, nil
+}
+
+func unpackDialogue(m *Dialogue) (transfer.Dialogue, error) {
+	d := transfer.Dialogue{Record: m.GetRecord()}
+	for _, t := range m.GetTurns() {
+		d.Turns = append(d.Turns, transfer.Turn{Say: t.GetSay(), More: string(t.GetMore()), Last: string(t.GetLast())})
+	}
+	if err := d.Check(); err != nil {
+		return d, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return d, nil
 }
 
 // unpackQueryReply refuses a state that it does not know: to guess one would decide who owns a connection.

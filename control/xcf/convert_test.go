@@ -27,6 +27,8 @@ func TestTransferMessagesSurviveTheStream(t *testing.T) {
 		transfer.Offer{Transfer: 1, Inc: inc4, Epoch: 2, Job: "web-a", RecordVersion: 1, Bytes: 700, MSS: 1460, Window: 32768,
 			Timestamps: true, Reserve: 200 * time.Millisecond},
 		transfer.Offer{Transfer: 2, Inc: inc6, From: "mail-router", State: []byte("user=alice")},
+		transfer.Offer{Transfer: 3, Inc: inc4, Dialogue: transfer.Dialogue{Record: []byte{1, 2}, Turns: []transfer.Turn{
+			{Last: "220 ", More: "220-"}, {Say: []byte("EHLO c.example\r\n"), More: "250-", Last: "250 "}}}},
 		transfer.OfferReply{Transfer: 1, Accepted: true},
 		transfer.OfferReply{Transfer: 1, Reason: transfer.ReasonHost, Detail: "set arp_ignore=1"},
 		transfer.Release{Transfer: 1},
@@ -95,6 +97,7 @@ func TestUnpackRefusesNonsense(t *testing.T) {
 	}
 	for _, e := range []*Envelope{
 		{Message: &Envelope_Offer{Offer: &Offer{Incarnation: NewIncarnation(inc4), Mss: 1 << 16}}},
+		{Message: &Envelope_Offer{Offer: &Offer{Incarnation: NewIncarnation(inc4), Dialogue: &Dialogue{Record: []byte{1}}}}},
 		{Message: &Envelope_Offer{Offer: &Offer{Incarnation: NewIncarnation(inc4), Bytes: 1<<18 + 1}}},
 		{Message: &Envelope_QueryReply{QueryReply: &QueryReply{Incarnation: NewIncarnation(inc4), State: 77}}},
 	} {
@@ -129,6 +132,12 @@ func FuzzFrames(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(frame)
+	talk, err := appendFrame(nil, Pack(transfer.Offer{Transfer: 1, Inc: inc4, Job: "mail", Dialogue: transfer.Dialogue{
+		Record: []byte{1}, Turns: []transfer.Turn{{Last: "+OK"}, {Say: []byte("x\r\n"), More: "+", Last: "."}}}}))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(talk)
 	f.Add(append(frame, 0, 0, 0, 0))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff})
 	f.Add([]byte{0, 0, 0, 9, 1})

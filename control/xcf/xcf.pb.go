@@ -97,6 +97,7 @@ const (
 	Reason_REASON_APPLICATION   Reason = 11 // the target application said no
 	Reason_REASON_DRAINING      Reason = 12
 	Reason_REASON_LEFTOVER      Reason = 13 // a leftover of the tuple could not be removed
+	Reason_REASON_DIALOGUE      Reason = 14 // the server answers otherwise than the routing host has
 )
 
 // Enum value maps for Reason.
@@ -116,6 +117,7 @@ var (
 		11: "REASON_APPLICATION",
 		12: "REASON_DRAINING",
 		13: "REASON_LEFTOVER",
+		14: "REASON_DIALOGUE",
 	}
 	Reason_value = map[string]int32{
 		"REASON_NONE":          0,
@@ -132,6 +134,7 @@ var (
 		"REASON_APPLICATION":   11,
 		"REASON_DRAINING":      12,
 		"REASON_LEFTOVER":      13,
+		"REASON_DIALOGUE":      14,
 	}
 )
 
@@ -726,6 +729,7 @@ type Offer struct {
 	ReserveMs     uint32                 `protobuf:"varint,10,opt,name=reserve_ms,json=reserveMs,proto3" json:"reserve_ms,omitempty"` // how long the reservation should stand
 	From          string                 `protobuf:"bytes,11,opt,name=from,proto3" json:"from,omitempty"`                             // the routing application; empty: one that is built in
 	State         []byte                 `protobuf:"bytes,12,opt,name=state,proto3" json:"state,omitempty"`                           // application state, at most 1 MiB
+	Dialogue      *Dialogue              `protobuf:"bytes,13,opt,name=dialogue,proto3" json:"dialogue,omitempty"`                     // where the server speaks first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -844,6 +848,127 @@ func (x *Offer) GetState() []byte {
 	return nil
 }
 
+func (x *Offer) GetDialogue() *Dialogue {
+	if x != nil {
+		return x.Dialogue
+	}
+	return nil
+}
+
+// Dialogue is what a server that speaks first has to be played: what client and routing host have said so far.
+type Dialogue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Record        []byte                 `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"` // transfer.Record, encoded: as it is at the offer, without data
+	Turns         []*Turn                `protobuf:"bytes,2,rep,name=turns,proto3" json:"turns,omitempty"`   // at most 64; what is said in them has at most 8 KiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Dialogue) Reset() {
+	*x = Dialogue{}
+	mi := &file_xcf_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Dialogue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Dialogue) ProtoMessage() {}
+
+func (x *Dialogue) ProtoReflect() protoreflect.Message {
+	mi := &file_xcf_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Dialogue.ProtoReflect.Descriptor instead.
+func (*Dialogue) Descriptor() ([]byte, []int) {
+	return file_xcf_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Dialogue) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *Dialogue) GetTurns() []*Turn {
+	if x != nil {
+		return x.Turns
+	}
+	return nil
+}
+
+// Turn is a line of the client, and how the lines of a good answer begin.
+type Turn struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Say           []byte                 `protobuf:"bytes,1,opt,name=say,proto3" json:"say,omitempty"`   // with its line end; empty: the server speaks first
+	More          []byte                 `protobuf:"bytes,2,opt,name=more,proto3" json:"more,omitempty"` // those before the last line; empty: there are none
+	Last          []byte                 `protobuf:"bytes,3,opt,name=last,proto3" json:"last,omitempty"` // the last line
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Turn) Reset() {
+	*x = Turn{}
+	mi := &file_xcf_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Turn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Turn) ProtoMessage() {}
+
+func (x *Turn) ProtoReflect() protoreflect.Message {
+	mi := &file_xcf_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Turn.ProtoReflect.Descriptor instead.
+func (*Turn) Descriptor() ([]byte, []int) {
+	return file_xcf_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Turn) GetSay() []byte {
+	if x != nil {
+		return x.Say
+	}
+	return nil
+}
+
+func (x *Turn) GetMore() []byte {
+	if x != nil {
+		return x.More
+	}
+	return nil
+}
+
+func (x *Turn) GetLast() []byte {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
 type OfferReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Transfer      uint64                 `protobuf:"varint,1,opt,name=transfer,proto3" json:"transfer,omitempty"`
@@ -856,7 +981,7 @@ type OfferReply struct {
 
 func (x *OfferReply) Reset() {
 	*x = OfferReply{}
-	mi := &file_xcf_proto_msgTypes[6]
+	mi := &file_xcf_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +993,7 @@ func (x *OfferReply) String() string {
 func (*OfferReply) ProtoMessage() {}
 
 func (x *OfferReply) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[6]
+	mi := &file_xcf_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +1006,7 @@ func (x *OfferReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OfferReply.ProtoReflect.Descriptor instead.
 func (*OfferReply) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{6}
+	return file_xcf_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *OfferReply) GetTransfer() uint64 {
@@ -922,7 +1047,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_xcf_proto_msgTypes[7]
+	mi := &file_xcf_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1059,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[7]
+	mi := &file_xcf_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1072,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{7}
+	return file_xcf_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Release) GetTransfer() uint64 {
@@ -968,7 +1093,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_xcf_proto_msgTypes[8]
+	mi := &file_xcf_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1105,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[8]
+	mi := &file_xcf_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1118,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{8}
+	return file_xcf_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Commit) GetTransfer() uint64 {
@@ -1021,7 +1146,7 @@ type Assign struct {
 
 func (x *Assign) Reset() {
 	*x = Assign{}
-	mi := &file_xcf_proto_msgTypes[9]
+	mi := &file_xcf_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1158,7 @@ func (x *Assign) String() string {
 func (*Assign) ProtoMessage() {}
 
 func (x *Assign) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[9]
+	mi := &file_xcf_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1171,7 @@ func (x *Assign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assign.ProtoReflect.Descriptor instead.
 func (*Assign) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{9}
+	return file_xcf_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Assign) GetOffer() *Offer {
@@ -1077,7 +1202,7 @@ type Confirm struct {
 
 func (x *Confirm) Reset() {
 	*x = Confirm{}
-	mi := &file_xcf_proto_msgTypes[10]
+	mi := &file_xcf_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1214,7 @@ func (x *Confirm) String() string {
 func (*Confirm) ProtoMessage() {}
 
 func (x *Confirm) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[10]
+	mi := &file_xcf_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1227,7 @@ func (x *Confirm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Confirm.ProtoReflect.Descriptor instead.
 func (*Confirm) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{10}
+	return file_xcf_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Confirm) GetTransfer() uint64 {
@@ -1160,7 +1285,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_xcf_proto_msgTypes[11]
+	mi := &file_xcf_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1297,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[11]
+	mi := &file_xcf_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1310,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{11}
+	return file_xcf_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Query) GetTransfer() uint64 {
@@ -1214,7 +1339,7 @@ type QueryReply struct {
 
 func (x *QueryReply) Reset() {
 	*x = QueryReply{}
-	mi := &file_xcf_proto_msgTypes[12]
+	mi := &file_xcf_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1351,7 @@ func (x *QueryReply) String() string {
 func (*QueryReply) ProtoMessage() {}
 
 func (x *QueryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[12]
+	mi := &file_xcf_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1364,7 @@ func (x *QueryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply.ProtoReflect.Descriptor instead.
 func (*QueryReply) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{12}
+	return file_xcf_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *QueryReply) GetTransfer() uint64 {
@@ -1281,7 +1406,7 @@ type EndReport struct {
 
 func (x *EndReport) Reset() {
 	*x = EndReport{}
-	mi := &file_xcf_proto_msgTypes[13]
+	mi := &file_xcf_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1418,7 @@ func (x *EndReport) String() string {
 func (*EndReport) ProtoMessage() {}
 
 func (x *EndReport) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[13]
+	mi := &file_xcf_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1431,7 @@ func (x *EndReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndReport.ProtoReflect.Descriptor instead.
 func (*EndReport) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{13}
+	return file_xcf_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *EndReport) GetIncarnation() *Incarnation {
@@ -1339,7 +1464,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_xcf_proto_msgTypes[14]
+	mi := &file_xcf_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1476,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[14]
+	mi := &file_xcf_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1489,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{14}
+	return file_xcf_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Ping) GetNonce() uint64 {
@@ -1383,7 +1508,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_xcf_proto_msgTypes[15]
+	mi := &file_xcf_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1520,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_xcf_proto_msgTypes[15]
+	mi := &file_xcf_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,7 +1533,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_xcf_proto_rawDescGZIP(), []int{15}
+	return file_xcf_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Pong) GetNonce() uint64 {
@@ -1464,7 +1589,7 @@ const file_xcf_proto_rawDesc = "" +
 	"\x0fservice_address\x18\x03 \x01(\fR\x0eserviceAddress\x12!\n" +
 	"\fservice_port\x18\x04 \x01(\rR\vservicePort\x12\x10\n" +
 	"\x03irs\x18\x05 \x01(\rR\x03irs\x12\x10\n" +
-	"\x03iss\x18\x06 \x01(\rR\x03iss\"\xd5\x02\n" +
+	"\x03iss\x18\x06 \x01(\rR\x03iss\"\x86\x03\n" +
 	"\x05Offer\x12\x1a\n" +
 	"\btransfer\x18\x01 \x01(\x04R\btransfer\x128\n" +
 	"\vincarnation\x18\x02 \x01(\v2\x16.baton.xcf.IncarnationR\vincarnation\x12\x14\n" +
@@ -1481,7 +1606,15 @@ const file_xcf_proto_rawDesc = "" +
 	"reserve_ms\x18\n" +
 	" \x01(\rR\treserveMs\x12\x12\n" +
 	"\x04from\x18\v \x01(\tR\x04from\x12\x14\n" +
-	"\x05state\x18\f \x01(\fR\x05state\"\x87\x01\n" +
+	"\x05state\x18\f \x01(\fR\x05state\x12/\n" +
+	"\bdialogue\x18\r \x01(\v2\x13.baton.xcf.DialogueR\bdialogue\"I\n" +
+	"\bDialogue\x12\x16\n" +
+	"\x06record\x18\x01 \x01(\fR\x06record\x12%\n" +
+	"\x05turns\x18\x02 \x03(\v2\x0f.baton.xcf.TurnR\x05turns\"@\n" +
+	"\x04Turn\x12\x10\n" +
+	"\x03say\x18\x01 \x01(\fR\x03say\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\fR\x04more\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\fR\x04last\"\x87\x01\n" +
 	"\n" +
 	"OfferReply\x12\x1a\n" +
 	"\btransfer\x18\x01 \x01(\x04R\btransfer\x12\x1a\n" +
@@ -1525,7 +1658,7 @@ const file_xcf_proto_rawDesc = "" +
 	"\rFLOW_RESERVED\x10\x01\x12\r\n" +
 	"\tFLOW_LIVE\x10\x02\x12\x0e\n" +
 	"\n" +
-	"FLOW_ENDED\x10\x03*\xa7\x02\n" +
+	"FLOW_ENDED\x10\x03*\xbc\x02\n" +
 	"\x06Reason\x12\x0f\n" +
 	"\vREASON_NONE\x10\x00\x12\x16\n" +
 	"\x12REASON_UNKNOWN_JOB\x10\x01\x12\x18\n" +
@@ -1542,7 +1675,8 @@ const file_xcf_proto_rawDesc = "" +
 	"\x12\x16\n" +
 	"\x12REASON_APPLICATION\x10\v\x12\x13\n" +
 	"\x0fREASON_DRAINING\x10\f\x12\x13\n" +
-	"\x0fREASON_LEFTOVER\x10\rB\x13Z\x11baton/control/xcfb\x06proto3"
+	"\x0fREASON_LEFTOVER\x10\r\x12\x13\n" +
+	"\x0fREASON_DIALOGUE\x10\x0eB\x13Z\x11baton/control/xcfb\x06proto3"
 
 var (
 	file_xcf_proto_rawDescOnce sync.Once
@@ -1557,7 +1691,7 @@ func file_xcf_proto_rawDescGZIP() []byte {
 }
 
 var file_xcf_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_xcf_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_xcf_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_xcf_proto_goTypes = []any{
 	(FlowState)(0),      // 0: baton.xcf.FlowState
 	(Reason)(0),         // 1: baton.xcf.Reason
@@ -1567,45 +1701,49 @@ var file_xcf_proto_goTypes = []any{
 	(*Job)(nil),         // 5: baton.xcf.Job
 	(*Incarnation)(nil), // 6: baton.xcf.Incarnation
 	(*Offer)(nil),       // 7: baton.xcf.Offer
-	(*OfferReply)(nil),  // 8: baton.xcf.OfferReply
-	(*Release)(nil),     // 9: baton.xcf.Release
-	(*Commit)(nil),      // 10: baton.xcf.Commit
-	(*Assign)(nil),      // 11: baton.xcf.Assign
-	(*Confirm)(nil),     // 12: baton.xcf.Confirm
-	(*Query)(nil),       // 13: baton.xcf.Query
-	(*QueryReply)(nil),  // 14: baton.xcf.QueryReply
-	(*EndReport)(nil),   // 15: baton.xcf.EndReport
-	(*Ping)(nil),        // 16: baton.xcf.Ping
-	(*Pong)(nil),        // 17: baton.xcf.Pong
+	(*Dialogue)(nil),    // 8: baton.xcf.Dialogue
+	(*Turn)(nil),        // 9: baton.xcf.Turn
+	(*OfferReply)(nil),  // 10: baton.xcf.OfferReply
+	(*Release)(nil),     // 11: baton.xcf.Release
+	(*Commit)(nil),      // 12: baton.xcf.Commit
+	(*Assign)(nil),      // 13: baton.xcf.Assign
+	(*Confirm)(nil),     // 14: baton.xcf.Confirm
+	(*Query)(nil),       // 15: baton.xcf.Query
+	(*QueryReply)(nil),  // 16: baton.xcf.QueryReply
+	(*EndReport)(nil),   // 17: baton.xcf.EndReport
+	(*Ping)(nil),        // 18: baton.xcf.Ping
+	(*Pong)(nil),        // 19: baton.xcf.Pong
 }
 var file_xcf_proto_depIdxs = []int32{
 	3,  // 0: baton.xcf.Envelope.hello:type_name -> baton.xcf.Hello
 	4,  // 1: baton.xcf.Envelope.jobs:type_name -> baton.xcf.Jobs
 	7,  // 2: baton.xcf.Envelope.offer:type_name -> baton.xcf.Offer
-	8,  // 3: baton.xcf.Envelope.offer_reply:type_name -> baton.xcf.OfferReply
-	9,  // 4: baton.xcf.Envelope.release:type_name -> baton.xcf.Release
-	10, // 5: baton.xcf.Envelope.commit:type_name -> baton.xcf.Commit
-	12, // 6: baton.xcf.Envelope.confirm:type_name -> baton.xcf.Confirm
-	13, // 7: baton.xcf.Envelope.query:type_name -> baton.xcf.Query
-	14, // 8: baton.xcf.Envelope.query_reply:type_name -> baton.xcf.QueryReply
-	15, // 9: baton.xcf.Envelope.end_report:type_name -> baton.xcf.EndReport
-	16, // 10: baton.xcf.Envelope.ping:type_name -> baton.xcf.Ping
-	17, // 11: baton.xcf.Envelope.pong:type_name -> baton.xcf.Pong
-	11, // 12: baton.xcf.Envelope.assign:type_name -> baton.xcf.Assign
+	10, // 3: baton.xcf.Envelope.offer_reply:type_name -> baton.xcf.OfferReply
+	11, // 4: baton.xcf.Envelope.release:type_name -> baton.xcf.Release
+	12, // 5: baton.xcf.Envelope.commit:type_name -> baton.xcf.Commit
+	14, // 6: baton.xcf.Envelope.confirm:type_name -> baton.xcf.Confirm
+	15, // 7: baton.xcf.Envelope.query:type_name -> baton.xcf.Query
+	16, // 8: baton.xcf.Envelope.query_reply:type_name -> baton.xcf.QueryReply
+	17, // 9: baton.xcf.Envelope.end_report:type_name -> baton.xcf.EndReport
+	18, // 10: baton.xcf.Envelope.ping:type_name -> baton.xcf.Ping
+	19, // 11: baton.xcf.Envelope.pong:type_name -> baton.xcf.Pong
+	13, // 12: baton.xcf.Envelope.assign:type_name -> baton.xcf.Assign
 	5,  // 13: baton.xcf.Jobs.jobs:type_name -> baton.xcf.Job
 	6,  // 14: baton.xcf.Offer.incarnation:type_name -> baton.xcf.Incarnation
-	1,  // 15: baton.xcf.OfferReply.reason:type_name -> baton.xcf.Reason
-	7,  // 16: baton.xcf.Assign.offer:type_name -> baton.xcf.Offer
-	1,  // 17: baton.xcf.Confirm.reason:type_name -> baton.xcf.Reason
-	6,  // 18: baton.xcf.Query.incarnation:type_name -> baton.xcf.Incarnation
-	6,  // 19: baton.xcf.QueryReply.incarnation:type_name -> baton.xcf.Incarnation
-	0,  // 20: baton.xcf.QueryReply.state:type_name -> baton.xcf.FlowState
-	6,  // 21: baton.xcf.EndReport.incarnation:type_name -> baton.xcf.Incarnation
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	8,  // 15: baton.xcf.Offer.dialogue:type_name -> baton.xcf.Dialogue
+	9,  // 16: baton.xcf.Dialogue.turns:type_name -> baton.xcf.Turn
+	1,  // 17: baton.xcf.OfferReply.reason:type_name -> baton.xcf.Reason
+	7,  // 18: baton.xcf.Assign.offer:type_name -> baton.xcf.Offer
+	1,  // 19: baton.xcf.Confirm.reason:type_name -> baton.xcf.Reason
+	6,  // 20: baton.xcf.Query.incarnation:type_name -> baton.xcf.Incarnation
+	6,  // 21: baton.xcf.QueryReply.incarnation:type_name -> baton.xcf.Incarnation
+	0,  // 22: baton.xcf.QueryReply.state:type_name -> baton.xcf.FlowState
+	6,  // 23: baton.xcf.EndReport.incarnation:type_name -> baton.xcf.Incarnation
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_xcf_proto_init() }
@@ -1634,7 +1772,7 @@ func file_xcf_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xcf_proto_rawDesc), len(file_xcf_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
