@@ -150,24 +150,6 @@ const (
 	otherVLAN = 43
 )
 
-// trunk is the switch's end of a link with several VLANs: hosts are in dataVLAN, and another one has the same frames.
-type trunk struct{ sent, tagged, strange atomic.Uint32 }
-
-func (t *trunk) toRouter(frame []byte) [][]byte {
-	t.sent.Add(1)
-	return [][]byte{lab.Tag(frame, otherVLAN), lab.Tag(frame, dataVLAN), frame}
-}
-
-func (t *trunk) fromRouter(frame []byte) [][]byte {
-	tci, frame, ok := lab.Untag(frame)
-	if !ok || tci != dataVLAN {
-		t.strange.Add(1)
-		return nil
-	}
-	t.tagged.Add(1)
-	return [][]byte{frame}
-}
-
 func vlanScenario(name, device, doc string) Scenario {
 	return Scenario{
 		Name: name, Doc: doc,
@@ -178,12 +160,11 @@ func vlanScenario(name, device, doc string) Scenario {
 }
 
 func runVLAN(e *Env, device string) (err error) {
-	var t trunk
-	relay, err := e.Lab.Relay(e.Lab.Router, t.toRouter, t.fromRouter)
+	t, err := e.Lab.Trunk(e.Lab.Router, dataVLAN, otherVLAN)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, relay.Close()) }()
+	defer func() { err = errors.Join(err, t.Close()) }()
 	for _, h := range e.Lab.Targets {
 		if err := nginx(e, h); err != nil {
 			return err
@@ -200,15 +181,16 @@ func runVLAN(e *Env, device string) (err error) {
 	if err != nil {
 		return err
 	}
-	dropped, err := e.counter("drop", "vlan")
+	c, err := t.Counts()
 	if err != nil {
 		return err
 	}
-	if sent := t.sent.Load(); t.strange.Load() > 0 || t.tagged.Load() == 0 || dropped < uint64(sent) {
-		return fmt.Errorf("%d frames left tagged, %d otherwise; of %d that came again in other VLANs, %d were dropped",
-			t.tagged.Load(), t.strange.Load(), 2*sent, dropped)
+	dropped, err := e.counter("drop", "vlan")
+	if err == nil && (c.Strange > 0 || c.Tagged == 0 || c.Sent == 0 || dropped < c.Sent) {
+		err = fmt.Errorf("%d frames left tagged, %d otherwise; of %d that came again with another tag or none, %d were dropped",
+			c.Tagged, c.Strange, 2*c.Sent, dropped)
 	}
-	return nil
+	return err
 }
 
 func runICMP(e *Env) (err error) {

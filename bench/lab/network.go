@@ -3,11 +3,14 @@ package lab
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"baton/bench/lab/trunk"
 )
 
 // The names of every host's interfaces, in its own namespace.
@@ -120,6 +123,27 @@ func (l *Lab) plug(h *Host, bridge, name string, addr netip.Prefix) error {
 		}
 	}
 	return ip(h.Namespace, commands)
+}
+
+// Trunk makes the switch's port of a host one for frames with VLAN tags, until it is closed: the host is in vlan, and other
+// is on its cable, too. The tags are in the frames, as the port's device is not to carry them besides.
+func (l *Lab) Trunk(h *Host, vlan, other uint16) (t *trunk.Trunk, err error) {
+	port := "p-" + h.Name
+	err = ipNetns("exec", l.dataSwitch(), "ethtool", "-K", port, "txvlan", "off", "rxvlan", "off")
+	if err != nil {
+		return nil, err
+	}
+	err = inNamespace(l.dataSwitch(), func() error {
+		dev, err := net.InterfaceByName(port)
+		if err == nil {
+			t, err = trunk.Open(dev.Index, vlan, other)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("trunk to %s: %w", h.Name, err)
+	}
+	return t, nil
 }
 
 // SetLink takes the link of a host's data interface up or down, at the switch.
