@@ -110,6 +110,7 @@ static_assert(sizeof(struct baton_tuple) == 40, "shared with Go");
 	X(PUNT_ICMP, "punts", "icmp", "ICMP errors about connections that the router owns.")                           \
 	X(PUNT_IDLE, "punts", "idle", "Questions whether a target still has a flow.")                                  \
 	X(PUNT_EXCEPTION, "punts", "exception", "Frames for the host's kernel.")                                       \
+	X(PUNT_SERVED, "punts", "served", "Services that were opened or closed.")                                      \
 	X(AGED, "table", "aged", "Idle flows forgotten because no target said that it has them.")                      \
 	X(EVICTED, "table", "evicted", "Idle flows of targets forgotten in favour of new ones in a full table.")       \
 	X(RESTORED, "table", "restored", "Flows that a target had and the table had not.")                             \
@@ -518,7 +519,7 @@ enum baton_command_kind {
 	BATON_SET_OWNER,
 	BATON_ADOPT,
 	BATON_RESTORE,
-	BATON_SERVE,       /* owner is the service's number; discard: its SYNs are dropped */
+	BATON_SERVE,       /* owner is the service's number; discard: its SYNs are dropped. Answered by SERVED */
 	BATON_SET_TARGETS, /* by baton_targets_publish only: flow is the set's address, port the service's number */
 };
 
@@ -536,7 +537,8 @@ enum { BATON_ID_SHARD_SHIFT = 24 };
 static_assert(BATON_MAX_FLOWS <= 1 << BATON_ID_SHARD_SHIFT, "a slot fits below");
 
 struct baton_command {
-	uint64_t flow; /* FREEZE, THAW, SWITCH, CLOSE: generation << 32 | shard << BATON_ID_SHARD_SHIFT | slot */
+	/* FREEZE, THAW, SWITCH, CLOSE: generation << 32 | shard << BATON_ID_SHARD_SHIFT | slot. SERVE: any, for the answer */
+	uint64_t flow;
 	uint32_t kind;
 	uint32_t frame_len;         /* TRANSMIT, RESTORE: octets behind this struct */
 	uint16_t owner;             /* SWITCH, SET_OWNER, RESTORE */
@@ -568,6 +570,7 @@ enum baton_punt_kind {
 	BATON_ICMP,
 	BATON_IDLE,
 	BATON_EXCEPTION,
+	BATON_SERVED,
 };
 
 enum {

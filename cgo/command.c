@@ -315,6 +315,18 @@ static bool set_targets(struct baton_forwarder *f, const struct baton_command *c
 	return true;
 }
 
+static bool serve(struct baton_forwarder *f, const struct baton_command *c)
+{
+	struct baton_punt *punt = punt_begin(f, BATON_SERVED, NULL, 0);
+
+	if (!punt)
+		return false;
+	f->services[c->owner].closed = c->discard;
+	punt->flow = c->flow;
+	punt_end(f, punt);
+	return true;
+}
+
 static bool flow_command(struct baton_forwarder *f, const struct baton_command *c)
 {
 	struct flow *w = flow_by_id(f, c->flow);
@@ -347,8 +359,7 @@ static bool command_do(struct baton_forwarder *f, const struct baton_command *c)
 	case BATON_ADOPT:
 		return adopt(f, c);
 	case BATON_SERVE:
-		f->services[c->owner].closed = c->discard;
-		return true;
+		return serve(f, c);
 	case BATON_SET_TARGETS:
 		return set_targets(f, c);
 	case BATON_RESTORE:

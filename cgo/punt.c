@@ -25,7 +25,7 @@ struct baton_punt *punt_begin(struct baton_forwarder *f, enum baton_punt_kind ki
 
 static enum baton_counter counter_of(enum baton_punt_kind kind)
 {
-	static_assert(BATON_PUNT_EXCEPTION - BATON_PUNT_FIRST == BATON_EXCEPTION - BATON_FIRST, "same order");
+	static_assert(BATON_PUNT_SERVED - BATON_PUNT_FIRST == BATON_SERVED - BATON_FIRST, "same order");
 	return (enum baton_counter)(BATON_PUNT_FIRST + (kind - BATON_FIRST));
 }
 

@@ -127,16 +127,44 @@ func (f *Forwarder) SetOwner(id flow.OwnerID, hop flow.Nexthop) error {
 }
 
 // Serve opens or closes a service: while it is closed, SYNs to it are dropped and counted. Its connections go on.
+// Answered by flow.Served, unless another Serve of the service comes before it has taken effect.
 func (f *Forwarder) Serve(service netip.AddrPort, open bool) error {
 	i, err := f.serviceNumber(service)
 	if err != nil {
 		return err
 	}
-	c := cgo.Command{Kind: cgo.Serve, Owner: i}
+	f.served++ // what was sent before, also in vain, is not waited for any more
+	f.serving[service] = serving{number: f.served, open: open, left: len(f.loops)}
+	c := cgo.Command{Kind: cgo.Serve, Owner: i, Flow: f.served}
 	if !open {
 		c.Discard = 1
 	}
 	return f.sendAll(&c)
+}
+
+// serving is a command to open or close a service that has not taken effect everywhere.
+type serving struct {
+	number uint64
+	open   bool
+	left   int // loops
+}
+
+// serves takes a loop's answer to Serve. It reports whether that was the last.
+func (f *Forwarder) serves(number uint64, dst *flow.Punt) bool {
+	for service, s := range f.serving {
+		if s.number != number {
+			continue
+		}
+		s.left--
+		f.serving[service] = s
+		if s.left > 0 {
+			return false
+		}
+		delete(f.serving, service)
+		*dst = flow.Punt{Kind: flow.Served, Open: s.open, Inc: wire.Incarnation{Tuple: wire.Tuple{Service: service}}}
+		return true
+	}
+	return false
 }
 
 // SetTargets gives a conventional service other targets for its new connections.

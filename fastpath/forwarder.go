@@ -96,6 +96,8 @@ type Forwarder struct {
 	next     int              // loop whose punts are received first
 	config   Config
 	services map[uint16]netip.AddrPort // by ID
+	serving  map[netip.AddrPort]serving
+	served   uint64 // number of the last Serve
 	dpdk     bool
 	started  int // loops
 
@@ -151,7 +153,8 @@ func Open(config Config) (*Forwarder, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	f := &Forwarder{config: config, services: map[uint16]netip.AddrPort{}, woken: make(chan struct{}, 1)}
+	f := &Forwarder{config: config, services: map[uint16]netip.AddrPort{}, serving: map[netip.AddrPort]serving{},
+		woken: make(chan struct{}, 1)}
 	for _, s := range config.Services {
 		f.services[s.ID] = s.Addr
 	}

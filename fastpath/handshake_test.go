@@ -332,6 +332,19 @@ func TestAllClientsCannotTakeMorePuntsThanConfigured(t *testing.T) {
 	r.wantCount("drops", "punt_limited", 50)
 }
 
+// TestOnlyTheLastServeIsAnswered: an answer to an earlier one would say what is not so any more.
+func TestOnlyTheLastServeIsAnswered(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Lcores = 3 })
+	r.must(r.Serve(service4, false))
+	r.must(r.Serve(service4, true))
+	r.must(r.Serve(service6, false))
+	r.Poll()
+	p := r.wantKinds(flow.Served, flow.Served)
+	if p[0].Inc.Service != service4 || !p[0].Open || p[1].Inc.Service != service6 || p[1].Open {
+		t.Errorf("punted %+v", p)
+	}
+}
+
 func TestClosedServiceAnswersNoSYN(t *testing.T) {
 	r := newRig(t, func(c *Config) {
 		for i := range c.Services {
@@ -340,8 +353,10 @@ func TestClosedServiceAnswersNoSYN(t *testing.T) {
 	})
 	for i, open := range []bool{false, true, false} {
 		if i > 0 {
-			if err := r.Serve(service4, open); err != nil {
-				t.Fatal(err)
+			r.must(r.Serve(service4, open))
+			r.Poll()
+			if p := r.punted(flow.Served); p.Open != open || p.Inc.Service != service4 {
+				t.Fatalf("punted %+v", p)
 			}
 		}
 		p := r.peer(netip.AddrPortFrom(client4.Addr(), uint16(2000+i)), 5)

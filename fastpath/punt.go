@@ -22,7 +22,11 @@ func (f *Forwarder) Receive(dst []flow.Punt) int {
 	n := 0
 	for i := range f.loops {
 		for _, p := range f.loops[(f.next+i)%len(f.loops)].Receive(len(dst) - n) {
-			fillPunt(&dst[n], p)
+			if flow.Kind(p.Kind) != flow.Served {
+				fillPunt(&dst[n], p)
+			} else if !f.serves(p.Flow, &dst[n]) {
+				continue
+			}
 			n++
 		}
 	}

@@ -41,7 +41,8 @@
 // not read. A connection that it closes without a transfer is closed towards the client; if it has not answered what the
 // client said last, the daemon first refuses the client as the service's protocol does.
 //
-// Several applications may register for one service: connections are dealt out in turn. While none is registered, the
+// "registered" is said when clients' handshakes are answered. Several applications may register for one service: connections
+// are dealt out in turn. While none is registered, the
 // service is not content-routed: clients' handshakes are not answered; when the last one leaves, connections in progress
 // are refused as the protocol of the service says.
 //

@@ -124,12 +124,15 @@ func routing(t *testing.T) (*Routing, calls, *app.Client, router.Stream) {
 	t.Helper()
 	a, told, path := serve(t, me())
 	a.Table([]router.TargetStatus{{Host: "t1", Job: router.Job{Name: "mail", Service: service}}})
+	go func() {
+		told.want(t, "serve")
+		a.Serving(service)
+	}()
 	r, err := app.NewRouter(path, app.Registration{Service: service.String(), Name: "front"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })
-	told.want(t, "serve")
 	stream := a.Open(5, client, service)
 	c, err := r.Accept()
 	if err != nil {

@@ -35,8 +35,12 @@ type Routing struct {
 	router   Router
 	ended    chan struct{} // closed when Run returns
 
+	opening sync.Mutex // held while members change and the router is told, so it hears of changes in their order
+
 	mu      sync.Mutex
 	members map[netip.AddrPort][]*Peer // registered, in turn
+	serving map[netip.AddrPort]bool    // whose handshakes are answered
+	waiting map[netip.AddrPort][]applicant
 	conns   map[flow.ID]dealt
 	table   []router.TargetStatus
 }
@@ -50,10 +54,17 @@ type dealt struct {
 	stream *stream
 }
 
+// applicant has asked for a registration, which is answered once its service's handshakes are.
+type applicant struct {
+	peer *Peer
+	seq  uint64
+}
+
 // NewRouting makes the end for a host whose external services are these. Use sets the router before the first call.
 func NewRouting(host string, services []netip.AddrPort, log *slog.Logger) *Routing {
 	a := &Routing{host: host, services: map[netip.AddrPort]bool{}, log: log, members: map[netip.AddrPort][]*Peer{},
-		conns: map[flow.ID]dealt{}, ended: make(chan struct{})}
+		serving: map[netip.AddrPort]bool{}, waiting: map[netip.AddrPort][]applicant{}, conns: map[flow.ID]dealt{},
+		ended: make(chan struct{})}
 	for _, s := range services {
 		a.services[s] = true
 	}
@@ -83,12 +94,16 @@ func (a *Routing) Said(p *Peer, m app.Message, files []*os.File) {
 
 // Left implements Handler: what the application had is taken back.
 func (a *Routing) Left(p *Peer) {
+	a.opening.Lock()
+	defer a.opening.Unlock()
 	a.mu.Lock()
 	var empty []netip.AddrPort
 	for s, members := range a.members {
 		a.members[s] = slices.DeleteFunc(members, func(m *Peer) bool { return m == p })
+		a.waiting[s] = slices.DeleteFunc(a.waiting[s], func(r applicant) bool { return r.peer == p })
 		if len(members) > 0 && len(a.members[s]) == 0 {
 			empty = append(empty, s)
+			delete(a.serving, s)
 		}
 	}
 	var orphans []flow.ID
@@ -122,19 +137,40 @@ func (a *Routing) register(p *Peer, m app.Message, files []*os.File) {
 		p.Error(m.Seq, app.CodeNotAllowed, "applications.allow does not let this user register for "+service.String())
 		return
 	}
+	a.opening.Lock()
+	defer a.opening.Unlock()
 	a.mu.Lock()
 	p.Name = cmp.Or(m.Name, p.Name)
 	first := len(a.members[service]) == 0
 	if !slices.Contains(a.members[service], p) {
 		a.members[service] = append(a.members[service], p)
 	}
+	a.waiting[service] = append(a.waiting[service], applicant{p, m.Seq})
+	if a.serving[service] {
+		a.confirm(service)
+	}
 	a.mu.Unlock()
-	p.Send(app.Message{Type: app.TypeRegistered, Seq: m.Seq, Host: a.host, Service: service.String()})
-	p.Send(a.tableFor(0, []netip.AddrPort{service}))
 	if first {
 		a.router.Serve(service, true)
 	}
 	a.log.Info("routing application is registered", "name", p.Name, "service", service)
+}
+
+// Serving implements router.Applications: who waits for it is registered.
+func (a *Routing) Serving(service netip.AddrPort) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.serving[service] = len(a.members[service]) > 0
+	a.confirm(service)
+}
+
+// confirm tells the applications that wait for it that they are registered. Called with mu held.
+func (a *Routing) confirm(service netip.AddrPort) {
+	for _, r := range a.waiting[service] {
+		r.peer.Send(app.Message{Type: app.TypeRegistered, Seq: r.seq, Host: a.host, Service: service.String()})
+		r.peer.Send(a.tableOf(0, []netip.AddrPort{service}))
+	}
+	delete(a.waiting, service)
 }
 
 // serviceOf reads the service that a registration names, by itself or by a listening socket.
@@ -184,6 +220,11 @@ func (a *Routing) servicesOf(p *Peer) (all []netip.AddrPort) {
 func (a *Routing) tableFor(seq uint64, services []netip.AddrPort) app.Message {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.tableOf(seq, services)
+}
+
+// tableOf is tableFor with mu held.
+func (a *Routing) tableOf(seq uint64, services []netip.AddrPort) app.Message {
 	m := app.Message{Type: app.TypeDPT, Seq: seq}
 	for _, t := range a.table {
 		if t.Job.Name != "" && slices.Contains(services, t.Job.Service) {
@@ -205,6 +246,7 @@ func (a *Routing) Open(id flow.ID, client, service netip.AddrPort) router.Stream
 	p := members[0]
 	copy(members, members[1:])
 	members[len(members)-1] = p
+	a.confirm(service) // an lcore serves already, and the others are about to: registered is the first that is heard
 	s, theirs, err := newStream()
 	if err != nil {
 		a.log.Error("no stream for a routing application", "error", err)

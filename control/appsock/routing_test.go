@@ -133,23 +133,24 @@ func send(t *testing.T, s *app.Socket, m app.Message, files ...*os.File) {
 var registration = app.Message{Type: app.TypeRegister, Role: app.RoleRouter, Service: service.String(), Name: "mail", Seq: 7}
 
 // registered is an application that has registered.
-func registered(t *testing.T, path string, told calls, first bool) *app.Socket {
+func registered(t *testing.T, a *Routing, path string, told calls, first bool) *app.Socket {
 	t.Helper()
 	s := dial(t, path)
 	send(t, s, registration)
+	if first {
+		told.want(t, "serve")
+		a.Serving(service)
+	}
 	if m, _ := receive(t, s, app.TypeRegistered); m.Seq != 7 || m.Host != "rh1" {
 		t.Fatalf("%+v", m)
 	}
 	receive(t, s, app.TypeDPT)
-	if first {
-		told.want(t, "serve")
-	}
 	return s
 }
 
 func TestApplicationTakesAConnectionAndHandsItOver(t *testing.T) {
 	a, told, path := serve(t, me())
-	s := registered(t, path, told, true)
+	s := registered(t, a, path, told, true)
 	stream := a.Open(3, client, service)
 	if stream == nil {
 		t.Fatal("no application")
@@ -191,7 +192,7 @@ func TestApplicationTakesAConnectionAndHandsItOver(t *testing.T) {
 // TestWishComesAfterWhatWasSaid: the two travel on different sockets.
 func TestWishComesAfterWhatWasSaid(t *testing.T) {
 	a, told, path := serve(t, me())
-	s := registered(t, path, told, true)
+	s := registered(t, a, path, told, true)
 	for id := range flow.ID(200) {
 		stream := a.Open(id, client, service)
 		_, files := receive(t, s, app.TypeConnection)
@@ -210,7 +211,7 @@ func TestWishComesAfterWhatWasSaid(t *testing.T) {
 
 func TestConnectionsAreDealtOutInTurn(t *testing.T) {
 	a, told, path := serve(t, me())
-	one, two := registered(t, path, told, true), registered(t, path, told, false)
+	one, two := registered(t, a, path, told, true), registered(t, a, path, told, false)
 	for id := range flow.ID(4) {
 		defer a.Open(id, client, service).Close()
 	}
@@ -228,7 +229,7 @@ func TestConnectionsAreDealtOutInTurn(t *testing.T) {
 
 func TestServiceClosesWithItsLastApplication(t *testing.T) {
 	a, told, path := serve(t, me())
-	one, two := registered(t, path, told, true), registered(t, path, told, false)
+	one, two := registered(t, a, path, told, true), registered(t, a, path, told, false)
 	defer a.Open(1, client, service).Close()
 	one.Close()
 	told.wantSoon(t, "unregistered")
@@ -241,7 +242,7 @@ func TestServiceClosesWithItsLastApplication(t *testing.T) {
 
 func TestClosedConnectionIsClosedTowardsTheClient(t *testing.T) {
 	a, told, path := serve(t, me())
-	s := registered(t, path, told, true)
+	s := registered(t, a, path, told, true)
 	defer a.Open(1, client, service).Close()
 	_, files := receive(t, s, app.TypeConnection)
 	if _, err := files[0].WriteString("bye"); err != nil {
@@ -254,7 +255,7 @@ func TestClosedConnectionIsClosedTowardsTheClient(t *testing.T) {
 
 func TestTableIsPushedAndAnswered(t *testing.T) {
 	a, told, path := serve(t, me())
-	s := registered(t, path, told, true)
+	s := registered(t, a, path, told, true)
 	a.Table([]router.TargetStatus{
 		{Host: "t1", Job: router.Job{Name: "mail-a", Service: service}},
 		{Host: "t2", Job: router.Job{Name: "mail-b", Service: service}, Unfit: "not connected"},
@@ -280,13 +281,40 @@ func TestRegistrationByListeningSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	_, told, path := serve(t, me(), netip.MustParseAddrPort(l.Addr().String()))
+	named := netip.MustParseAddrPort(l.Addr().String())
+	a, told, path := serve(t, me(), named)
 	s := dial(t, path)
 	send(t, s, app.Message{Type: app.TypeRegister, Role: app.RoleRouter, Files: []string{app.FileListener}}, f)
+	told.want(t, "serve")
+	a.Serving(named)
 	if m, _ := receive(t, s, app.TypeRegistered); m.Service != l.Addr().String() {
 		t.Errorf("%+v", m)
 	}
+}
+
+// TestRegistrationIsAnsweredWhenHandshakesAre: who is told earlier would have clients that get no answer to their SYN.
+func TestRegistrationIsAnsweredWhenHandshakesAre(t *testing.T) {
+	a, told, path := serve(t, me())
+	early := dial(t, path)
+	send(t, early, registration)
 	told.want(t, "serve")
+	early.Close()
+	told.want(t, "close")
+	a.Serving(service) // comes too late
+	one, two := dial(t, path), dial(t, path)
+	send(t, one, registration)
+	told.want(t, "serve")
+	send(t, two, registration)
+	send(t, two, app.Message{Type: app.TypeGetDPT, Seq: 9})
+	if m, _ := receive(t, two, app.TypeDPT); m.Seq != 9 {
+		t.Fatalf("%+v", m)
+	}
+	a.Serving(service)
+	for _, s := range []*app.Socket{one, two} {
+		receive(t, s, app.TypeRegistered)
+		receive(t, s, app.TypeDPT)
+	}
+	registered(t, a, path, told, false)
 }
 
 func TestRegistrationsThatAreRefused(t *testing.T) {
@@ -327,7 +355,7 @@ func TestSocketOfAnotherDaemonIsNotTaken(t *testing.T) {
 // TestDeafApplicationLosesItsSocket: nobody waits for an application that does not read.
 func TestDeafApplicationLosesItsSocket(t *testing.T) {
 	a, told, path := serve(t, me())
-	registered(t, path, told, true)
+	registered(t, a, path, told, true)
 	rows := make([]router.TargetStatus, 200)
 	for i := range rows {
 		rows[i] = router.TargetStatus{Host: "t1", Job: router.Job{Name: "mail", Service: service}}

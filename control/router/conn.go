@@ -64,6 +64,10 @@ func (r *Router) punted(p *flow.Punt) {
 	case flow.Neighbour:
 		r.neighbours.answered(p.Addr, p.MAC, r.now)
 	case flow.Adopted: // a router adopts nothing
+	case flow.Served:
+		if p.Open {
+			r.cfg.Applications.Serving(p.Inc.Service)
+		}
 	case flow.ICMP:
 		r.pathError(p)
 	}

@@ -38,7 +38,8 @@ type Dataplane interface {
 	// the owner.
 	Restore(inc wire.Incarnation, owner flow.OwnerID, port uint16, frame []byte) error
 
-	// Serve opens or closes a service: while it is closed, SYNs to it are dropped. Its connections go on.
+	// Serve opens or closes a service: while it is closed, SYNs to it are dropped. Its connections go on. Answered by
+	// flow.Served, unless another Serve of the service follows before that.
 	Serve(service netip.AddrPort, open bool) error
 
 	// SetOwner defines or changes an owner. Flows of an owner without a known next hop are dropped and counted.

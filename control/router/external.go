@@ -17,6 +17,8 @@ type Applications interface {
 	// Open gives a new connection to an application that is registered for the service, and returns the way to it; nil if
 	// none is.
 	Open(id flow.ID, client, service netip.AddrPort) Stream
+	// Serving tells the applications of a service that clients' handshakes are answered from now on.
+	Serving(service netip.AddrPort)
 	// Accepted tells the application that its connection has another owner.
 	Accepted(id flow.ID, host string)
 	// Rejected tells the application that nobody took its connection, which goes on.
@@ -102,7 +104,8 @@ func (r *Router) AppTransfers(id flow.ID, t AppTransfer) {
 	r.post(event{kind: call, call: func() { r.appTransfers(id, t) }})
 }
 
-// Serve opens or closes a service, of whose applications the first has come or the last has gone.
+// Serve opens or closes a service, of whose applications the first has come or the last has gone. That it is open is told
+// by Applications.Serving.
 func (r *Router) Serve(service netip.AddrPort, open bool) {
 	r.post(event{kind: call, call: func() { r.command(func() error { return r.dp.Serve(service, open) }) }})
 }

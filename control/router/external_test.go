@@ -52,8 +52,9 @@ func (a *applications) Accepted(_ flow.ID, host string) { a.told = append(a.told
 func (a *applications) Rejected(_ flow.ID, why Rejection) {
 	a.told = append(a.told, fmt.Sprintf("rejected %s %s", why.By, why.Code))
 }
-func (a *applications) Ended(flow.ID, string) { a.told = append(a.told, "ended") }
-func (a *applications) Table([]TargetStatus)  { a.tables++ }
+func (a *applications) Ended(flow.ID, string)    { a.told = append(a.told, "ended") }
+func (a *applications) Serving(s netip.AddrPort) { a.told = append(a.told, "serving "+s.String()) }
+func (a *applications) Table([]TargetStatus)     { a.tables++ }
 
 // externalWorld makes a world whose service is of an application in another process, and a client that has said hello.
 func externalWorld(t *testing.T) (*world, *client, *applications, *appStream) {
@@ -326,7 +327,7 @@ func TestTableIsTold(t *testing.T) {
 }
 
 func TestServiceOpensAndClosesWithItsApplications(t *testing.T) {
-	w, _, _, _ := externalWorld(t)
+	w, _, a, _ := externalWorld(t)
 	w.plane.busy = 1
 	w.router.Serve(service, true)
 	w.router.Serve(service, false)
@@ -334,5 +335,8 @@ func TestServiceOpensAndClosesWithItsApplications(t *testing.T) {
 	w.advance(time.Second)
 	if !slices.Equal(w.plane.serving, []bool{true, false}) {
 		t.Errorf("%v", w.plane.serving)
+	}
+	if !slices.Equal(a.told, []string{"serving " + service.String()}) {
+		t.Errorf("applications were told %v", a.told)
 	}
 }

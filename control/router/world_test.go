@@ -303,11 +303,12 @@ func (p *plane) Restore(inc wire.Incarnation, owner flow.OwnerID, port uint16, f
 	return nil
 }
 
-func (p *plane) Serve(_ netip.AddrPort, open bool) error {
+func (p *plane) Serve(s netip.AddrPort, open bool) error {
 	if p.full() {
 		return errBusy
 	}
 	p.serving = append(p.serving, open)
+	p.answer(flow.Punt{Kind: flow.Served, Open: open, Inc: wire.Incarnation{Tuple: wire.Tuple{Service: s}}})
 	return nil
 }
 

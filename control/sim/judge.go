@@ -111,7 +111,7 @@ func (j *judge) punted(p *flow.Punt) {
 			l.routerGone = true
 		}
 	case flow.Segment, flow.Frozen, flow.Switched, flow.End, flow.Orphan, flow.Neighbour, flow.Adopted, flow.ICMP, flow.Idle,
-		flow.Exception:
+		flow.Exception, flow.Served:
 	}
 }
 

@@ -39,22 +39,25 @@ const (
 	ICMP                      // ICMP error about a segment of the router (rate-limited); not while the flow is frozen
 	Idle                      // a target's flow without a segment for long: it will be forgotten unless Restore renews it; no Frame
 	Exception                 // Frame is for the host's kernel (rate-limited)
+	Served                    // the newest Serve of a service took effect on all lcores; no Frame
 )
 
 // Punt is one thing that the forwarder handed over. Frame aliases the forwarder's memory and is valid only until the
 // next call of Receive.
 type Punt struct {
-	Kind      Kind
-	Port      uint16           // data port of Frame
-	Flow      ID               // First, Segment, Frozen, Switched, Gone, Adopted, ICMP
-	Inc       wire.Incarnation // all but Neighbour and Exception; Orphan, End and Idle: IRS and ISS are zero when unknown
-	Handshake wire.Handshake   // First
-	TSOffset  uint32           // First: our TSval = wall clock in ms + TSOffset (mod 2^32)
-	Owner     OwnerID          // End, Idle: who owns it
-	Held      int              // Switched: number of held frames that were flushed to the new owner
-	Frame     []byte           // First, Segment, Orphan, ICMP: a whole Ethernet frame, checksums verified; Exception: as it came
-	Addr      netip.Addr       // Neighbour
-	MAC       wire.MAC         // Neighbour
+	Kind Kind
+	Port uint16 // data port of Frame
+	Flow ID     // First, Segment, Frozen, Switched, Gone, Adopted, ICMP
+	// Inc: all but Neighbour and Exception. Orphan, End and Idle: IRS and ISS are zero when unknown; Served: Service only.
+	Inc       wire.Incarnation
+	Handshake wire.Handshake // First
+	TSOffset  uint32         // First: our TSval = wall clock in ms + TSOffset (mod 2^32)
+	Owner     OwnerID        // End, Idle: who owns it
+	Held      int            // Switched: number of held frames that were flushed to the new owner
+	Frame     []byte         // First, Segment, Orphan, ICMP: a whole Ethernet frame, checksums verified; Exception: as it came
+	Open      bool           // Served: SYNs are answered
+	Addr      netip.Addr     // Neighbour
+	MAC       wire.MAC       // Neighbour
 }
 
 // HoldMode is what a freeze does with the client's packets.
