@@ -138,7 +138,7 @@ func (e *Env) readMail(user, target string) error {
 		return err
 	}
 	for _, step := range [][]string{
-		{"CAPA", "+OK capabilities follow", "USER", "RESP-CODES", "."},
+		{"CAPA", "+OK capabilities follow", "USER", "SASL PLAIN", "RESP-CODES", "AUTH-RESP-CODE", "."},
 		{"USER " + user, "+OK"},
 		{"PASS secret", fmt.Sprintf("+OK %s has the mailbox of %s", target, user)},
 		{"QUIT", "+OK bye"},

@@ -100,7 +100,7 @@ func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 			c.Services = append(c.Services, fastpath.Service{ID: id, Addr: s.addr, Distribution: how})
 			continue
 		}
-		app, err := s.port.NewApplication()
+		app, err := cfg.NewApplication(s.port)
 		if err != nil {
 			return c, fmt.Errorf("routing application of %s: %w", s.addr, err)
 		}
@@ -203,7 +203,7 @@ func routerConfig(cfg *config.Router, log *slog.Logger, o router.Observer) (rout
 			c.Services = append(c.Services, service)
 			continue
 		}
-		service, err := routerService(s)
+		service, err := routerService(cfg, s)
 		if err != nil {
 			return c, fmt.Errorf("routing application of %s: %w", s.addr, err)
 		}
@@ -225,8 +225,8 @@ func conventionalService(s servicePort, job config.Job) (router.Service, error) 
 	return router.Service{Address: s.addr, Distribution: how, Job: s.port.Job, Weights: weights}, nil
 }
 
-func routerService(s servicePort) (router.Service, error) {
-	app, err := s.port.NewApplication()
+func routerService(cfg *config.Router, s servicePort) (router.Service, error) {
+	app, err := cfg.NewApplication(s.port)
 	if err != nil {
 		return router.Service{}, err
 	}

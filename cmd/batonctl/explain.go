@@ -68,7 +68,7 @@ func explain(file string, service netip.AddrPort, input []byte) (*explanation, e
 		return nil, fmt.Errorf("%s is distributed by %s: whatever the client sends, it is for a host of %s (batonctl services)",
 			service, port.Distribute, port.Job)
 	}
-	app, err := port.NewApplication()
+	app, err := cfg.NewApplication(port)
 	if err != nil {
 		return nil, fmt.Errorf("routing application of %s: %w", service, err)
 	}

@@ -233,6 +233,9 @@ func (r *Router) warnUnused(to *report) {
 				for _, route := range section.routes() {
 					routed[route.job] = true
 				}
+				if slices.ContainsFunc(section.choices(), func(c Choice) bool { return c.MapFile != "" }) {
+					return // the file is not read here
+				}
 			}
 		}
 	}

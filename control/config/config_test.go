@@ -166,7 +166,11 @@ func visit(key string, v reflect.Value, f func(reflect.Type, string, reflect.Str
 	case v.Kind() == reflect.Struct:
 		for _, field := range fieldsOf(v.Type()) {
 			name := join(key, field.Tag.Get("yaml"))
-			f(v.Type(), name, field)
+			owner := v.Type()
+			if n := len(field.Index); n > 1 { // of a struct that it embeds
+				owner = owner.FieldByIndex(field.Index[:n-1]).Type
+			}
+			f(owner, name, field)
 			visit(name, v.FieldByIndex(field.Index), f)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // LoadRouter reads the file of a routing host, and refuses that of another role. The error joins a Problem for each thing
 // that is wrong.
 func LoadRouter(path string) (*Router, error) {
-	data, err := read(path)
+	data, err := read(path, MaxSize)
 	if err != nil {
 		return nil, err
 	}
@@ -28,7 +28,7 @@ func LoadRouter(path string) (*Router, error) {
 
 // LoadTarget reads the file of a target host. The error joins a Problem for each thing that is wrong.
 func LoadTarget(path string) (*Target, error) {
-	data, err := read(path)
+	data, err := read(path, MaxSize)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ type Baton interface {
 // LoadBaton reads the file of a host that runs `baton`; its key role says which of the two it is. The error joins a
 // Problem for each thing that is wrong.
 func LoadBaton(path string) (Baton, error) {
-	data, err := read(path)
+	data, err := read(path, MaxSize)
 	if err != nil {
 		return nil, err
 	}
@@ -111,19 +111,19 @@ func parsed[C interface{ check(*report) }](c C, to *report, data []byte) (C, err
 
 func newReport(name string) *report { return &report{file: name, places: map[string]place{}} }
 
-// read returns the contents of a file of at most MaxSize octets.
-func read(path string) ([]byte, error) {
+// read returns the contents of a file of at most so many octets.
+func read(path string, most int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	if len(data) > MaxSize {
-		return nil, fmt.Errorf("%w: %s has more than %d octets", ErrTooLarge, path, MaxSize)
+	if int64(len(data)) > most {
+		return nil, fmt.Errorf("%w: %s has more than %d octets", ErrTooLarge, path, most)
 	}
 	return data, nil
 }

@@ -9,7 +9,7 @@ import (
 
 // Errors of a whole file.
 var (
-	// ErrTooLarge is returned for a file above MaxSize.
+	// ErrTooLarge is returned for a file above MaxSize, or a map above MaxMap.
 	ErrTooLarge = errors.New("configuration file too large")
 	// ErrInvalid is what every Problem of a load is, for errors.Is.
 	ErrInvalid = errors.New("invalid configuration")

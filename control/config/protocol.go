@@ -10,9 +10,11 @@ import (
 type section interface {
 	// routes lists the jobs that the section routes to and where it says so: "default", "rules[0].job".
 	routes() []route
+	// choices are those of the rules.
+	choices() []Choice
 	// problems lists what is wrong with the rules and where, as "rules[0].host".
 	problems() []ruleProblem
-	application() (inspect.Application, error)
+	application(mapFiles) (inspect.Application, error)
 }
 
 type route struct{ key, job string }
@@ -24,14 +26,19 @@ type ruleProblem struct {
 
 // sections are those of a port, by protocol.
 func (p *Port) sections() map[string]section {
-	return map[string]section{"http": &p.HTTP, "pop3": &p.POP3, "tls": &p.TLS, "postgres": &p.Postgres, "redis": &p.Redis,
-		"raw": &p.Raw}
+	return map[string]section{"http": &p.HTTP, "pop3": &p.POP3, "imap": &p.IMAP, "smtp": &p.SMTP, "tls": &p.TLS,
+		"postgres": &p.Postgres, "redis": &p.Redis, "raw": &p.Raw}
 }
 
-// NewApplication makes the port's routing application. If the application is external, it only knows how to refuse, and
-// who speaks first.
-func (p *Port) NewApplication() (inspect.Application, error) {
-	return p.sections()[p.Protocol].application()
+// NewApplication makes a port's routing application, for which it reads the files of maps. If the application is external,
+// it only knows how to refuse, and who speaks first.
+func (r *Router) NewApplication(p *Port) (inspect.Application, error) {
+	s := p.sections()[p.Protocol]
+	files, err := r.readMaps(s.choices())
+	if err != nil {
+		return nil, err
+	}
+	return s.application(files)
 }
 
 // External reports whether applications in other processes decide.
@@ -41,12 +48,12 @@ func (p *Port) External() bool { return p.Application == "external" }
 func (r *Router) checkProtocol(to *report, key string, p *Port) {
 	sections := p.sections()
 	for _, name := range sortedKeys(sections) {
-		if name != p.Protocol && len(sections[name].routes()) > 0 {
+		if name != p.Protocol && !isEmpty(sections[name]) {
 			to.failf(join(key, name), "the port's protocol is %s: move the section, or set protocol: %s", p.Protocol, name)
 		}
 	}
 	key, s := join(key, p.Protocol), sections[p.Protocol]
-	switch empty := len(s.routes()) == 0; {
+	switch empty := isEmpty(s); {
 	case p.External() && !empty:
 		to.failf(key, "the application is external: remove the section, or set application: builtin")
 	case empty && !p.External():
@@ -58,35 +65,58 @@ func (r *Router) checkProtocol(to *report, key string, p *Port) {
 	for _, problem := range s.problems() {
 		to.failf(key+"."+problem.key, "%v", problem.err)
 	}
+	for i, c := range s.choices() {
+		if c.Map != nil && c.MapFile != "" {
+			to.failf(key+"."+at("rules", i)+".map_file", "the rule has a map already")
+		}
+	}
 	if p.Protocol == "http" {
 		to.warnRules(key+".rules", convert(p.HTTP.Rules, httpRule), p.HTTP.Default)
 	}
 }
 
+// isEmpty says that a section has no rules and no default.
+func isEmpty(s section) bool { return len(s.routes()) == 0 && len(s.choices()) == 0 }
+
 // routesOf are a section's: a default, which may be absent, and those of rules.
-func routesOf[R any](fallback string, rules []R, job func(R) string) []route {
+func routesOf(fallback string, rules []Choice) []route {
 	var all []route
 	if fallback != "" {
 		all = append(all, route{"default", fallback})
 	}
-	for i, r := range rules {
-		all = append(all, route{at("rules", i) + ".job", job(r)})
+	for i, c := range rules {
+		for _, r := range c.routes() {
+			all = append(all, route{at("rules", i) + "." + r.key, r.job})
+		}
 	}
 	return all
 }
 
-// problemsOf checks rules. fields says at which key each error belongs; errors without one are reported elsewhere.
+// problemsOf checks rules. fields says at which key each error belongs; others belong to the whole rule.
 func problemsOf[R interface{ Check() error }](rules []R, fields map[error]string) []ruleProblem {
 	var all []ruleProblem
 	for i, r := range rules {
-		err := r.Check()
-		for kind, field := range fields {
-			if errors.Is(err, kind) {
-				all = append(all, ruleProblem{at("rules", i) + "." + field, err})
-			}
+		if err := r.Check(); err != nil {
+			all = append(all, ruleProblem{at("rules", i) + fieldOf(err, fields), err})
 		}
 	}
 	return all
+}
+
+// fieldOf is the part of the key for an error of a rule.
+func fieldOf(err error, fields map[error]string) string {
+	for kind, field := range fields {
+		if errors.Is(err, kind) {
+			return "." + field
+		}
+	}
+	switch {
+	case errors.Is(err, inspect.ErrMap):
+		return ".map"
+	case errors.Is(err, inspect.ErrBy):
+		return ".by"
+	}
+	return ""
 }
 
 // convert converts each of a list.
@@ -115,41 +145,113 @@ type Rule struct {
 func httpRule(r Rule) inspect.Rule { return inspect.Rule(r) }
 
 func (h *HTTP) routes() []route {
-	return routesOf(h.Default, h.Rules, func(r Rule) string { return r.Job })
+	return routesOf(h.Default, h.choices())
+}
+
+func (h *HTTP) choices() []Choice {
+	return convert(h.Rules, func(r Rule) Choice { return Choice{Job: r.Job} })
 }
 
 func (h *HTTP) problems() []ruleProblem {
 	return problemsOf(convert(h.Rules, httpRule), map[error]string{inspect.ErrHost: "host", inspect.ErrPath: "path"})
 }
 
-func (h *HTTP) application() (inspect.Application, error) {
+func (h *HTTP) application(mapFiles) (inspect.Application, error) {
 	return inspect.NewHTTP(inspect.HTTPConfig{Rules: convert(h.Rules, httpRule), Default: h.Default})
 }
 
-// POP3 is the routing application for mailboxes.
-type POP3 struct {
+// Users is a routing application's section in which the user decides.
+type Users struct {
 	Default string     `yaml:"default" default:""` // job; "": none
 	Rules   []UserRule `yaml:"rules" default:""`
 }
 
 // UserRule is one routing rule. It converts to inspect.UserRule, which defines what the pattern means.
 type UserRule struct {
-	User string `yaml:"user"`
-	Job  string `yaml:"job"`
+	User string `yaml:"user" default:""` // "": any
+	Choice
 }
 
-func userRule(r UserRule) inspect.UserRule { return inspect.UserRule(r) }
+func (u *Users) routes() []route { return routesOf(u.Default, u.choices()) }
 
-func (p *POP3) routes() []route {
-	return routesOf(p.Default, p.Rules, func(r UserRule) string { return r.Job })
+func (u *Users) choices() []Choice {
+	return convert(u.Rules, func(r UserRule) Choice { return r.Choice })
 }
 
-func (p *POP3) problems() []ruleProblem {
-	return problemsOf(convert(p.Rules, userRule), map[error]string{inspect.ErrUser: "user"})
+func (u *Users) problems() []ruleProblem {
+	return problemsOf(u.config(nil).Rules, map[error]string{inspect.ErrUser: "user"})
 }
 
-func (p *POP3) application() (inspect.Application, error) {
-	return inspect.NewPOP3(inspect.POP3Config{Rules: convert(p.Rules, userRule), Default: p.Default})
+func (u *Users) config(files mapFiles) inspect.UserConfig {
+	return inspect.UserConfig{Default: u.Default, Rules: convert(u.Rules, func(r UserRule) inspect.UserRule {
+		return inspect.UserRule{User: r.User, Choice: r.choice(files)}
+	})}
+}
+
+// POP3 is the routing application for mailboxes by POP3.
+type POP3 struct{ Users }
+
+func (p *POP3) application(files mapFiles) (inspect.Application, error) {
+	return inspect.NewPOP3(p.config(files))
+}
+
+// IMAP is the routing application for mailboxes by IMAP.
+type IMAP struct{ Users }
+
+func (m *IMAP) application(files mapFiles) (inspect.Application, error) {
+	return inspect.NewIMAP(m.config(files))
+}
+
+// SMTP is the routing application for mail that comes in.
+type SMTP struct {
+	Name       string     `yaml:"name" default:"localhost"` // of the server, for its greeting
+	Extensions []string   `yaml:"extensions" default:""`    // as EHLO names them
+	Auth       Switch     `yaml:"auth" default:"false"`     // clients may log in
+	Default    string     `yaml:"default" default:""`       // job; "": none
+	Rules      []SMTPRule `yaml:"rules" default:""`
+}
+
+// SMTPRule is one routing rule. It converts to inspect.SMTPRule, which defines what the patterns mean.
+type SMTPRule struct {
+	Recipient string `yaml:"recipient" default:""` // "": any
+	User      string `yaml:"user" default:""`      // "": any
+	Choice
+}
+
+var errNoAuth = errors.New("nobody can log in: set auth: true, or leave the user out")
+
+func (m *SMTP) routes() []route { return routesOf(m.Default, m.choices()) }
+
+func (m *SMTP) choices() []Choice {
+	return convert(m.Rules, func(r SMTPRule) Choice { return r.Choice })
+}
+
+func (m *SMTP) problems() []ruleProblem {
+	c := m.config(nil)
+	all := problemsOf(c.Rules, map[error]string{inspect.ErrRecipient: "recipient", inspect.ErrUser: "user"})
+	for i, r := range m.Rules {
+		if r.User != "" && !m.Auth {
+			all = append(all, ruleProblem{at("rules", i) + ".user", errNoAuth})
+		}
+	}
+	switch err := c.Check(); {
+	case errors.Is(err, inspect.ErrName):
+		all = append(all, ruleProblem{"name", err})
+	case errors.Is(err, inspect.ErrExtension):
+		all = append(all, ruleProblem{"extensions", err})
+	}
+	return all
+}
+
+func (m *SMTP) config(files mapFiles) inspect.SMTPConfig {
+	return inspect.SMTPConfig{Name: m.Name, Extensions: m.Extensions, Auth: bool(m.Auth), Default: m.Default,
+		Rules: convert(m.Rules, func(r SMTPRule) inspect.SMTPRule {
+			return inspect.SMTPRule{Recipient: r.Recipient, User: r.User, Choice: r.choice(files)}
+		})}
+}
+
+func (m *SMTP) application(files mapFiles) (inspect.Application, error) {
+	return inspect.NewSMTP(m.config(files))
 }
 
 // TLS is the routing application for TLS, which is passed through.
@@ -169,7 +271,11 @@ type TLSRule struct {
 func tlsRule(r TLSRule) inspect.TLSRule { return inspect.TLSRule(r) }
 
 func (t *TLS) routes() []route {
-	return routesOf(t.Default, t.Rules, func(r TLSRule) string { return r.Job })
+	return routesOf(t.Default, t.choices())
+}
+
+func (t *TLS) choices() []Choice {
+	return convert(t.Rules, func(r TLSRule) Choice { return Choice{Job: r.Job} })
 }
 
 func (t *TLS) problems() []ruleProblem {
@@ -177,7 +283,7 @@ func (t *TLS) problems() []ruleProblem {
 		map[error]string{inspect.ErrHost: "sni", inspect.ErrALPN: "alpn", inspect.ErrVersion: "version"})
 }
 
-func (t *TLS) application() (inspect.Application, error) {
+func (t *TLS) application(mapFiles) (inspect.Application, error) {
 	return inspect.NewTLS(inspect.TLSConfig{Rules: convert(t.Rules, tlsRule), Default: t.Default})
 }
 
@@ -196,16 +302,20 @@ type PostgresRule struct {
 }
 
 func (p *Postgres) routes() []route {
-	all := routesOf(p.Default, p.Rules, func(r PostgresRule) string { return r.Job })
+	all := routesOf(p.Default, p.choices())
 	if p.Encrypted != "" {
 		all = append(all, route{"encrypted", p.Encrypted})
 	}
 	return all
 }
 
+func (p *Postgres) choices() []Choice {
+	return convert(p.Rules, func(r PostgresRule) Choice { return Choice{Job: r.Job} })
+}
+
 func (p *Postgres) problems() []ruleProblem { return nil }
 
-func (p *Postgres) application() (inspect.Application, error) {
+func (p *Postgres) application(mapFiles) (inspect.Application, error) {
 	rules := convert(p.Rules, func(r PostgresRule) inspect.PostgresRule { return inspect.PostgresRule(r) })
 	return inspect.NewPostgres(inspect.PostgresConfig{Rules: rules, Default: p.Default, Encrypted: p.Encrypted})
 }
@@ -227,14 +337,18 @@ type RedisRule struct {
 func redisRule(r RedisRule) inspect.RedisRule { return inspect.RedisRule(r) }
 
 func (r *Redis) routes() []route {
-	return routesOf(r.Default, r.Rules, func(r RedisRule) string { return r.Job })
+	return routesOf(r.Default, r.choices())
+}
+
+func (r *Redis) choices() []Choice {
+	return convert(r.Rules, func(r RedisRule) Choice { return Choice{Job: r.Job} })
 }
 
 func (r *Redis) problems() []ruleProblem {
 	return problemsOf(convert(r.Rules, redisRule), map[error]string{inspect.ErrDatabase: "database", inspect.ErrCommand: "command"})
 }
 
-func (r *Redis) application() (inspect.Application, error) {
+func (r *Redis) application(mapFiles) (inspect.Application, error) {
 	return inspect.NewRedis(inspect.RedisConfig{Rules: convert(r.Rules, redisRule), Default: r.Default})
 }
 
@@ -255,13 +369,17 @@ type RawRule struct {
 func rawRule(r RawRule) inspect.RawRule { return inspect.RawRule(r) }
 
 func (r *Raw) routes() []route {
-	return routesOf(r.Default, r.Rules, func(r RawRule) string { return r.Job })
+	return routesOf(r.Default, r.choices())
+}
+
+func (r *Raw) choices() []Choice {
+	return convert(r.Rules, func(r RawRule) Choice { return Choice{Job: r.Job} })
 }
 
 func (r *Raw) problems() []ruleProblem {
 	return problemsOf(convert(r.Rules, rawRule), map[error]string{inspect.ErrPattern: "pattern"})
 }
 
-func (r *Raw) application() (inspect.Application, error) {
+func (r *Raw) application(mapFiles) (inspect.Application, error) {
 	return inspect.NewRaw(inspect.RawConfig{Rules: convert(r.Rules, rawRule), Default: r.Default, Octets: r.Octets})
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 )
@@ -122,7 +123,7 @@ type Port struct {
 	Distribute  string   `yaml:"distribute" default:"contentrouted" oneof:"contentrouted|roundrobin|weighted|leastconn|maglev"`
 	Job         string   `yaml:"job" default:""` // of all but contentrouted, which in turn have nothing of what follows
 	Application string   `yaml:"application" default:"builtin" oneof:"builtin|external"`
-	Protocol    string   `yaml:"protocol" default:"http" oneof:"http|pop3|tls|postgres|redis|raw"`
+	Protocol    string   `yaml:"protocol" default:"http" oneof:"http|pop3|imap|smtp|tls|postgres|redis|raw"`
 	MSS         uint16   `yaml:"mss" default:"1460" range:"536..8960"`       // announced, octets
 	Window      uint32   `yaml:"window" default:"32768" range:"2048..65535"` // W, octets; a multiple of 2^WindowScale
 	WindowScale uint8    `yaml:"window_scale" default:"7" range:"0..14"`
@@ -132,6 +133,8 @@ type Port struct {
 	// The section of the protocol; the others are absent.
 	HTTP     HTTP     `yaml:"http"`
 	POP3     POP3     `yaml:"pop3"`
+	IMAP     IMAP     `yaml:"imap"`
+	SMTP     SMTP     `yaml:"smtp"`
 	TLS      TLS      `yaml:"tls"`
 	Postgres Postgres `yaml:"postgres"`
 	Redis    Redis    `yaml:"redis"`
@@ -210,7 +213,17 @@ func (r *Router) find(a netip.AddrPort) (key string, p *Port) {
 // Warnings returns what the file may say and probably does not mean, in the order of the file.
 func (r *Router) Warnings() []*Problem { return r.report.warnings }
 
-// CheckFiles returns a Problem for each file that the configuration names and that cannot be read.
+// CheckFiles returns a Problem for each file that the configuration names and that cannot be read, or is a map with
+// something wrong.
 func (r *Router) CheckFiles() error {
-	return r.report.checkFiles(map[string]string{"xcf.ca": r.XCF.CA, "xcf.cert": r.XCF.Cert, "xcf.key": r.XCF.Key})
+	errs := []error{r.report.checkFiles(map[string]string{"xcf.ca": r.XCF.CA, "xcf.cert": r.XCF.Cert, "xcf.key": r.XCF.Key})}
+	for _, d := range r.DVIPAs {
+		for i := range d.Ports {
+			for _, s := range d.Ports[i].sections() {
+				_, err := r.readMaps(s.choices())
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -1,7 +1,8 @@
 // Package inspect has the routing applications that are built in: they read what a client sends until they know who
 // should serve it. Its central type is Session, one connection's Application; HTTP is the one for HTTP/1.x, by Host and
-// path (RFC 9110, RFC 9112), POP3 the one for mailboxes, by user (RFC 1939), TLS reads the ClientHello
-// (RFC 8446), Postgres the startup message, Redis the first command, and Raw the first octets.
+// path (RFC 9110, RFC 9112), POP3 and IMAP those for mailboxes, by user (RFC 1939, RFC 9051), SMTP goes by recipient or
+// user (RFC 5321), TLS reads the ClientHello (RFC 8446), Postgres the startup message, Redis the first command, and Raw
+// the first octets.
 //
 // The package is pure: no I/O, clock, goroutine or lock. The router owns the octets and calls Inspect whenever there
 // are more of them; the same octets give the same decision however they were split, and all calls together cost no

@@ -16,8 +16,6 @@ var (
 	ErrHost = errors.New("bad host pattern")
 	// ErrPath is returned for a path pattern that no request could match.
 	ErrPath = errors.New("bad path pattern")
-	// ErrJob is returned for a rule without a job.
-	ErrJob = errors.New("rule without a job")
 )
 
 // Rule sends requests to a job. Both patterns are compared with the normalised host and path of a request (see the
