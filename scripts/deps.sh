@@ -7,6 +7,8 @@ build=(ca-certificates clang gcc git libbpf-dev libc6-dev libdpdk-dev llvm make 
 test=(
     clang-format
     curl
+    dovecot-imapd
+    dovecot-pop3d
     dpdk-dev
     ethtool
     haproxy
@@ -18,6 +20,7 @@ test=(
     nginx-light
     openssl
     pciutils
+    postfix
     procps
     python3
     strace
@@ -54,6 +57,10 @@ if [ ! -e "$policy" ]; then
 	printf '#!/bin/sh\nexit 101\n' >"$policy"
 	chmod +x "$policy"
 	trap 'rm -f "$policy"' EXIT
+fi
+# Postfix asks what kind of mail host this is to be: none.
+if command -v debconf-set-selections >/dev/null; then
+	debconf-set-selections <<<'postfix postfix/main_mailer_type select No configuration'
 fi
 apt-get update -q >/dev/null
 apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null

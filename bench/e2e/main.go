@@ -17,7 +17,8 @@ import (
 )
 
 // stockPackages are the Debian packages of the programs that Baton is tried with.
-var stockPackages = []string{"nginx", "haproxy", "curl", "python3", "dpdk-dev", "libdpdk-dev", "iproute2", "ethtool"}
+var stockPackages = []string{"nginx", "haproxy", "curl", "python3", "dpdk-dev", "libdpdk-dev", "iproute2", "ethtool",
+	"dovecot-core"}
 
 func main() {
 	lab.RunWatcher()

@@ -128,6 +128,7 @@ var scenarios = slices.Concat(
 	externalScenarios,
 	appScenarios,
 	tlsScenarios,
+	lockstepScenarios,
 	wireScenarios,
 	lossScenarios,
 	userspaceScenarios,

@@ -75,6 +75,7 @@ type Job struct {
 	Weights map[string]int // of hosts, where connections are not handed over
 
 	Application string // ask or conventional, the default
+	Dialogue    string // lockstep or none, the default
 }
 
 // Mailbox routes a user of POP3 to a job: a name, or "*@a.example".
@@ -216,7 +217,7 @@ applications: { socket: {{.Host.ControlSocket}}, allow: [{ user: {{or .AppUser "
 {{- end}}
 jobs:
 {{- range .Serves}}
-  - { name: {{.Name}}, address: {{$.DVIPA}}, port: {{or .Port 80}}{{with .Application}}, application: {{.}}{{end}}, listener: "{{if $.IPv6}}[::]{{else}}0.0.0.0{{end}}:{{or .Port 80}}"{{with $.Distribute}}, connections: direct{{end}}{{with $.Window}}, window: {{.}}{{end}} }
+  - { name: {{.Name}}, address: {{$.DVIPA}}, port: {{or .Port 80}}{{with .Application}}, application: {{.}}{{end}}{{with .Dialogue}}, dialogue: {{.}}{{end}}, listener: "{{if $.IPv6}}[::]{{else}}0.0.0.0{{end}}:{{or .Port 80}}"{{with $.Distribute}}, connections: direct{{end}}{{with $.Window}}, window: {{.}}{{end}} }
 {{- end}}
 `))
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -70,7 +71,7 @@ func runAgent(cmd *cobra.Command, c *config.Target) error {
 	var observed *metrics.Target
 	a, err := agent.New(agent.Config{
 		Host: c.Host, Software: "baton-target " + daemon.Version(), XCF: c.XCF, Jobs: target.Jobs(c), Limits: c.Limits,
-		Applications: apps.Agent(), Log: log, Observe: func(outcome string, took time.Duration) { observed.Imported(outcome, took) },
+		Applications: apps.Agent(), Lockstep: kernel, Log: log, Observe: func(outcome string, took time.Duration) { observed.Imported(outcome, took) },
 	}, kernel)
 	if err != nil {
 		return errors.Join(err, kernel.Close())
@@ -108,7 +109,7 @@ func (h *targetHost) source() admin.Source {
 			return daemon.Describe("baton-target", h.config.Host, h.started), nil
 		},
 		Counters: func(context.Context) ([]admin.Counter, error) {
-			return append(h.kernel.GuardCounters(), h.agent.Counters()...), nil
+			return slices.Concat(h.kernel.GuardCounters(), h.kernel.LockstepCounters(), h.agent.Counters()), nil
 		},
 		Applications: h.apps.List,
 		Flows:        func(context.Context) ([]admin.Flow, error) { return h.agent.Flows(), nil },
@@ -121,5 +122,6 @@ func (h *targetHost) sample() metrics.TargetSample {
 	s := h.agent.Sample()
 	guards := h.kernel.Guards()
 	s.GuardDrops, s.Decapsulated = guards.Drops(), guards.Decapsulated
+	s.Lockstep = h.kernel.Lockstep().Events()
 	return s
 }

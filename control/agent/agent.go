@@ -35,6 +35,7 @@ type Config struct {
 	Log      *slog.Logger
 	// Applications are asked before they get a connection; nil: all applications are conventional.
 	Applications Applications
+	Lockstep     Lockstep                                 // nil: no job's server speaks first
 	Observe      func(outcome string, took time.Duration) // called for every commit; may be nil
 }
 
@@ -147,18 +148,18 @@ func (a *Agent) Ended(inc wire.Incarnation) { a.step(transfer.Ended{Inc: inc}) }
 // LookAgain implements Reporter.
 func (a *Agent) LookAgain() { poke(a.lookNow) }
 
-// step gives an event to the machine and does what it asks for. Imports come last and without the lock.
-func (a *Agent) step(e transfer.Event) {
+// step gives events to the machine and does what it asks for. Imports come last and without the lock.
+func (a *Agent) step(e ...transfer.Event) {
 	for _, i := range a.stepLocked(e) {
 		a.runImport(i)
 	}
 }
 
-func (a *Agent) stepLocked(e transfer.Event) (imports []transfer.Import) {
+func (a *Agent) stepLocked(events []transfer.Event) (imports []transfer.Import) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	before := a.taker.Deadline()
-	for events := []transfer.Event{e}; len(events) > 0; events = events[1:] {
+	for ; len(events) > 0; events = events[1:] {
 		for _, action := range a.taker.Step(events[0], time.Now()) {
 			switch action := action.(type) {
 			case transfer.Import:
@@ -197,7 +198,7 @@ func (a *Agent) do(action transfer.Action) []transfer.Event {
 			stop()
 		}
 	case transfer.Lapsed:
-		a.config.Applications.Lapsed(action.Host, action.Transfer)
+		a.lapsed(action)
 	case transfer.Forget:
 		a.importer.Forget(action.Inc)
 	case transfer.Fault:
@@ -209,7 +210,11 @@ func (a *Agent) do(action transfer.Action) []transfer.Event {
 // check answers an offer, or has an application answer it. Called with mu held.
 func (a *Agent) check(c transfer.Check) []transfer.Event {
 	p := a.offerProblem(&c.Offer)
-	if p == nil {
+	switch {
+	case p == nil && a.plays(jobOf(&c.Offer)):
+		a.play(c)
+		return nil
+	case p == nil:
 		return a.ask(c)
 	}
 	a.log.Info("offer rejected", "host", c.Host, "client", c.Offer.Inc.Client, "job", c.Offer.Job, "detail", p.Detail)

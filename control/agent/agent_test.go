@@ -86,7 +86,7 @@ func (r *rig) serve(t *testing.T, f func(context.Context)) {
 
 func newRig(t *testing.T, f *fake) *rig { return newRigWith(t, f, nil) }
 
-func newRigWith(t *testing.T, f *fake, apps Applications) *rig {
+func newRigWith(t *testing.T, f *fake, apps Applications, change ...func(*Config)) *rig {
 	t.Helper()
 	certs := t.TempDir()
 	err := errors.Join(xcf.CreateCA(certs), xcf.IssueHost(certs, xcf.RoleRouter, "rh1", 0),
@@ -106,11 +106,15 @@ func newRigWith(t *testing.T, f *fake, apps Applications) *rig {
 		t.Fatal(err)
 	}
 	r.serve(t, func(ctx context.Context) { r.server.Serve(ctx) })
-	r.agent, err = New(Config{Host: "t1", Software: "test", Jobs: []Job{web}, Log: quiet, Applications: apps,
+	c := Config{Host: "t1", Software: "test", Jobs: []Job{web}, Log: quiet, Applications: apps,
 		XCF: config.TargetXCF{CA: file("ca.pem"), Cert: file("t1.pem"), Key: file("t1.key"),
 			Routers: []config.RouterHost{{Host: "rh1", Address: r.server.Addr().String()}}},
 		Limits: config.Limits{Reservations: 16, BacklogRetry: config.Duration(50 * time.Millisecond)},
-	}, f)
+	}
+	for _, set := range change {
+		set(&c)
+	}
+	r.agent, err = New(c, f)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,6 +63,7 @@ func (t *Target) checkJobs(to *report) {
 		j.checkListener(to, key+".listener")
 		j.checkConnections(to, key, modes)
 		to.askable(key+".application", j.Asks(), t.Apps)
+		j.checkDialogue(to, key+".dialogue")
 	}
 }
 
@@ -83,6 +84,16 @@ func (j *TargetJob) checkConnections(to *report, key string, modes map[netip.Add
 		}
 		to.failf(key+".listener", "with connections: direct, clients' SYNs are for %s: want that, or %s", service,
 			netip.AddrPortFrom(wildcard, j.Port))
+	}
+}
+
+// checkDialogue sees to it that nobody but the server takes the connection.
+func (j *TargetJob) checkDialogue(to *report, key string) {
+	switch {
+	case j.Lockstep() && j.Direct():
+		to.failf(key, "with connections: direct, clients talk to the server from the start: want dialogue: none")
+	case j.Lockstep() && j.Asks():
+		to.failf(key, "an application that is asked knows that it has not to greet: want dialogue: none, or application: conventional")
 	}
 }
 

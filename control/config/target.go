@@ -50,9 +50,15 @@ type TargetJob struct {
 	Window   uint32         `yaml:"window" default:"32768" range:"2048..65535"`
 	// Connections says how they come: from a routing host that talked to the client, or by the client's own SYN.
 	Connections string `yaml:"connections" default:"transferred" oneof:"transferred|direct"`
+	// Dialogue says whether the server is to be played what client and routing host have said, because it would begin by
+	// saying that again.
+	Dialogue string `yaml:"dialogue" default:"none" oneof:"none|lockstep"`
 	// Application says whether it is asked before it gets a connection, which takes a control socket.
 	Application string `yaml:"application" default:"conventional" oneof:"conventional|ask"`
 }
+
+// Lockstep says that the server speaks first, and is played the dialogue so far.
+func (j TargetJob) Lockstep() bool { return j.Dialogue == "lockstep" }
 
 // Asks says that the job's applications are asked.
 func (j *TargetJob) Asks() bool { return j.Application == "ask" }

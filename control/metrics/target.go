@@ -11,6 +11,7 @@ type TargetSample struct {
 	Flows        int               // connections taken and still alive
 	Reservations int               // offers accepted and not yet committed
 	GuardDrops   map[string]uint64 // packets dropped by the guard program, or by the forwarder of a target in userspace, by reason
+	Lockstep     map[string]uint64 // what came of dialogues with servers that speak first, by event
 	Decapsulated uint64            // packets that the guard program took out of tunnels
 	Routers      []Peer            // routing hosts, seen over XCF
 }
@@ -56,6 +57,7 @@ var (
 	reservedDesc    = desc("baton_target_reservations", "Offers accepted and not yet committed.")
 	guardDesc       = desc("baton_target_guard_drops_total", "Packets dropped by the guard program, or the port in userspace, by reason.", "reason")
 	decapDesc       = desc("baton_target_decapsulated_total", "Packets that the guard program took out of tunnels.")
+	lockstepDesc    = desc("baton_target_lockstep_total", "Dialogues played to servers that speak first, and segments stolen from them, by event.", "event")
 	routerUpDesc    = desc("baton_target_router_up", "Whether the routing host is connected.", "host")
 )
 
@@ -63,7 +65,7 @@ type targetCollector struct{ read func() TargetSample }
 
 // Describe implements prometheus.Collector.
 func (c *targetCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{targetFlowsDesc, reservedDesc, guardDesc, decapDesc, routerUpDesc} {
+	for _, d := range []*prometheus.Desc{targetFlowsDesc, reservedDesc, guardDesc, decapDesc, lockstepDesc, routerUpDesc} {
 		ch <- d
 	}
 }
@@ -74,6 +76,7 @@ func (c *targetCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- gauge(targetFlowsDesc, float64(s.Flows))
 	ch <- gauge(reservedDesc, float64(s.Reservations))
 	counters(ch, guardDesc, s.GuardDrops)
+	counters(ch, lockstepDesc, s.Lockstep)
 	ch <- counter(decapDesc, s.Decapsulated)
 	for _, p := range s.Routers {
 		ch <- gauge(routerUpDesc, one(p.Up), p.Host)

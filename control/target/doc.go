@@ -19,6 +19,12 @@
 // program reports its rcv_nxt, and an RST with exactly this sequence number (RFC 5961 section 3.2), written to the same
 // TAP, ends it without a packet to anybody.
 //
+// # Servers that speak first
+//
+// Lockstep has a server that greets believe that it has talked to the client already: it imports the connection earlier by
+// what both sides have said, plays the client's part over the TAP, and takes the server's words from the egress of the
+// interface that leads to the client (program lockstep) before anybody hears them. Continue then gives it the client.
+//
 // # Who keeps strangers out
 //
 // A service on a target has no connections but those handed over. The guard program on the interfaces of clients'

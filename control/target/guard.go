@@ -25,6 +25,7 @@ type Guard struct {
 	dir      string
 	services *ebpf.Map
 	sources  *ebpf.Map // of tunnels
+	plays    *ebpf.Map // shared with Lockstep
 	counters *ebpf.Map
 }
 
@@ -106,9 +107,13 @@ func (g *Guard) load() (*ebpf.Program, error) {
 	if g.counters, err = openPinned(g.dir, spec.Maps[bpf.GuardMapCounters]); err != nil {
 		return nil, err
 	}
+	if g.plays, err = openPinned(g.dir, spec.Maps[bpf.GuardMapPlays]); err != nil {
+		return nil, err
+	}
 	var programs bpf.GuardPrograms
 	err = spec.LoadAndAssign(&programs, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		bpf.GuardMapServices: g.services, bpf.GuardMapTunnelSources: g.sources, bpf.GuardMapCounters: g.counters,
+		bpf.GuardMapPlays: g.plays,
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("load program: %w", err)
@@ -226,6 +231,7 @@ type Counters struct {
 	NoSocket  uint64 // dropped: of no connection, nobody listens
 	Fragment  uint64 // dropped: fragments whose first one did not pass before them
 	Malformed uint64 // dropped: truncated, or too many IPv6 extension headers
+	PlayedTo  uint64 // dropped: its connection is being told what it has missed (Lockstep)
 
 	Decapsulated uint64 // taken out of a tunnel, and counted above as what they are
 	TunnelSource uint64 // dropped: in a tunnel from an address that is not configured
@@ -236,6 +242,7 @@ type Counters struct {
 func (c Counters) Drops() map[string]uint64 {
 	return map[string]uint64{
 		"syn": c.SYN, "listener": c.Listener, "no_socket": c.NoSocket, "fragment": c.Fragment, "malformed": c.Malformed,
+		"played_to":     c.PlayedTo,
 		"tunnel_source": c.TunnelSource, "tunnel_ecn": c.TunnelECN,
 	}
 }
@@ -250,6 +257,7 @@ func (g *Guard) Counters() (Counters, error) {
 		bpf.GuardBatonCounterBATON_COUNTER_NO_SOCKET: &c.NoSocket,
 		bpf.GuardBatonCounterBATON_COUNTER_FRAGMENT:  &c.Fragment,
 		bpf.GuardBatonCounterBATON_COUNTER_MALFORMED: &c.Malformed,
+		bpf.GuardBatonCounterBATON_COUNTER_PLAYED_TO: &c.PlayedTo,
 
 		bpf.GuardBatonCounterBATON_COUNTER_DECAPSULATED:  &c.Decapsulated,
 		bpf.GuardBatonCounterBATON_COUNTER_TUNNEL_SOURCE: &c.TunnelSource,
@@ -269,5 +277,5 @@ func (g *Guard) Counters() (Counters, error) {
 
 // Close lets go. The guard stays at its post.
 func (g *Guard) Close() error {
-	return errors.Join(g.services.Close(), g.sources.Close(), g.counters.Close())
+	return errors.Join(g.services.Close(), g.sources.Close(), g.counters.Close(), g.plays.Close())
 }

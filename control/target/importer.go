@@ -329,6 +329,50 @@ func (im *Importer) appeared(r *transfer.Record) (Socket, error) {
 	return socket, ErrSwallowed
 }
 
+// Continue gives the segment that r describes to a socket that was imported where r's connection had got to at from, and
+// returns when the socket has received everything.
+func (im *Importer) Continue(r *transfer.Record, from seq.Value) (Imported, error) {
+	start := time.Now()
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.ends.expect(r.Inc.Tuple)
+	im.frame = appendFirst(im.frame[:0], r)
+	if err := im.pass(im.frame); err != nil {
+		return Imported{}, err
+	}
+	whole := *r
+	whole.ReadFrom = from
+	var done Imported
+	err := im.confirm(&whole, &done)
+	done.Took = time.Since(start)
+	return done, err
+}
+
+// Remove ends the socket that has a tuple, if there is one, without a packet to anybody.
+func (im *Importer) Remove(t wire.Tuple) error {
+	nobody := netip.AddrPortFrom(t.Service.Addr(), 0)
+	for kills := 0; ; kills++ {
+		err := im.try(&transfer.Record{Inc: wire.Incarnation{Tuple: t}}, nobody, &Imported{})
+		var leftover leftoverError
+		switch {
+		case errors.Is(err, ErrNotListening):
+			return nil
+		case !errors.As(err, &leftover) || kills == killsMax:
+			return err
+		}
+		if err := im.kill(t, leftover, kills > 0); err != nil {
+			return err
+		}
+	}
+}
+
+// send gives a frame to the namespace's stack.
+func (im *Importer) send(frame []byte) error {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.pass(frame)
+}
+
 // kill removes a leftover. pause: it resisted the last time.
 func (im *Importer) kill(t wire.Tuple, l leftoverError, pause bool) error {
 	if pause {

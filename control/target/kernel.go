@@ -37,7 +37,10 @@ type Kernel struct {
 	leaving map[wire.Tuple]bool   // sockets that have shrunk to a FIN-WAIT-2
 }
 
-var _ agent.Importer = (*Kernel)(nil)
+var (
+	_ agent.Importer = (*Kernel)(nil)
+	_ agent.Lockstep = (*Kernel)(nil)
+)
 
 // liveFlow is a flow and where its socket is.
 type liveFlow struct {
@@ -214,7 +217,45 @@ func (k *Kernel) Check(o *transfer.Offer) *agent.Problem {
 	if job == nil || s == nil {
 		return notSetUp(job)
 	}
-	return s.offered(*job, o.MSS, o.Window)
+	if job.Lockstep() && o.Dialogue.None() {
+		detail := fmt.Sprintf("job %s has dialogue: lockstep, and the routing host's application has none: set dialogue: none if "+
+			"the server does not speak first", job.Name)
+		return &agent.Problem{Reason: transfer.ReasonDialogue, Detail: detail}
+	}
+	// What the client has said again takes its place in the first window.
+	return s.offered(*job, o.MSS, o.Window+uint32(o.Dialogue.Said()))
+}
+
+// Plays implements agent.Lockstep.
+func (k *Kernel) Plays(job agent.Job) bool {
+	return slices.ContainsFunc(k.config.Jobs, func(j config.TargetJob) bool { return jobOf(j) == job && j.Lockstep() })
+}
+
+// Play implements agent.Lockstep.
+func (k *Kernel) Play(ctx context.Context, host string, o *transfer.Offer) *agent.Problem {
+	job, s := k.find(o.Job, o.Inc.Tuple)
+	if job == nil || s == nil {
+		return notSetUp(job)
+	}
+	if err := s.lockstep.Play(ctx, host, o, listenerOf(*job)); err != nil {
+		return problemOf(err)
+	}
+	return nil
+}
+
+// Abandon implements agent.Lockstep.
+func (k *Kernel) Abandon(host string, id transfer.ID) {
+	k.mu.Lock()
+	spaces := maps.Clone(k.spaces)
+	k.mu.Unlock()
+	for name, s := range spaces {
+		if s.lockstep == nil {
+			continue
+		}
+		if err := s.lockstep.Abandon(host, id); err != nil {
+			k.log.Error("a server's connection stays, without a client", "netns", name, "error", err)
+		}
+	}
 }
 
 func notSetUp(job *config.TargetJob) *agent.Problem {
@@ -236,7 +277,7 @@ func (k *Kernel) Import(ctx context.Context, i *transfer.Import) (agent.Imported
 	if err := s.flows.put(flow); err != nil {
 		return agent.Imported{}, problemOf(err)
 	}
-	done, err := s.importer.Import(ctx, r, listenerOf(*job))
+	done, err := s.take(ctx, i, *job)
 	if err != nil {
 		k.Forget(r.Inc)
 		k.checkEnd(r.Inc.Tuple) // of a leftover that was removed for nothing
@@ -275,6 +316,10 @@ func reasonOf(err error) transfer.Reason {
 		return transfer.ReasonLeftover
 	case errors.Is(err, ErrSwallowed):
 		return transfer.ReasonHost
+	case errors.Is(err, ErrDialogue):
+		return transfer.ReasonDialogue
+	case errors.Is(err, ErrNoPlay):
+		return transfer.ReasonReservation
 	}
 	return transfer.ReasonImport
 }

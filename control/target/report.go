@@ -1,7 +1,10 @@
 package target
 
 import (
+	"slices"
+
 	"baton/control/admin"
+	"baton/control/config"
 )
 
 // Findings are checks as the admin socket tells them.
@@ -42,9 +45,39 @@ func (k *Kernel) Guards() Counters {
 		sum.NoSocket += c.NoSocket
 		sum.Fragment += c.Fragment
 		sum.Malformed += c.Malformed
+		sum.PlayedTo += c.PlayedTo
 		sum.Decapsulated += c.Decapsulated
 		sum.TunnelSource += c.TunnelSource
 		sum.TunnelECN += c.TunnelECN
+	}
+	return sum
+}
+
+// LockstepCounters lists what came of dialogues since the namespaces were set up; none where no server speaks first.
+func (k *Kernel) LockstepCounters() (list []admin.Counter) {
+	if !slices.ContainsFunc(k.config.Jobs, config.TargetJob.Lockstep) {
+		return nil
+	}
+	for event, n := range k.Lockstep().Events() {
+		list = append(list, admin.Counter{Group: "lockstep", Name: event, Value: n})
+	}
+	return list
+}
+
+// Lockstep adds up the counts of all namespaces.
+func (k *Kernel) Lockstep() (sum Counts) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, s := range k.spaces {
+		if s.lockstep == nil {
+			continue
+		}
+		c := s.lockstep.Counts()
+		sum.Played += c.Played
+		sum.Learned += c.Learned
+		sum.Mismatched += c.Mismatched
+		sum.Abandoned += c.Abandoned
+		sum.Stolen += c.Stolen
 	}
 	return sum
 }

@@ -1,6 +1,7 @@
 package target
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -26,6 +27,7 @@ type space struct {
 	flows    *flows
 	diag     *diag // for lists; the importer has its own, which they do not hold up
 	importer *Importer
+	lockstep *Lockstep // nil: no job has it
 }
 
 // openSpace sets a namespace up. The guard stands before the DVIPAs exist; the TAP comes last.
@@ -61,7 +63,10 @@ func openSpace(c *config.Target, name string, ended func(Socket)) (s *space, err
 	if err != nil {
 		return s, err
 	}
-	s.importer, err = OpenImporter(s.ns, ended)
+	if s.importer, err = OpenImporter(s.ns, ended); err != nil || !slices.ContainsFunc(s.jobs, config.TargetJob.Lockstep) {
+		return s, err
+	}
+	s.lockstep, err = OpenLockstep(s.ns, dir, s.importer)
 	return s, err
 }
 
@@ -126,6 +131,9 @@ func dvipasOf(jobs []config.TargetJob) []netip.Addr {
 // Close takes the TAP away and lets everything else be: the guard at its post, the DVIPAs, the connections.
 func (s *space) Close() error {
 	var errs []error
+	if s.lockstep != nil {
+		errs = append(errs, s.lockstep.Close())
+	}
 	if s.importer != nil {
 		errs = append(errs, s.importer.Close())
 	}
@@ -206,6 +214,14 @@ func (s *space) states(to map[wire.Tuple]SocketState) error {
 		to[socket.Tuple] = socket.State
 	}
 	return err
+}
+
+// take gives a job a connection, or what was played of it.
+func (s *space) take(ctx context.Context, i *transfer.Import, j config.TargetJob) (Imported, error) {
+	if j.Lockstep() {
+		return s.lockstep.Continue(i.Host, i.Transfer, &i.Record)
+	}
+	return s.importer.Import(ctx, &i.Record, listenerOf(j))
 }
 
 // offered says whether a job could take a client with this MSS and a first window of want. Of a SO_REUSEPORT group it

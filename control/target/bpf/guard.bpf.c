@@ -14,12 +14,11 @@
 // and link are pinned.
 #include "kernel.h"
 
+#include "packet.h"
+
 enum {
-	ETH_P_IP = 0x0800,
-	ETH_P_IPV6 = 0x86DD,
 	IPPROTO_HOPOPTS = 0,
 	IPPROTO_IPIP = 4,
-	IPPROTO_TCP = 6,
 	IPPROTO_UDP = 17,
 	IPPROTO_IPV6 = 41,
 	IPPROTO_ROUTING = 43,
@@ -53,7 +52,8 @@ enum baton_counter {
 	BATON_COUNTER_DECAPSULATED = 6,  // taken out of a tunnel; counted again as what it is
 	BATON_COUNTER_TUNNEL_SOURCE = 7, // dropped: in a tunnel from somebody who may not
 	BATON_COUNTER_TUNNEL_ECN = 8,    // dropped: marked on its way, and its sender does not know ECN
-	BATON_COUNTERS = 9,
+	BATON_COUNTER_PLAYED_TO = 9,     // dropped: its connection is being told what it has missed
+	BATON_COUNTERS = 10,
 };
 
 // enum baton_mode: how connections come to a guarded service.
@@ -114,34 +114,6 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } tunnel_sources SEC(".maps");
 
-struct ethhdr {
-	__u8 h_dest[6];
-	__u8 h_source[6];
-	__be16 h_proto;
-};
-
-struct iphdr {
-	__u8 version_ihl;
-	__u8 tos;
-	__be16 tot_len;
-	__be16 id;
-	__be16 frag_off; // flags 3 bits, offset 13
-	__u8 ttl;
-	__u8 protocol;
-	__u16 check;
-	__be32 saddr;
-	__be32 daddr;
-};
-
-struct ipv6hdr {
-	__u8 version_class_flow[4];
-	__be16 payload_len;
-	__u8 nexthdr;
-	__u8 hop_limit;
-	__be32 saddr[4];
-	__be32 daddr[4];
-};
-
 struct udp_gue {
 	__be16 source;
 	__be16 dest;
@@ -159,15 +131,6 @@ struct ipv6_extension {
 	__u8 length; // in 8 octets, the first 8 not counted; none in a fragment header
 	__be16 frag_off;
 	__be32 id;
-};
-
-struct tcp_ports_flags {
-	__be16 source;
-	__be16 dest;
-	__be32 seq;
-	__be32 ack_seq;
-	__u8 doff;
-	__u8 flags;
 };
 
 // struct baton_packet: where things are, once found.
@@ -292,6 +255,18 @@ static __always_inline int baton_cookie(struct __sk_buff *skb, const struct bato
 		       !bpf_tcp_check_syncookie(listener, ip, sizeof(struct iphdr), (void *)tcp, sizeof(tcp));
 	return !bpf_skb_load_bytes(skb, sizeof(struct ethhdr), ip, sizeof(struct ipv6hdr)) &&
 	       !bpf_tcp_check_syncookie(listener, ip, sizeof(struct ipv6hdr), (void *)tcp, sizeof(tcp));
+}
+
+// baton_played_to says whether the segment's connection is not the client's yet.
+static __always_inline int baton_played_to(const struct baton_packet *p, const struct tcp_ports_flags *tcp)
+{
+	struct baton_flow flow = {.client_port_be = tcp->source, .service_port_be = tcp->dest};
+	struct baton_play *play;
+
+	__builtin_memcpy(flow.client_be, p->whole.source.address_be, sizeof(flow.client_be));
+	__builtin_memcpy(flow.service_be, p->whole.destination.address_be, sizeof(flow.service_be));
+	play = bpf_map_lookup_elem(&plays, &flow);
+	return play && !play->open;
 }
 
 // baton_judge decides by who the segment belongs to.
@@ -472,6 +447,8 @@ int baton_guard(struct __sk_buff *skb)
 	mode = bpf_map_lookup_elem(&services, &p.service);
 	if (!mode)
 		return TCX_NEXT;
+	if (baton_played_to(&p, &tcp))
+		return baton_drop(BATON_COUNTER_PLAYED_TO);
 	syn = (tcp.flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == TCP_FLAG_SYN;
 	if (syn && *mode != BATON_MODE_DIRECT)
 		return baton_drop(BATON_COUNTER_SYN);

@@ -30,8 +30,17 @@ const (
 	GuardBatonCounterBATON_COUNTER_DECAPSULATED  GuardBatonCounter = 6
 	GuardBatonCounterBATON_COUNTER_TUNNEL_SOURCE GuardBatonCounter = 7
 	GuardBatonCounterBATON_COUNTER_TUNNEL_ECN    GuardBatonCounter = 8
-	GuardBatonCounterBATON_COUNTERS              GuardBatonCounter = 9
+	GuardBatonCounterBATON_COUNTER_PLAYED_TO     GuardBatonCounter = 9
+	GuardBatonCounterBATON_COUNTERS              GuardBatonCounter = 10
 )
+
+type GuardBatonFlow struct {
+	_             structs.HostLayout
+	ClientBe      [4]uint32
+	ServiceBe     [4]uint32
+	ClientPortBe  uint16
+	ServicePortBe uint16
+}
 
 type GuardBatonFragments struct {
 	_           structs.HostLayout
@@ -47,6 +56,14 @@ const (
 	GuardBatonModeBATON_MODE_DIRECT      GuardBatonMode = 2
 )
 
+type GuardBatonPlay struct {
+	_    structs.HostLayout
+	Open uint32
+	Seq  uint32
+	Ack  uint32
+	Tap  uint32
+}
+
 type GuardBatonService struct {
 	_         structs.HostLayout
 	AddressBe [4]uint32
@@ -60,6 +77,7 @@ type GuardBatonService struct {
 const (
 	GuardMapCounters      = "counters"
 	GuardMapFragments     = "fragments"
+	GuardMapPlays         = "plays"
 	GuardMapServices      = "services"
 	GuardMapTunnelSources = "tunnel_sources"
 	GuardProgBatonGuard   = "baton_guard"
@@ -116,6 +134,7 @@ type GuardProgramSpecs struct {
 type GuardMapSpecs struct {
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
+	Plays         *ebpf.MapSpec `ebpf:"plays"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	TunnelSources *ebpf.MapSpec `ebpf:"tunnel_sources"`
 }
@@ -148,6 +167,7 @@ func (o *GuardObjects) Close() error {
 type GuardMaps struct {
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
+	Plays         *ebpf.Map `ebpf:"plays"`
 	Services      *ebpf.Map `ebpf:"services"`
 	TunnelSources *ebpf.Map `ebpf:"tunnel_sources"`
 }
@@ -156,6 +176,7 @@ func (m *GuardMaps) Close() error {
 	return _GuardClose(
 		m.Counters,
 		m.Fragments,
+		m.Plays,
 		m.Services,
 		m.TunnelSources,
 	)

@@ -9,7 +9,7 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 )
 
-// Both objects must pass the verifier of the running kernel.
+// All objects must pass the verifier of the running kernel.
 func TestProgramsLoad(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("loading BPF programs needs root")
@@ -17,7 +17,9 @@ func TestProgramsLoad(t *testing.T) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		t.Fatal(err)
 	}
-	specs := map[string]func() (*ebpf.CollectionSpec, error){"import": LoadImport, "guard": LoadGuard}
+	specs := map[string]func() (*ebpf.CollectionSpec, error){
+		"import": LoadImport, "guard": LoadGuard, "lockstep": LoadLockstep,
+	}
 	for name, load := range specs {
 		t.Run(name, func(t *testing.T) {
 			spec, err := load()
