@@ -388,6 +388,13 @@ func (im *Importer) kill(t wire.Tuple, l leftoverError, pause bool) error {
 	return im.reset(t, l.rcvNxt)
 }
 
+// End ends the socket of a tuple that expects rcvNxt next, without a packet to anybody.
+func (im *Importer) End(t wire.Tuple, rcvNxt seq.Value) error {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.reset(t, rcvNxt)
+}
+
 // reset ends a socket of this host by an RST that only it sees. Called with mu held.
 func (im *Importer) reset(t wire.Tuple, rcvNxt seq.Value) error {
 	return im.pass(appendReset(nil, t, rcvNxt))

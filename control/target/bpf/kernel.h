@@ -22,6 +22,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
 enum {
@@ -50,6 +51,7 @@ enum {
 
 // enum bpf_tcp_state
 enum {
+	TCP_FIN_WAIT1 = 4,
 	TCP_TIME_WAIT = 6,
 	TCP_LISTEN = 10,
 	TCP_NEW_SYN_RECV = 12,
@@ -73,6 +75,20 @@ struct __sk_buff {
 	__u32 tc_classid;
 	__u32 data;
 	__u32 data_end;
+	__u32 napi_id;
+	__u32 family;
+	__u32 remote_ip4;
+	__u32 local_ip4;
+	__u32 remote_ip6[4];
+	__u32 local_ip6[4];
+	__u32 remote_port;
+	__u32 local_port;
+	__u32 data_meta;
+	__u64 flow_keys; // a pointer
+	__u64 tstamp;
+	__u32 wire_len;
+	__u32 gso_segs;
+	struct bpf_sock *sk;
 };
 
 struct bpf_sock {
@@ -116,12 +132,14 @@ struct bpf_sock_tuple {
 
 struct sock_common {
 	__u32 skc_tw_rcv_nxt;
+	volatile unsigned char skc_state;
 };
 
 struct sock {
 	struct sock_common __sk_common;
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
+	__u8 sk_shutdown;
 };
 
 struct inet_sock {
@@ -135,6 +153,9 @@ struct inet_connection_sock {
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 rcv_nxt;
+	__u32 snd_una;
+	__u32 snd_wnd;
+	__u32 snd_wl1;
 };
 
 struct inet_timewait_sock {

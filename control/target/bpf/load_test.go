@@ -18,7 +18,7 @@ func TestProgramsLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	specs := map[string]func() (*ebpf.CollectionSpec, error){
-		"import": LoadImport, "guard": LoadGuard, "lockstep": LoadLockstep,
+		"import": LoadImport, "guard": LoadGuard, "lockstep": LoadLockstep, "move": LoadMove,
 	}
 	for name, load := range specs {
 		t.Run(name, func(t *testing.T) {
