@@ -141,6 +141,7 @@ func (r *Router) checkPorts(to *report, key string, ports []Port) {
 		}
 		to.window(key+".window", p.Window, p.WindowScale)
 		r.checkRequest(to, key+".timeouts.request", p.Timeouts.Request)
+		r.checkReroute(to, key, p)
 		r.checkProtocol(to, key, p)
 	}
 }
@@ -148,7 +149,7 @@ func (r *Router) checkPorts(to *report, key string, ports []Port) {
 // checkConventional checks a port whose connections go to targets from the first SYN on: there is nothing that Baton could
 // read, announce or hand over.
 func (r *Router) checkConventional(to *report, key string, p *Port) {
-	names := []string{"application", "protocol", "mss", "window", "window_scale", "freeze", "transfer", "timeouts"}
+	names := []string{"application", "protocol", "mss", "window", "window_scale", "freeze", "transfer", "reroute", "timeouts"}
 	for _, name := range append(names, sortedKeys(p.sections())...) {
 		if _, given := to.places[join(key, name)]; given {
 			to.failf(join(key, name), "only with distribute: contentrouted; with %s, targets have the connections from the "+
@@ -168,6 +169,20 @@ func (r *Router) checkRequest(to *report, key string, request Duration) {
 	if request >= r.CRT.RouterIdle {
 		to.failf(key, "%s is not below crt.router_idle, %s: a silent client's flow would be forgotten before the 408",
 			request, r.CRT.RouterIdle)
+	}
+}
+
+// checkReroute checks a port whose connections come back between two requests.
+func (r *Router) checkReroute(to *report, key string, p *Port) {
+	if !p.Reroutes() {
+		return
+	}
+	if p.External() || p.Protocol != "http" {
+		to.failf(key+".reroute", "only HTTP has requests that targets know the end of: want never, or protocol: http")
+	}
+	if p.Timeouts.Idle >= r.CRT.RouterIdle {
+		to.failf(key+".timeouts.idle", "%s is not below crt.router_idle, %s: the flow would be forgotten before it is closed",
+			p.Timeouts.Idle, r.CRT.RouterIdle)
 	}
 }
 

@@ -64,6 +64,9 @@ func (t *Target) checkJobs(to *report) {
 		j.checkConnections(to, key, modes)
 		to.askable(key+".application", j.Asks(), t.Apps)
 		j.checkDialogue(to, key+".dialogue")
+		if j.Reroutes() && j.Direct() {
+			to.failf(key+".reroute", "only with connections: transferred: there is nobody to hand direct ones back to")
+		}
 	}
 }
 

@@ -129,6 +129,7 @@ type Port struct {
 	WindowScale uint8    `yaml:"window_scale" default:"7" range:"0..14"`
 	Freeze      string   `yaml:"freeze" default:"buffer" oneof:"buffer|discard"`
 	Transfer    string   `yaml:"transfer" default:"offered" oneof:"offered|unconditional"`
+	Reroute     string   `yaml:"reroute" default:"never" oneof:"never|per-request"` // what targets hand back
 	Timeouts    Timeouts `yaml:"timeouts"`
 	// The section of the protocol; the others are absent.
 	HTTP     HTTP     `yaml:"http"`
@@ -141,6 +142,9 @@ type Port struct {
 	Raw      Raw      `yaml:"raw"`
 }
 
+// Reroutes says that the requests of one connection may go to different targets.
+func (p *Port) Reroutes() bool { return p.Reroute == "per-request" }
+
 // Conventional says that the port's connections go to targets from the first SYN on.
 func (p *Port) Conventional() bool { return p.Distribute != "contentrouted" }
 
@@ -149,6 +153,7 @@ type Timeouts struct {
 	Request Duration `yaml:"request" default:"10s" range:"100ms..1h"`
 	Offer   Duration `yaml:"offer" default:"200ms" range:"1ms..1m"`
 	Confirm Duration `yaml:"confirm" default:"1s" range:"10ms..5m"`
+	Idle    Duration `yaml:"idle" default:"50s" range:"100ms..1h"` // of a connection that came back, until its next request
 }
 
 // Job names who can serve.

@@ -55,10 +55,15 @@ type TargetJob struct {
 	Dialogue string `yaml:"dialogue" default:"none" oneof:"none|lockstep"`
 	// Application says whether it is asked before it gets a connection, which takes a control socket.
 	Application string `yaml:"application" default:"conventional" oneof:"conventional|ask"`
+	// Reroute says whether an idle connection that the listener closes goes back to its routing host.
+	Reroute string `yaml:"reroute" default:"never" oneof:"never|per-request"`
 }
 
 // Lockstep says that the server speaks first, and is played the dialogue so far.
 func (j TargetJob) Lockstep() bool { return j.Dialogue == "lockstep" }
+
+// Reroutes says that idle connections go back instead of being closed.
+func (j TargetJob) Reroutes() bool { return j.Reroute == "per-request" }
 
 // Asks says that the job's applications are asked.
 func (j *TargetJob) Asks() bool { return j.Application == "ask" }

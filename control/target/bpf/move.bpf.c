@@ -60,7 +60,7 @@ enum baton_phase {
 	BATON_PHASE_LEFT = 2,  // a FIN has passed, or will
 };
 
-// struct baton_end names a flow. IPv4 addresses are IPv4-mapped.
+// struct baton_flow names a flow. IPv4 addresses are IPv4-mapped.
 struct baton_flow {
 	__be32 client_be[4];
 	__be32 service_be[4];
