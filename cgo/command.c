@@ -166,6 +166,13 @@ static bool close_flow(struct baton_forwarder *f, struct flow *w)
 	return true;
 }
 
+/* entry_is_targets says whether an entry is that of a target's flow. */
+static bool entry_is_targets(uint64_t value, uint16_t owner, uint32_t inc)
+{
+	return baton_value_state(value) == BATON_TARGET && (value & BATON_VALUE_INDEX) == owner &&
+	       baton_value_inc(value) == inc;
+}
+
 static bool remove_entry(struct baton_forwarder *f, const struct baton_command *c)
 {
 	uint32_t inc = baton_incarnation_hash(c->irs, c->iss);
@@ -176,7 +183,7 @@ static bool remove_entry(struct baton_forwarder *f, const struct baton_command *
 
 	if (service_key(f, &c->tuple, &k))
 		v = baton_crt_find(t, &k, baton_crt_hash(t, &k));
-	if (!v || baton_value_state(value_load(v)) != BATON_TARGET || baton_value_inc(value_load(v)) != inc) {
+	if (!v || !entry_is_targets(value_load(v), c->owner, inc)) {
 		count(f, BATON_COMMAND_STALE);
 		return true;
 	}
@@ -287,7 +294,8 @@ static struct flow *adopted_flow(struct baton_forwarder *f, const struct baton_c
 	return w;
 }
 
-/* adopt makes a flow of a connection that another host began. An older one of the tuple makes way. */
+/* adopt makes a flow of a connection that another host had. An older one of the tuple makes way; but only from its owner
+ * a connection is taken back. */
 static bool adopt(struct baton_forwarder *f, const struct baton_command *c)
 {
 	struct baton_crt *t = crt_of(f, !baton_ip_is4(c->tuple.client));
@@ -303,6 +311,11 @@ static bool adopt(struct baton_forwarder *f, const struct baton_command *c)
 	uint64_t hash = baton_crt_hash(t, &k);
 	baton_word *v = baton_crt_find(t, &k, hash);
 
+	if (v && c->owner != 0 && !entry_is_targets(value_load(v), c->owner, baton_incarnation_hash(c->irs, c->iss))) {
+		count(f, BATON_COMMAND_STALE);
+		adopted_report(f, c, NULL);
+		return true;
+	}
 	if (v)
 		entry_vacate(f, value_load(v));
 	adopted_report(f, c, adopted_flow(f, c, v, &k, hash));

@@ -26,7 +26,7 @@ func clientPort(n uint16) netip.AddrPort { return netip.AddrPortFrom(client4.Add
 func (r *rig) adopt(tuple wire.Tuple) flow.ID {
 	r.t.Helper()
 	inc := wire.Incarnation{Tuple: tuple, IRS: 10, ISS: 20}
-	r.must(r.Adopt(0, inc))
+	r.must(r.Adopt(0, inc, flow.Router))
 	r.Poll()
 	p := r.punted(flow.Adopted)
 	if p.Inc != inc {
@@ -56,6 +56,39 @@ func TestAdoptedFlowsArePuntedWhole(t *testing.T) {
 			}
 			r.none()
 		})
+	}
+}
+
+func TestConnectionIsTakenBackFromItsOwnerOnly(t *testing.T) {
+	p := newRig(t).peer(client4, 5)
+	p.transfer(1)
+	for name, try := range map[string]struct {
+		inc   wire.Incarnation
+		owner flow.OwnerID
+	}{
+		"of another owner": {p.inc(), 2},
+		"of an older life": {wire.Incarnation{Tuple: p.inc().Tuple, IRS: 1, ISS: 2}, 1},
+	} {
+		p.must(p.Adopt(0, try.inc, try.owner))
+		p.Poll()
+		if got := p.punted(flow.Adopted); got.Flow != 0 {
+			t.Errorf("%s: flow %d, want none", name, got.Flow)
+		}
+	}
+	p.send(4, wire.ACK, "x")
+	p.one() // still goes to its owner
+	p.must(p.Adopt(0, p.inc(), 1))
+	p.Poll()
+	id := p.punted(flow.Adopted).Flow
+	p.send(5, wire.ACK, "y")
+	if got := p.punted(flow.Segment); id == 0 || got.Flow != id {
+		t.Errorf("punted of flow %d, want %d", got.Flow, id)
+	}
+	p.must(p.Switch(id, 2)) // and on it goes
+	p.Poll()
+	p.punted(flow.Switched)
+	if e := p.Snapshot(); len(e) != 1 || e[0].Owner != 2 || e[0].State != TargetOwned {
+		t.Errorf("snapshot %+v, want owner 2", e)
 	}
 }
 
@@ -93,7 +126,7 @@ func TestAdoptedFlowsMakeWay(t *testing.T) {
 	r := newAdopter(t)
 	tuple := wire.Tuple{Client: client4, Service: service4}
 	old := r.adopt(tuple)
-	r.must(r.Adopt(0, wire.Incarnation{Tuple: tuple, IRS: 30, ISS: 40}))
+	r.must(r.Adopt(0, wire.Incarnation{Tuple: tuple, IRS: 30, ISS: 40}, flow.Router))
 	r.Poll()
 	p := r.punts()
 	if len(p) != 2 || p[0].Kind != flow.Gone || p[0].Flow != old || p[1].Kind != flow.Adopted || p[1].Flow == old {

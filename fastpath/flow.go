@@ -89,19 +89,20 @@ func (f *Forwarder) CloseFlow(id flow.ID) error {
 	return f.sendFlow(&cgo.Command{Kind: cgo.Close, Flow: uint64(id)})
 }
 
-// Remove forgets a flow that a target owned, after the configured linger, if the entry still is of this incarnation.
-func (f *Forwarder) Remove(inc wire.Incarnation) error {
+// Remove forgets a flow that a target owned, after the configured linger, if the entry still is its, and of this
+// incarnation.
+func (f *Forwarder) Remove(inc wire.Incarnation, owner flow.OwnerID) error {
 	return f.sendTuple(&cgo.Command{
-		Kind: cgo.Remove, Tuple: toTuple(inc.Tuple), IRS: uint32(inc.IRS), ISS: uint32(inc.ISS),
+		Kind: cgo.Remove, Tuple: toTuple(inc.Tuple), IRS: uint32(inc.IRS), ISS: uint32(inc.ISS), Owner: uint16(owner),
 	}, nil)
 }
 
-// Adopt makes a flow of a connection that was handed over to this host, of a service that Adopts: from then on its
-// segments are punted, from whatever port they come. An older flow of the tuple ends (flow.Gone). Answered by
-// flow.Adopted.
-func (f *Forwarder) Adopt(port uint16, inc wire.Incarnation) error {
+// Adopt makes a flow of a connection that was handed over to this host: from then on its segments are punted, from
+// whatever port they come. An older flow of the tuple ends (flow.Gone). Answered by flow.Adopted. With from it is a
+// connection that this owner hands back: where the entry is another owner's or incarnation's, there is no flow.
+func (f *Forwarder) Adopt(port uint16, inc wire.Incarnation, from flow.OwnerID) error {
 	return f.sendTuple(&cgo.Command{
-		Kind: cgo.Adopt, Port: port, Tuple: toTuple(inc.Tuple), IRS: uint32(inc.IRS), ISS: uint32(inc.ISS),
+		Kind: cgo.Adopt, Port: port, Owner: uint16(from), Tuple: toTuple(inc.Tuple), IRS: uint32(inc.IRS), ISS: uint32(inc.ISS),
 	}, nil)
 }
 

@@ -296,15 +296,21 @@ func TestRemoveLingersAndMatchesTheIncarnation(t *testing.T) {
 	p.transfer(1)
 	older := p.inc()
 	older.ISS++
-	p.must(p.Remove(older))
+	p.must(p.Remove(older, 1))
 	p.Poll()
 	p.advance(2 * time.Second)
 	if e := p.Snapshot(); len(e) != 1 || e[0].State != TargetOwned {
 		t.Fatalf("an older end report changed %+v", e)
 	}
-	p.wantCount("commands", "stale", 1)
+	p.must(p.Remove(p.inc(), 2))
+	p.Poll()
+	p.advance(2 * time.Second)
+	if e := p.Snapshot(); len(e) != 1 || e[0].State != TargetOwned {
+		t.Fatalf("another host's end report changed %+v", e)
+	}
+	p.wantCount("commands", "stale", 2)
 
-	p.must(p.Remove(p.inc()))
+	p.must(p.Remove(p.inc(), 1))
 	p.Poll()
 	p.send(4, wire.ACK, "late")
 	p.one()
@@ -322,7 +328,7 @@ func TestRemoveLingersAndMatchesTheIncarnation(t *testing.T) {
 func TestNewIncarnationSurvivesTheLingerOfTheOld(t *testing.T) {
 	p := newRig(t, func(c *Config) { c.Linger = time.Second }).peer(client4, 5)
 	p.transfer(1)
-	p.must(p.Remove(p.inc()))
+	p.must(p.Remove(p.inc(), 1))
 	p.Poll()
 	q := p.peer(client4, 777)
 	q.transfer(2)
@@ -469,7 +475,7 @@ func TestRestoreChangesNobodyElsesFlow(t *testing.T) {
 		"the router's":       func(p *peer) wire.Incarnation { p.open(); return p.inc() },
 		"another target's":   func(p *peer) wire.Incarnation { p.transfer(1); return p.inc() },
 		"a newer one":        func(p *peer) wire.Incarnation { p.transfer(2); i := p.inc(); i.IRS++; return i },
-		"one that lingers":   func(p *peer) wire.Incarnation { p.transfer(2); p.must(p.Remove(p.inc())); return p.inc() },
+		"one that lingers":   func(p *peer) wire.Incarnation { p.transfer(2); p.must(p.Remove(p.inc(), 2)); return p.inc() },
 		"of another service": func(p *peer) wire.Incarnation { i := p.inc(); i.Service = unserved; return i },
 	} {
 		t.Run(name, func(t *testing.T) {

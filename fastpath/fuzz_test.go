@@ -122,7 +122,7 @@ func (z *fuzzRig) command(s *script) {
 		z.must(z.CloseFlow(id))
 	case 4:
 		if len(z.incs) > 0 {
-			z.must(z.Remove(z.incs[int(s.byte())%len(z.incs)]))
+			z.must(z.Remove(z.incs[int(s.byte())%len(z.incs)], flow.OwnerID(s.byte()%3+1)))
 		}
 	}
 	z.Poll()

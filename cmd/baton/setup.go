@@ -241,6 +241,8 @@ func routerService(cfg *config.Router, s servicePort) (router.Service, error) {
 		Address: s.addr, Window: s.port.Window, Hold: hold, Unconditional: s.port.Transfer == "unconditional", External: s.port.External(),
 		Announced:      tcp.FirstWindow(s.port.Window, s.port.WindowScale),
 		RequestTimeout: time.Duration(s.port.Timeouts.Request),
+		IdleTimeout:    time.Duration(s.port.Timeouts.Idle),
+		Reroute:        s.port.Reroutes(),
 		OfferTimeout:   time.Duration(s.port.Timeouts.Offer),
 		ConfirmTimeout: time.Duration(s.port.Timeouts.Confirm),
 		NewSession:     func() inspect.Session { return app.Session(window) },

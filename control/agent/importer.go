@@ -43,6 +43,10 @@ type Imported struct {
 type Reporter interface {
 	// Ended says that a connection is over at this host.
 	Ended(inc wire.Incarnation)
+	// Back says that a connection is to go back to its routing host: r is its state, and it is frozen. Once it is known
+	// what comes of it, settle is called, once and maybe at once: the connection left, and nothing of it may be heard from
+	// this host any more, or it is this host's as before. settle must not call the Agent.
+	Back(r transfer.Record, settle func(left bool))
 	// LookAgain says that a job's readiness may have changed.
 	LookAgain()
 }

@@ -133,7 +133,7 @@ func routing(t *testing.T) (*Routing, calls, *app.Client, router.Stream) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })
-	stream := a.Open(5, client, service)
+	stream := a.Open(5, client, service, router.Origin{})
 	c, err := r.Accept()
 	if err != nil {
 		t.Fatal(err)

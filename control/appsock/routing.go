@@ -235,8 +235,15 @@ func (a *Routing) tableOf(seq uint64, services []netip.AddrPort) app.Message {
 	return m
 }
 
+// Present implements router.Applications.
+func (a *Routing) Present(service netip.AddrPort) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.members[service]) > 0
+}
+
 // Open implements router.Applications: connections are dealt out in turn.
-func (a *Routing) Open(id flow.ID, client, service netip.AddrPort) router.Stream {
+func (a *Routing) Open(id flow.ID, client, service netip.AddrPort, from router.Origin) router.Stream {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	members := a.members[service]
@@ -253,8 +260,12 @@ func (a *Routing) Open(id flow.ID, client, service netip.AddrPort) router.Stream
 		return nil
 	}
 	a.conns[id] = dealt{p, s}
-	p.Send(app.Message{Type: app.TypeConnection, Conn: uint64(id), Client: client.String(), Service: service.String(),
-		Files: []string{app.FileConnection}}, theirs)
+	m := app.Message{Type: app.TypeConnection, Conn: uint64(id), Client: client.String(), Service: service.String(),
+		State: from.State, Files: []string{app.FileConnection}}
+	if from.Host != "" {
+		m.From = &app.Party{Host: from.Host, Name: from.Name}
+	}
+	p.Send(m, theirs)
 	go a.listen(id, s)
 	return s
 }

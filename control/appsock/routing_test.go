@@ -151,7 +151,7 @@ func registered(t *testing.T, a *Routing, path string, told calls, first bool) *
 func TestApplicationTakesAConnectionAndHandsItOver(t *testing.T) {
 	a, told, path := serve(t, me())
 	s := registered(t, a, path, told, true)
-	stream := a.Open(3, client, service)
+	stream := a.Open(3, client, service, router.Origin{})
 	if stream == nil {
 		t.Fatal("no application")
 	}
@@ -194,7 +194,7 @@ func TestWishComesAfterWhatWasSaid(t *testing.T) {
 	a, told, path := serve(t, me())
 	s := registered(t, a, path, told, true)
 	for id := range flow.ID(200) {
-		stream := a.Open(id, client, service)
+		stream := a.Open(id, client, service, router.Origin{})
 		_, files := receive(t, s, app.TypeConnection)
 		if _, err := files[0].WriteString("wait"); err != nil {
 			t.Fatal(err)
@@ -213,7 +213,7 @@ func TestConnectionsAreDealtOutInTurn(t *testing.T) {
 	a, told, path := serve(t, me())
 	one, two := registered(t, a, path, told, true), registered(t, a, path, told, false)
 	for id := range flow.ID(4) {
-		defer a.Open(id, client, service).Close()
+		defer a.Open(id, client, service, router.Origin{}).Close()
 	}
 	for _, want := range []struct {
 		s  *app.Socket
@@ -230,12 +230,12 @@ func TestConnectionsAreDealtOutInTurn(t *testing.T) {
 func TestServiceClosesWithItsLastApplication(t *testing.T) {
 	a, told, path := serve(t, me())
 	one, two := registered(t, a, path, told, true), registered(t, a, path, told, false)
-	defer a.Open(1, client, service).Close()
+	defer a.Open(1, client, service, router.Origin{}).Close()
 	one.Close()
 	told.wantSoon(t, "unregistered")
 	two.Close()
 	told.wantSoon(t, "close")
-	if a.Open(2, client, service) != nil {
+	if a.Open(2, client, service, router.Origin{}) != nil {
 		t.Error("dealt out to nobody")
 	}
 }
@@ -243,7 +243,7 @@ func TestServiceClosesWithItsLastApplication(t *testing.T) {
 func TestClosedConnectionIsClosedTowardsTheClient(t *testing.T) {
 	a, told, path := serve(t, me())
 	s := registered(t, a, path, told, true)
-	defer a.Open(1, client, service).Close()
+	defer a.Open(1, client, service, router.Origin{}).Close()
 	_, files := receive(t, s, app.TypeConnection)
 	if _, err := files[0].WriteString("bye"); err != nil {
 		t.Fatal(err)

@@ -31,9 +31,13 @@ type conn struct {
 	peer     wire.MAC // who sent that frame: the client, or the gateway to it
 	tcp      *tcp.Conn
 	session  inspect.Session
-	app      *external // the application, if it is in another process
+	app      *external       // the application, if it is in another process
+	window   uint32          // W, or more if the client was promised more before the connection came back
+	taken    *transfer.Offer // by which it came back, until the application has it; nil: it did not come back
+	giver    string          // the host that gave it back
 	stage    stage
-	by       time.Time // reading: 408 then
+	idle     bool      // reading: it came back between two requests, and the next one has not begun
+	by       time.Time // reading: 408 then; idle: our FIN
 	handover *handover // from the decision on
 	timer    timer.Timer
 }
@@ -63,7 +67,8 @@ func (r *Router) punted(p *flow.Punt) {
 		r.orphan(p)
 	case flow.Neighbour:
 		r.neighbours.answered(p.Addr, p.MAC, r.now)
-	case flow.Adopted: // a router adopts nothing
+	case flow.Adopted:
+		r.adopted(p)
 	case flow.Served:
 		if p.Open {
 			r.cfg.Applications.Serving(p.Inc.Service)
@@ -92,14 +97,14 @@ func (r *Router) opened(p *flow.Punt) {
 		return
 	}
 	c := &conn{
-		id: p.Flow, inc: p.Inc, shake: p.Handshake, service: s, session: s.NewSession(), by: r.now.Add(s.RequestTimeout),
+		id: p.Flow, inc: p.Inc, shake: p.Handshake, service: s, window: s.Window, session: s.NewSession(), by: r.now.Add(s.RequestTimeout),
 		tcp: tcp.Accept(tcp.Config{Inc: p.Inc, Handshake: p.Handshake, TSOffset: p.TSOffset,
 			Window: s.Window, Announced: s.Announced}, r.now),
 	}
 	c.timer.Fire = func(time.Time) { r.due(c) }
 	r.conns[c.id] = c
 	r.count.Opened++
-	if s.External && !r.attach(c) {
+	if s.External && !r.attach(c, Origin{}) {
 		c.stage = closing // nobody reads
 	}
 	r.arrived(c, p)
@@ -127,6 +132,9 @@ func (r *Router) arrived(c *conn, p *flow.Punt) {
 	}
 	c.port, c.peer = p.Port, f.Link.Src
 	r.act(c, c.tcp.Segment(f.Segment, r.now))
+	if c.idle && len(c.tcp.Peek()) > 0 {
+		c.idle, c.by = false, r.now.Add(c.service.RequestTimeout)
+	}
 	r.advance(c)
 }
 
@@ -161,6 +169,8 @@ func (r *Router) act(c *conn, a tcp.Actions) {
 func (r *Router) advance(c *conn) {
 	switch {
 	case c.stage != reading:
+	case c.taken != nil:
+		r.passOn(c)
 	case c.app != nil:
 		r.relay(c)
 	default:
@@ -240,6 +250,8 @@ func (r *Router) due(c *conn) {
 		r.act(c, c.tcp.Tick(r.now))
 	}
 	switch {
+	case c.stage == reading && !c.by.After(r.now) && c.giver != "" && len(c.tcp.Peek()) == 0:
+		r.close(c) // nothing was asked since it came back: there is nothing to answer
 	case c.stage == reading && !c.by.After(r.now):
 		r.refuse(c, inspect.Timeout, c.session.Refusal(inspect.Timeout))
 	case c.stage == reading && c.app != nil:
@@ -304,10 +316,12 @@ func (r *Router) leave(c *conn, why string) {
 	c.stage = over
 	delete(r.conns, c.id)
 	r.past.put(c.inc)
+	r.past.reached(c.inc, way{c.port, c.peer})
 	r.timers.Stop(&c.timer)
 	if c.handover != nil {
 		r.abandon(c, why)
 	}
+	r.left(c.inc)
 }
 
 func (r *Router) forget(id flow.ID) {

@@ -29,9 +29,12 @@ type Dataplane interface {
 	Switch(id flow.ID, owner flow.OwnerID) error
 	// CloseFlow forgets a flow that the router owns and ended; its late segments count as unknown.
 	CloseFlow(id flow.ID) error
-	// Remove forgets a flow that a target owned, if the entry still is of this incarnation (an end report of an older
-	// one changes nothing). It takes effect after the configured linger.
-	Remove(inc wire.Incarnation) error
+	// Remove forgets a flow that a target owned, if the entry still is its, and of this incarnation (an end report of an
+	// older one changes nothing, nor does that of an earlier owner). It takes effect after the configured linger.
+	Remove(inc wire.Incarnation, owner flow.OwnerID) error
+	// Adopt makes a flow of a connection that its owner hands back: its segments are punted from now on. Answered by
+	// flow.Adopted; without a flow if the entry is not the owner's, or there is no room.
+	Adopt(port uint16, inc wire.Incarnation, from flow.OwnerID) error
 
 	// Restore gives a flow that a target owns its entry back, or renews the one that is there; where that has another owner
 	// or incarnation, nothing changes. frame is nil or a segment of the flow that came in at port: it is copied, and sent to

@@ -14,9 +14,11 @@ import (
 // Applications deals connections out to routing applications in other processes (over package appsock). Its methods are
 // called from the loop and do not block. What applications do enters by Router.AppWrote, AppClosed and AppTransfers.
 type Applications interface {
-	// Open gives a new connection to an application that is registered for the service, and returns the way to it; nil if
+	// Open gives a connection to an application that is registered for the service, and returns the way to it; nil if
 	// none is.
-	Open(id flow.ID, client, service netip.AddrPort) Stream
+	Open(id flow.ID, client, service netip.AddrPort, from Origin) Stream
+	// Present reports whether an application is registered for the service.
+	Present(service netip.AddrPort) bool
 	// Serving tells the applications of a service that clients' handshakes are answered from now on.
 	Serving(service netip.AddrPort)
 	// Accepted tells the application that its connection has another owner.
@@ -27,6 +29,12 @@ type Applications interface {
 	Ended(id flow.ID, why string)
 	// Table tells all applications that the destination port table has changed.
 	Table(rows []TargetStatus)
+}
+
+// Origin is where a connection comes from that was a target application's; zero: it is new.
+type Origin struct {
+	Host, Name string // of the application
+	State      []byte // from it
 }
 
 // Stream is the way of a client's octets to a routing application.
@@ -120,8 +128,8 @@ func (r *Router) Unregistered(ids []flow.ID) {
 }
 
 // attach finds an application for a new connection. It reports whether there is one.
-func (r *Router) attach(c *conn) bool {
-	stream := r.cfg.Applications.Open(c.id, c.inc.Client, c.inc.Service)
+func (r *Router) attach(c *conn, from Origin) bool {
+	stream := r.cfg.Applications.Open(c.id, c.inc.Client, c.inc.Service, from)
 	if stream == nil {
 		return false
 	}

@@ -19,6 +19,7 @@ type applications struct {
 	streams map[flow.ID]*appStream
 	told    []string // "accepted t1", "rejected router busy", "ended"
 	tables  int
+	from    Origin // of the last one
 }
 
 // appStream is a Stream whose application reads when the test says so.
@@ -41,7 +42,10 @@ func (s *appStream) Close()              { s.closed = true }
 // read reads n octets.
 func (s *appStream) read(n int) { s.unread, s.room = s.unread[n:], s.room+n }
 
-func (a *applications) Open(id flow.ID, _, _ netip.AddrPort) Stream {
+func (a *applications) Present(netip.AddrPort) bool { return !a.absent }
+
+func (a *applications) Open(id flow.ID, _, _ netip.AddrPort, from Origin) Stream {
+	a.from = from
 	if a.absent {
 		return nil
 	}

@@ -32,6 +32,7 @@ type choice struct {
 	job           string
 	state         []byte // for the target application
 	from          string // the application, if it is in another process
+	fromHost      string // a target application's
 	unconditional bool
 	dialogue      []inspect.Turn // for a server that speaks first
 }
@@ -57,8 +58,8 @@ func (r *Router) handTo(c *conn, fit []string, to choice) {
 	r.transferID += transfer.ID(len(fit))
 	h.giver = transfer.NewGiver(transfer.Give{
 		Offer: transfer.Offer{Inc: c.inc, Epoch: r.cfg.Epoch, Job: job, Bytes: data, MSS: c.shake.MSS,
-			Window: c.service.Window, Timestamps: c.shake.Timestamps, State: to.state, From: to.from,
-			Dialogue: r.dialogue(c, to)},
+			Window: c.window, Timestamps: c.shake.Timestamps, Hops: c.tcp.Hops(), State: to.state, From: to.from,
+			FromHost: to.fromHost, Dialogue: r.dialogue(c, to)},
 		Candidates:    fit,
 		First:         h.first,
 		Timeouts:      timeouts(c.service),
@@ -137,7 +138,7 @@ func (r *Router) perform(c *conn, a transfer.Action) (host string, lost bool) {
 		owner := r.targets[a.Host].owner
 		r.command(func() error { return r.dp.Switch(c.id, owner) })
 	case transfer.Remove:
-		r.remove(c.inc)
+		r.remove(c.inc, r.targets[c.handover.giver.Host()])
 	case transfer.Refuse:
 		r.refused(c, a.Failure)
 	case transfer.Abort:
@@ -173,7 +174,11 @@ func (r *Router) refused(c *conn, f transfer.Failure) {
 	}
 	d := c.handover.refusal
 	r.unlist(c)
-	if c.app != nil {
+	switch {
+	case c.taken != nil:
+		r.stranded(c, reason(f))
+		return
+	case c.app != nil:
 		r.rejected(c, f)
 		return
 	}
@@ -240,7 +245,7 @@ func (r *Router) switched(c *conn, held int) {
 
 // reviewed is what a built-in application says of what has arrived since its decision.
 func (r *Router) reviewed(c *conn) inspect.Decision {
-	if c.app != nil {
+	if c.app != nil || c.taken != nil {
 		return inspect.Decision{Verdict: inspect.Route}
 	}
 	return c.session.Inspect(c.tcp.Peek())
@@ -343,6 +348,8 @@ func (r *Router) hear(t *target, m transfer.Message) {
 		r.answered(t, m.Transfer, m)
 	case transfer.EndReport:
 		r.endReported(t, m)
+	case transfer.Assign, transfer.Query:
+		r.handsBack(t, m)
 	default:
 		r.count.StrayMessages++ // a target has no business to send it
 	}
@@ -381,11 +388,12 @@ func (r *Router) endReported(t *target, m transfer.EndReport) {
 		r.step(c, transfer.Received{Host: t.name, Message: m})
 		return
 	}
-	r.remove(m.Inc)
+	r.remove(m.Inc, t)
 }
 
-func (r *Router) remove(inc wire.Incarnation) {
-	r.command(func() error { return r.dp.Remove(inc) })
+// remove forgets the entry of a target's flow.
+func (r *Router) remove(inc wire.Incarnation, t *target) {
+	r.command(func() error { return r.dp.Remove(inc, t.owner) })
 }
 
 // unlist takes a connection's transfer out of the tables.

@@ -36,6 +36,8 @@ type Counts struct {
 	StrayMessages   uint64 // answers that nothing waits for
 	SendFailed      uint64 // messages to targets that were surely not delivered
 	Faults          uint64 // things that targets said and never may
+	TakenBack       uint64 // connections that targets handed back
+	BackRefused     uint64 // connections that they wanted to
 }
 
 // Total is one of Counts with its name.
@@ -55,7 +57,7 @@ func (c Counts) Totals() []Total {
 		{"commands_delayed", c.CommandsDelayed}, {"end_hints", c.EndHints}, {"end_reports", c.EndReports},
 		{"idle_asked", c.IdleAsked}, {"orphans", c.Orphans}, {"orphans_asked", c.OrphansAsked}, {"orphans_live", c.OrphansLive},
 		{"unknown_hosts", c.UnknownHosts}, {"stray_messages", c.StrayMessages}, {"send_failed", c.SendFailed},
-		{"faults", c.Faults},
+		{"faults", c.Faults}, {"taken_back", c.TakenBack}, {"back_refused", c.BackRefused},
 	}
 }
 

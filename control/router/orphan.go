@@ -51,7 +51,7 @@ func (r *Router) learnedOf(t *target, m transfer.QueryReply) {
 	switch m.State {
 	case transfer.FlowEnded, transfer.FlowUnknown:
 		if m.Inc.IRS != 0 || m.Inc.ISS != 0 {
-			r.remove(m.Inc)
+			r.remove(m.Inc, t)
 		}
 	case transfer.FlowLive:
 		r.lives(t, m.Inc)
@@ -113,14 +113,22 @@ func (o *orphans) forget(now time.Time) {
 // late or repeated by the client, and there is no TIME-WAIT to catch it. When it is full, the oldest is forgotten: an
 // entry whose target lost it then lives until its tuple is used again.
 type memory struct {
-	had    map[wire.Incarnation]struct{}
+	had    map[wire.Incarnation]way
 	newest map[wire.Tuple]wire.Incarnation
 	ring   []wire.Incarnation // in the order of their first put
 	next   int
 }
 
+// way is how a client was reached.
+type way struct {
+	port uint16
+	peer wire.MAC
+}
+
+func (w way) known() bool { return w.peer != wire.MAC{} }
+
 func newMemory(size int) memory {
-	return memory{had: map[wire.Incarnation]struct{}{}, newest: map[wire.Tuple]wire.Incarnation{},
+	return memory{had: map[wire.Incarnation]way{}, newest: map[wire.Tuple]wire.Incarnation{},
 		ring: make([]wire.Incarnation, max(size, 1))}
 }
 
@@ -129,10 +137,16 @@ func (m *memory) put(inc wire.Incarnation) {
 		m.drop(m.ring[m.next])
 		m.ring[m.next] = inc
 		m.next = (m.next + 1) % len(m.ring)
-		m.had[inc] = struct{}{}
+		m.had[inc] = way{}
 	}
 	m.newest[inc.Tuple] = inc
 }
+
+// reached notes how the client of an incarnation that was put is reached.
+func (m *memory) reached(inc wire.Incarnation, w way) { m.had[inc] = w }
+
+// way is how the client of an incarnation was reached, as far as that is known.
+func (m *memory) way(inc wire.Incarnation) way { return m.had[inc] }
 
 // get returns the incarnation of a tuple that was put last.
 func (m *memory) get(t wire.Tuple) (wire.Incarnation, bool) {

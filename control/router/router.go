@@ -45,10 +45,13 @@ type Service struct {
 	Announced      uint32                 // first window that the forwarder announces (tcp.FirstWindow); 0 means W
 	Hold           flow.HoldMode          // what a freeze does with the client's packets
 	RequestTimeout time.Duration          // from a connection's first segment to the decision
+	IdleTimeout    time.Duration          // of a connection that came back, until its next request
 	OfferTimeout   time.Duration          // a target's answer to an offer
 	ConfirmTimeout time.Duration          // a target's answer to a commit, and between queries after it
+	Reroute        bool                   // targets hand connections back between two requests
 	Unconditional  bool                   // give connections in one message, without asking the target application
 	NewSession     func() inspect.Session // the routing application, for one connection
+	Greets         bool                   // it begins with a greeting
 	// External: routing applications in other processes decide; NewSession's only knows how to refuse.
 	External bool
 }
@@ -105,6 +108,7 @@ type Router struct {
 	commands   []func() error // not yet taken by the data plane, in order
 	frame      []byte         // scratch for outgoing frames
 	orphans    orphans
+	back       takeBack
 	history    history
 	count      Counts
 
@@ -128,7 +132,9 @@ func New(cfg Config, dp Dataplane, cluster Cluster) (*Router, error) {
 		history:    newHistory(historySize),
 		inbox:      make(chan event, inboxSize),
 		stopped:    make(chan struct{}),
+		back:       newTakeBack(cfg.Clock()),
 	}
+	r.back.timer.Fire = func(time.Time) { r.stepTaker(transfer.Timeout{}) }
 	for i := range cfg.Services {
 		r.services[cfg.Services[i].Address] = &cfg.Services[i]
 	}
@@ -374,6 +380,10 @@ func (r *Router) candidates(job string, s *Service) (fit []string, why string) {
 
 // transmit sends one segment of a connection. A full ring loses it, as the network might.
 func (r *Router) transmit(c *conn, s wire.Segment) {
+	if c.peer == (wire.MAC{}) { // it came back, and nothing was heard of its client yet
+		r.count.FramesLost++
+		return
+	}
 	mac, _ := r.dp.Port(c.port)
 	link := wire.Link{Dst: c.peer, Src: mac}
 	r.frame = wire.AppendTCP(r.frame[:0], link, c.inc.Service, c.inc.Client, s)

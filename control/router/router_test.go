@@ -55,9 +55,14 @@ func (w *world) wantStatus(c *client, status string) {
 // record is what the last commit to t1 carried.
 func (w *world) record() transfer.Record {
 	w.t.Helper()
-	m, ok := last[transfer.Commit](w.cluster, "t1")
+	return w.recordOf("t1")
+}
+
+func (w *world) recordOf(host string) transfer.Record {
+	w.t.Helper()
+	m, ok := last[transfer.Commit](w.cluster, host)
 	if !ok {
-		w.t.Fatal("no commit to t1")
+		w.t.Fatalf("no commit to %s", host)
 	}
 	rec, err := transfer.Decode(m.Record)
 	if err != nil {

@@ -35,24 +35,30 @@ type world struct {
 	cluster *cluster
 	router  *Router
 	seen    *observed
+	lastID  transfer.ID // of a hand-back
 }
 
 // newWorld has a router and two targets that are connected, announced and known on the data network.
 func newWorld(t *testing.T) *world {
 	w := bareWorld(t)
+	w.meet("web-a", "web-b")
+	return w
+}
+
+// meet has both targets come and announce jobs.
+func (w *world) meet(jobs ...string) {
 	for _, host := range []string{"t1", "t2"} {
 		w.router.HostUp(host)
-		w.router.HostJobs(host, ready("web-a", "web-b"))
+		w.router.HostJobs(host, ready(jobs...))
 	}
 	w.run()
-	return w
 }
 
 // bareWorld has a router and targets that nobody has heard of yet.
 func bareWorld(t *testing.T, change ...func(*Config)) *world {
 	t.Helper()
 	w := &world{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), seen: &observed{}}
-	w.plane = &plane{w: w, flows: map[flow.ID]*planeFlow{}, owners: map[flow.OwnerID]flow.Nexthop{},
+	w.plane = &plane{w: w, flows: map[flow.ID]*planeFlow{}, clients: map[wire.Incarnation]*client{}, owners: map[flow.OwnerID]flow.Nexthop{},
 		targets: map[netip.AddrPort][]flow.Targets{}, answerARP: true}
 	w.cluster = &cluster{w: w, reply: map[string]func(transfer.Message) transfer.Message{}}
 	http, err := inspect.NewHTTP(inspect.HTTPConfig{Rules: []inspect.Rule{
@@ -159,6 +165,7 @@ type plane struct {
 	busy      int                               // so many commands find the ring full
 	slow      bool                              // freezes and switches are not reported until report
 	held      []flow.Punt
+	clients   map[wire.Incarnation]*client
 }
 
 // restored is what Restore was given.
@@ -290,8 +297,23 @@ func (p *plane) CloseFlow(id flow.ID) error {
 	return nil
 }
 
-func (p *plane) Remove(inc wire.Incarnation) error {
+func (p *plane) Remove(inc wire.Incarnation, _ flow.OwnerID) error {
 	p.removed = append(p.removed, inc)
+	return nil
+}
+
+// Adopt takes the flow of a client back from its owner, unless the test says that there is no room.
+func (p *plane) Adopt(_ uint16, inc wire.Incarnation, from flow.OwnerID) error {
+	if p.full() {
+		return errBusy
+	}
+	punt := flow.Punt{Kind: flow.Adopted, Inc: inc}
+	if c := p.clients[inc]; c != nil && c.owner == from {
+		p.last++
+		c.owner, c.flow, punt.Flow = flow.Router, p.last, p.last
+		p.flows[c.flow] = &planeFlow{client: c}
+	}
+	p.answer(punt)
 	return nil
 }
 
@@ -385,7 +407,7 @@ func (c *client) put(s wire.Segment) {
 	case c.flow == 0:
 		p.last++
 		c.flow = p.last
-		p.flows[c.flow] = &planeFlow{client: c}
+		p.flows[c.flow], p.clients[c.inc] = &planeFlow{client: c}, c
 		p.punts = append(p.punts, flow.Punt{Kind: flow.First, Flow: c.flow, Inc: c.inc,
 			Handshake: wire.Handshake{MSS: 1460, OwnMSS: 1460}, Frame: frame})
 	case f == nil: // a target's, or nobody's

@@ -393,12 +393,12 @@ func (p *plane) CloseFlow(id flow.ID) error {
 }
 
 // Remove implements router.Dataplane.
-func (p *plane) Remove(inc wire.Incarnation) error {
+func (p *plane) Remove(inc wire.Incarnation, owner flow.OwnerID) error {
 	if p.full() {
 		return errNoRoom
 	}
 	p.h.w.logf("router", "port %v: removes the entry", inc.Client.Port())
-	return p.Forwarder.Remove(inc)
+	return p.Forwarder.Remove(inc, owner)
 }
 
 // Restore implements router.Dataplane.

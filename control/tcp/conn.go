@@ -71,7 +71,7 @@ type Conn struct {
 	state    State
 	err      error
 	soft     error // what ICMP said last; nil again when something is acknowledged
-	hops     uint8 // for the record
+	given    given // by the owner before; zero: it began here
 
 	snd sender
 	rcv receiver

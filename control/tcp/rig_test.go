@@ -306,7 +306,7 @@ func (r *rig) migrate() {
 	if r.c, err = Import(rec, old.cfg.Window, old.now); err != nil {
 		r.t.Fatalf("import in %v: %v", old.state, err)
 	}
-	r.c.frozen, r.c.exported, r.c.hops, r.c.autoACK, r.c.soft = frozen, exported, old.hops, old.autoACK, old.soft
+	r.c.frozen, r.c.exported, r.c.given, r.c.autoACK, r.c.soft = frozen, exported, old.given, old.autoACK, old.soft
 	*old = Conn{state: 255}
 }
 

@@ -65,6 +65,15 @@ func (s *sender) queued() int {
 	return len(s.buf)
 }
 
+// end is the sequence number after everything that was written.
+func (s *sender) end() seq.Value {
+	end := s.una.Add(len(s.buf))
+	if s.finQueued() {
+		return end.Add(1)
+	}
+	return end
+}
+
 // finQueued reports whether a FIN follows buf.
 func (s *sender) finQueued() bool { return s.closing && !s.finAcked }
 

@@ -98,7 +98,7 @@ func (c *Conn) Export(job string, epoch uint64) (transfer.Record, error) {
 	}
 	c.exported = true
 	rec := transfer.Record{
-		Epoch: epoch, Inc: c.cfg.Inc, Handshake: c.cfg.Handshake, Job: job, Hops: c.hops,
+		Epoch: epoch, Inc: c.cfg.Inc, Handshake: c.cfg.Handshake, Job: job, Hops: c.Hops(),
 		ReadFrom: r.read, RcvNxt: r.nxt, RcvAcked: r.acked, RcvEdge: r.edge,
 		FIN: r.finished(), Data: clone(r.data()), Early: c.early(),
 		Unopened:  uint32(r.read.Add(int(c.cfg.Window)).Sub(r.limit)),
@@ -114,6 +114,20 @@ func (c *Conn) Export(job string, epoch uint64) (transfer.Record, error) {
 		rec.EarlyFIN, rec.FINAt = true, r.finAt
 	}
 	return rec, nil
+}
+
+// given is what an imported connection was when it came.
+type given struct {
+	hops      uint8 // of the record that this owner makes, unless it has talked with the client
+	read, end seq.Value
+}
+
+// Hops is what a record's would be: it starts anew with an owner who has read or written anything.
+func (c *Conn) Hops() uint8 {
+	if c.rcv.read != c.given.read || c.snd.end() != c.given.end {
+		return 0
+	}
+	return c.given.hops
 }
 
 // clone copies octets; none are nil.
@@ -191,7 +205,7 @@ func Import(rec transfer.Record, window uint32, now time.Time) (*Conn, error) {
 	}
 	c := &Conn{
 		cfg:      Config{Inc: rec.Inc, Handshake: rec.Handshake, TSOffset: rec.TSOffset, Window: window},
-		settings: rec.Settings, state: stateOf(&rec), now: now, hops: rec.Hops + 1, probes: rec.Recovery.Probes,
+		settings: rec.Settings, state: stateOf(&rec), now: now, probes: rec.Recovery.Probes,
 		ts:          timestamps{last: rec.TSLast, recent: rec.TSRecent, seen: ago(rec.Clock.Recent, now)},
 		challenged:  ago(rec.Clock.Challenged, now),
 		heard:       ago(max(1, rec.Clock.Heard), now),
@@ -202,6 +216,7 @@ func Import(rec transfer.Record, window uint32, now time.Time) (*Conn, error) {
 	}
 	c.importReceiver(&rec, seq.Max(rec.RcvEdge, limit.Add(-int(rec.Unopened))))
 	c.importSender(&rec, now)
+	c.given = given{hops: max(rec.Hops, rec.Hops+1), read: c.rcv.read, end: c.snd.end()}
 	if c.rcv.nxt != c.rcv.acked && c.timers.ack.IsZero() {
 		c.owe()
 	}

@@ -66,6 +66,14 @@
 // All other pairs change nothing. A message of an older attempt changes nothing either; an accepted OfferReply among
 // them is answered with Release. Events about another host than the current candidate are not for this attempt.
 //
+// # Hand-back
+//
+// A target host gives a connection back by the same machines the other way round: its agent runs a Giver for an
+// unconditional transfer (the flow is frozen before), and the routing host has a Taker. Until the Confirm the giver may
+// thaw, afterwards it has Left the flow: a state of its own, because a flow that left must not be reported as ended, and
+// may come again. Where it goes from there is another transfer, so however often a connection moves, the forwarder's
+// entry names its owner.
+//
 // # Taker
 //
 // Per transfer. Every answer goes to the routing host that asked.
@@ -102,10 +110,14 @@
 //	Live       Commit                       Live       Confirm imported
 //	           Query                        Live       QueryReply live
 //	           Ended                        Ended      EndReport
+//	           Left                         Left       Forget
 //	Ended      Commit                       Ended      Confirm imported
 //	           Query                        Ended      QueryReply ended
 //	           PeerUp                       Ended      EndReport
 //	           Timeout                      (none)     Forget; not while nobody could be told of the end
+//	Left       Commit                       Left       Confirm imported
+//	           Query                        Left       QueryReply ended
+//	           Timeout                      (none)
 //	Refused    Offer                        Refused    OfferReply rejected
 //	           Commit                       Refused    Confirm not imported
 //	           Query                        Refused    QueryReply unknown

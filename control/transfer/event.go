@@ -73,6 +73,9 @@ type (
 	}
 	// Ended says that a flow that was imported or seeded is over.
 	Ended struct{ Inc wire.Incarnation }
+	// Left says that a flow that was imported or seeded has another owner: this host gave it away. It is not reported as
+	// ended, and may come again.
+	Left struct{ Inc wire.Incarnation }
 )
 
 func (Received) event()    {}
@@ -88,6 +91,7 @@ func (Checked) event()     {}
 func (Imported) event()    {}
 func (NotImported) event() {}
 func (Ended) event()       {}
+func (Left) event()        {}
 
 // Action is what the caller has to do, in the order given, before the next Step.
 type Action interface{ action() }

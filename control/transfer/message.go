@@ -28,7 +28,13 @@ type Offer struct {
 	Window        uint32        // W: the first window that the target's listener must have at least, octets
 	Timestamps    bool          // RFC 7323 timestamps are on
 	Reserve       time.Duration // how long the reservation should stand
-	From          string        // the routing application that gives the connection; "": one that is built in
+	Hops          uint8         // as in the record
+	// From is the application that gives the connection, "": a routing application that is built in. FromHost is the host
+	// of a target application that does; "": it is one of the routing host itself.
+	From, FromHost string
+	// Host is where a connection that is handed back is to go on; "": at any host of Job. Without Job the routing
+	// application shall have it. Only in offers to routing hosts.
+	Host string
 	// State is what the target application gets before it decides: what the routing application knows of the client. At
 	// most MaxAppState octets; nobody changes them.
 	State []byte
@@ -144,10 +150,11 @@ const (
 	ReasonDraining            // the target is being emptied
 	ReasonLeftover            // a leftover of the tuple could not be removed
 	ReasonDialogue            // the server answers otherwise than the routing host has
+	ReasonHops                // the connection goes round: too many owners, none of whom talked with the client
 )
 
 var reasons = [...]string{"none", "unknown job", "not listening", "capacity", "epoch", "version", "window", "mss",
-	"host", "reservation", "import", "application", "draining", "leftover", "dialogue"}
+	"host", "reservation", "import", "application", "draining", "leftover", "dialogue", "hops"}
 
 // String is the reason's word in logs and metrics.
 func (r Reason) String() string {

@@ -18,7 +18,8 @@ type Record struct {
 	Inc       wire.Incarnation
 	Handshake wire.Handshake
 	Job       string // job name that should serve it, at most 255 octets
-	Hops      uint8  // how many owners it has had after the first
+	// Hops is how many owners in a row have had the connection without a word to or from the client. At most MaxHops.
+	Hops uint8
 
 	// Receive side. Data is what the next owner has to read: the octets from RcvNxt-len(Data) (-1 more if FIN) on.
 	ReadFrom  seq.Value  // S: sequence number of Data[0]
@@ -60,6 +61,10 @@ type Record struct {
 
 	AppState []byte // application state, at most 1 MiB; opaque
 }
+
+// MaxHops bounds Record.Hops. A connection that more owners pass on, and none of them talks with the client, goes round
+// in a loop.
+const MaxHops = 16
 
 // Range is data that came out of order.
 type Range struct {

@@ -16,7 +16,7 @@ import (
 // Limits bound a Taker. Each must be positive.
 type Limits struct {
 	Reservations int           // offers that are checked or accepted, at once
-	Remembered   int           // ended flows and refused transfers that are remembered; the oldest go first
+	Remembered   int           // ended or left flows and refused transfers that are remembered; the oldest go first
 	Reserve      time.Duration // longest time that a reservation stands
 	Check        time.Duration // for the host's own checks of an offer; those of an application may take Reserve
 	Import       time.Duration // for an import; then StopImport, again and again
@@ -42,6 +42,7 @@ type Flow struct {
 	Inc      wire.Incarnation
 	Epoch    uint64 // of the record
 	Job      string
+	Hops     uint8     // of the record; 0 unknown
 	Host     string    // the routing host that gave it; "" unknown: its end is reported to all
 	Transfer ID        // 0 unknown
 	RcvNxt   seq.Value // at the import
@@ -56,11 +57,12 @@ const (
 	takerImporting                   // committed, no result yet
 	takerLive                        // this host owns the flow
 	takerEnded                       // it did
+	takerLeft                        // it did, and another host does now
 	takerRefused                     // the transfer will never import anything
 	takerGone                        // forgotten
 )
 
-var takerStates = [...]string{"checking", "reserved", "importing", "live", "ended", "refused", "gone"}
+var takerStates = [...]string{"checking", "reserved", "importing", "live", "ended", "left", "refused", "gone"}
 
 func (s takerState) String() string { return takerStates[s] }
 
@@ -69,8 +71,9 @@ var takerMoves = [...][]takerState{
 	takerChecking:  {takerReserved, takerRefused, takerGone},
 	takerReserved:  {takerImporting, takerRefused, takerGone},
 	takerImporting: {takerLive, takerRefused},
-	takerLive:      {takerEnded},
+	takerLive:      {takerEnded, takerLeft},
 	takerEnded:     {takerGone},
+	takerLeft:      {takerGone},
 	takerRefused:   {takerGone},
 }
 
@@ -85,7 +88,7 @@ type entry struct {
 	flow     Flow
 	state    takerState
 	reserve  time.Duration // asked for
-	deadline time.Time     // of checking, reserved and importing; of ended and refused: when it is forgotten
+	deadline time.Time     // of checking, reserved and importing; of the past: when it is forgotten
 	place    int           // in Taker.waiting; meaningful there
 	took     time.Duration // the import
 	reason   Reason        // refused
@@ -108,7 +111,7 @@ type Taker struct {
 	byKey   map[key]*entry          // all with a transfer ID
 	byTuple map[wire.Tuple][]*entry // those that hold their incarnation; more than one when ports are reused
 	waiting deadlines               // checking, reserved, importing: by deadline
-	past    []*entry                // ended and refused: oldest first, which is also by deadline
+	past    []*entry                // ended, left and refused: oldest first, which is also by deadline
 	epochs  map[netip.Addr]uint64   // highest epoch seen, per DVIPA
 	up      map[string]bool         // routing hosts with a stream
 	count   [takerGone]int          // entries per state
@@ -156,6 +159,17 @@ func (t *Taker) Live() iter.Seq[Flow] {
 	}
 }
 
+// Flow returns the flow of an incarnation that this host owns.
+func (t *Taker) Flow(inc wire.Incarnation) (Flow, bool) {
+	if e := t.find(inc); e != nil && e.state == takerLive {
+		return e.flow, true
+	}
+	return Flow{}, false
+}
+
+// Knows reports whether a transfer of a host is remembered here, whatever became of it.
+func (t *Taker) Knows(host string, id ID) bool { return t.byKey[key{host, id}] != nil }
+
 // Epoch returns the highest epoch seen for a DVIPA.
 func (t *Taker) Epoch(dvipa netip.Addr) uint64 { return t.epochs[dvipa] }
 
@@ -187,6 +201,8 @@ func (t *Taker) Step(ev Event, now time.Time) []Action {
 		t.notImported(ev, now)
 	case Ended:
 		t.ended(ev.Inc, now)
+	case Left:
+		t.left(ev.Inc, now)
 	case PeerUp:
 		t.peerUp(ev.Host)
 	case PeerLost:
@@ -253,7 +269,7 @@ func (t *Taker) becomeChecking(host string, m Offer, assigned *Commit, now time.
 	}
 	t.seen(m.Inc, m.Epoch)
 	e := &entry{
-		flow:     Flow{Inc: m.Inc, Epoch: m.Epoch, Job: m.Job, Host: host, Transfer: m.Transfer},
+		flow:     Flow{Inc: m.Inc, Epoch: m.Epoch, Job: m.Job, Hops: m.Hops, Host: host, Transfer: m.Transfer},
 		state:    takerChecking,
 		reserve:  min(m.Reserve, t.limits.Reserve),
 		assigned: assigned,
@@ -270,7 +286,7 @@ func (t *Taker) repeatedOffer(e *entry) {
 		t.accept(e)
 	case takerRefused:
 		t.send(e.flow.Host, OfferReply{Transfer: e.flow.Transfer, Reason: e.reason, Detail: e.detail})
-	case takerChecking, takerImporting, takerLive, takerEnded, takerGone:
+	case takerChecking, takerImporting, takerLive, takerEnded, takerLeft, takerGone:
 	}
 }
 
@@ -356,7 +372,7 @@ func (t *Taker) commit(k key, m Commit, now time.Time) {
 		t.refuse(e, ReasonReservation, "commit before the offer was accepted", now)
 	case takerReserved:
 		t.begin(e, m, now)
-	case takerImporting, takerLive, takerEnded, takerRefused, takerGone:
+	case takerImporting, takerLive, takerEnded, takerLeft, takerRefused, takerGone:
 	}
 	t.confirm(e)
 }
@@ -372,7 +388,7 @@ func (t *Taker) begin(e *entry, m Commit, now time.Time) {
 		t.refuse(e, reason, err.Error(), now)
 		return
 	}
-	if record.Inc != e.flow.Inc || record.Job != e.flow.Job || record.Epoch != e.flow.Epoch {
+	if record.Inc != e.flow.Inc || record.Job != e.flow.Job || record.Epoch != e.flow.Epoch || record.Hops != e.flow.Hops {
 		t.refuse(e, ReasonImport, "the record is not of the connection that was offered", now)
 		return
 	}
@@ -477,7 +493,7 @@ func (t *Taker) importing(host string, id ID) *entry {
 // committed, so that the answers unknown and ended are final for it.
 //
 // The answer is about the incarnation, whichever transfer made it: after a restart the host knows its flows, but not
-// the transfers that they came by.
+// the transfers that they came by. But a flow that left may be back by another transfer, which says nothing of this one.
 func (t *Taker) query(host string, m Query, now time.Time) {
 	if m.Transfer != 0 {
 		t.fence(key{host, m.Transfer}, now)
@@ -485,6 +501,9 @@ func (t *Taker) query(host string, m Query, now time.Time) {
 	e := t.findAny(m.Inc)
 	if e != nil && m.Transfer != 0 && e.state < takerImporting {
 		e = nil // another transfer's reservation says nothing of this one
+	}
+	if own := t.byKey[key{host, m.Transfer}]; own != nil && own.state == takerLeft {
+		e = own
 	}
 	reply := QueryReply{Transfer: m.Transfer, Inc: m.Inc, State: flowState(e)}
 	if e != nil {
@@ -512,7 +531,7 @@ func flowState(e *entry) FlowState {
 		return FlowUnknown
 	case e.state == takerLive:
 		return FlowLive
-	case e.state == takerEnded:
+	case e.state == takerEnded, e.state == takerLeft:
 		return FlowEnded
 	}
 	return FlowReserved
@@ -522,6 +541,15 @@ func flowState(e *entry) FlowState {
 func (t *Taker) ended(inc wire.Incarnation, now time.Time) {
 	if e := t.find(inc); e != nil && e.state == takerLive {
 		t.end(e, now)
+	}
+}
+
+// left: live -> left. Nobody needs to hear of it: whoever owns the flow now took it from here. So nothing is kept for a
+// restart, or its end would be reported then.
+func (t *Taker) left(inc wire.Incarnation, now time.Time) {
+	if e := t.find(inc); e != nil && e.state == takerLive {
+		t.become(e, takerLeft, now.Add(t.limits.Remember))
+		t.do(Forget{inc})
 	}
 }
 
@@ -594,7 +622,7 @@ func (t *Taker) overdue(e *entry, now time.Time) {
 		e.deadline = now.Add(t.limits.Import)
 		heap.Fix(&t.waiting, e.place)
 		t.stop(e)
-	case takerLive, takerEnded, takerRefused, takerGone:
+	case takerLive, takerEnded, takerLeft, takerRefused, takerGone:
 		panic("transfer: " + e.state.String() + " waits")
 	}
 }
@@ -620,7 +648,7 @@ func (t *Taker) reject(e *entry, reason Reason, detail string, now time.Time) {
 func (t *Taker) confirm(e *entry) {
 	c := Confirm{Transfer: e.flow.Transfer}
 	switch e.state {
-	case takerLive, takerEnded:
+	case takerLive, takerEnded, takerLeft:
 		c.Imported, c.RcvNxt, c.Took = true, e.flow.RcvNxt, e.took
 	case takerRefused:
 		c.Reason, c.Detail = e.reason, e.detail
@@ -724,7 +752,7 @@ func (t *Taker) enter(e *entry) {
 	switch e.state {
 	case takerChecking, takerReserved, takerImporting:
 		heap.Push(&t.waiting, e)
-	case takerEnded, takerRefused:
+	case takerEnded, takerLeft, takerRefused:
 		t.past = append(t.past, e)
 		if len(t.past) > t.limits.Remembered {
 			t.forget()

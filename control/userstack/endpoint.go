@@ -84,7 +84,7 @@ func (s *Stack) open(i *transfer.Import) (*endpoint, error) {
 	}
 	hop.join()
 	s.conns[e.inc.Tuple] = e
-	s.command(func() error { return s.dp.Adopt(hop.port, e.inc) })
+	s.command(func() error { return s.dp.Adopt(hop.port, e.inc, flow.Router) })
 	settings := c.Settings()
 	if settings.KeepIdle == 0 {
 		settings.KeepIdle, settings.KeepInterval, settings.KeepProbes = keepIdle, keepInterval, keepProbes

@@ -127,7 +127,7 @@ func (p *plane) arrive(frame []byte) {
 	}
 }
 
-func (p *plane) Adopt(_ uint16, inc wire.Incarnation) error {
+func (p *plane) Adopt(_ uint16, inc wire.Incarnation, _ flow.OwnerID) error {
 	p.mu.Lock()
 	old := p.flows[inc.Tuple]
 	p.next++
@@ -166,6 +166,9 @@ type reporter chan wire.Incarnation
 
 func (r reporter) Ended(inc wire.Incarnation) { r <- inc }
 func (r reporter) LookAgain()                 {}
+
+// Back is for kernels only.
+func (r reporter) Back(transfer.Record, func(bool)) {}
 
 // end is a running stack with its reports.
 type end struct {

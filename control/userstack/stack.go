@@ -41,7 +41,7 @@ type Dataplane interface {
 	// Transmit sends a whole Ethernet frame (copied) on a data port.
 	Transmit(port uint16, frame []byte) error
 	// Adopt has the segments of a connection punted from now on. Answered by flow.Adopted.
-	Adopt(port uint16, inc wire.Incarnation) error
+	Adopt(port uint16, inc wire.Incarnation, from flow.OwnerID) error
 	// CloseFlow forgets an adopted flow.
 	CloseFlow(id flow.ID) error
 	// Port returns the MAC and the configured address of data port i (0-based).

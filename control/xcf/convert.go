@@ -100,7 +100,8 @@ func packOffer(m transfer.Offer) *Offer {
 	return &Offer{
 		Transfer: uint64(m.Transfer), Incarnation: NewIncarnation(m.Inc), Epoch: m.Epoch, Job: m.Job,
 		RecordVersion: m.RecordVersion, Bytes: uint32(m.Bytes), Mss: uint32(m.MSS), Window: m.Window,
-		Timestamps: m.Timestamps, ReserveMs: uint32(m.Reserve.Milliseconds()), From: m.From, State: m.State,
+		Timestamps: m.Timestamps, ReserveMs: uint32(m.Reserve.Milliseconds()), Hops: uint32(m.Hops),
+		From: m.From, FromHost: m.FromHost, Host: m.Host, State: m.State,
 		Dialogue: packDialogue(m.Dialogue),
 	}
 }
@@ -168,7 +169,7 @@ func unpackOffer(m *Offer) (transfer.Offer, error) {
 	if err != nil {
 		return transfer.Offer{}, err
 	}
-	if m.GetMss() > math.MaxUint16 || m.GetBytes() > transfer.MaxData || len(m.GetState()) > transfer.MaxAppState {
+	if m.GetMss() > math.MaxUint16 || m.GetHops() > math.MaxUint8 || m.GetBytes() > transfer.MaxData || len(m.GetState()) > transfer.MaxAppState {
 		return transfer.Offer{}, fmt.Errorf("%w: MSS %d, %d octets of data, %d of application state", ErrMalformed, m.GetMss(),
 			m.GetBytes(), len(m.GetState()))
 	}
@@ -180,7 +181,8 @@ func unpackOffer(m *Offer) (transfer.Offer, error) {
 		Transfer: transfer.ID(m.GetTransfer()), Inc: inc, Epoch: m.GetEpoch(), Job: m.GetJob(),
 		RecordVersion: m.GetRecordVersion(), Bytes: int(m.GetBytes()), MSS: uint16(m.GetMss()), Window: m.GetWindow(),
 		Timestamps: m.GetTimestamps(), Reserve: time.Duration(m.GetReserveMs()) * time.Millisecond,
-		From: m.GetFrom(), State: m.GetState(), Dialogue: dialogue,
+		Hops: uint8(m.GetHops()), From: m.GetFrom(), FromHost: m.GetFromHost(), Host: m.GetHost(), State: m.GetState(),
+		Dialogue: dialogue,
 	}, nil
 }
 

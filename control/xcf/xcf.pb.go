@@ -98,6 +98,7 @@ const (
 	Reason_REASON_DRAINING      Reason = 12
 	Reason_REASON_LEFTOVER      Reason = 13 // a leftover of the tuple could not be removed
 	Reason_REASON_DIALOGUE      Reason = 14 // the server answers otherwise than the routing host has
+	Reason_REASON_HOPS          Reason = 15 // the connection goes round without a word to or from its client
 )
 
 // Enum value maps for Reason.
@@ -118,6 +119,7 @@ var (
 		12: "REASON_DRAINING",
 		13: "REASON_LEFTOVER",
 		14: "REASON_DIALOGUE",
+		15: "REASON_HOPS",
 	}
 	Reason_value = map[string]int32{
 		"REASON_NONE":          0,
@@ -135,6 +137,7 @@ var (
 		"REASON_DRAINING":      12,
 		"REASON_LEFTOVER":      13,
 		"REASON_DIALOGUE":      14,
+		"REASON_HOPS":          15,
 	}
 )
 
@@ -730,6 +733,9 @@ type Offer struct {
 	From          string                 `protobuf:"bytes,11,opt,name=from,proto3" json:"from,omitempty"`                             // the routing application; empty: one that is built in
 	State         []byte                 `protobuf:"bytes,12,opt,name=state,proto3" json:"state,omitempty"`                           // application state, at most 1 MiB
 	Dialogue      *Dialogue              `protobuf:"bytes,13,opt,name=dialogue,proto3" json:"dialogue,omitempty"`                     // where the server speaks first
+	Hops          uint32                 `protobuf:"varint,14,opt,name=hops,proto3" json:"hops,omitempty"`                            // owners in a row that have not talked with the client
+	FromHost      string                 `protobuf:"bytes,15,opt,name=from_host,json=fromHost,proto3" json:"from_host,omitempty"`     // host of the target application that gives the connection; empty: it is a routing application
+	Host          string                 `protobuf:"bytes,16,opt,name=host,proto3" json:"host,omitempty"`                             // to a routing host: where the connection is to go on; empty: any host of the job
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -853,6 +859,27 @@ func (x *Offer) GetDialogue() *Dialogue {
 		return x.Dialogue
 	}
 	return nil
+}
+
+func (x *Offer) GetHops() uint32 {
+	if x != nil {
+		return x.Hops
+	}
+	return 0
+}
+
+func (x *Offer) GetFromHost() string {
+	if x != nil {
+		return x.FromHost
+	}
+	return ""
+}
+
+func (x *Offer) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
 }
 
 // Dialogue is what a server that speaks first has to be played: what client and routing host have said so far.
@@ -1135,7 +1162,8 @@ func (x *Commit) GetRecord() []byte {
 	return nil
 }
 
-// Assign is Offer and Commit in one; answered by Confirm. The target application is not asked.
+// Assign is Offer and Commit in one; answered by Confirm. The target application is not asked. A target host hands a
+// connection back to its routing host by the same message; without a job for the routing application.
 type Assign struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Offer         *Offer                 `protobuf:"bytes,1,opt,name=offer,proto3" json:"offer,omitempty"`
@@ -1589,7 +1617,7 @@ const file_xcf_proto_rawDesc = "" +
 	"\x0fservice_address\x18\x03 \x01(\fR\x0eserviceAddress\x12!\n" +
 	"\fservice_port\x18\x04 \x01(\rR\vservicePort\x12\x10\n" +
 	"\x03irs\x18\x05 \x01(\rR\x03irs\x12\x10\n" +
-	"\x03iss\x18\x06 \x01(\rR\x03iss\"\x86\x03\n" +
+	"\x03iss\x18\x06 \x01(\rR\x03iss\"\xcb\x03\n" +
 	"\x05Offer\x12\x1a\n" +
 	"\btransfer\x18\x01 \x01(\x04R\btransfer\x128\n" +
 	"\vincarnation\x18\x02 \x01(\v2\x16.baton.xcf.IncarnationR\vincarnation\x12\x14\n" +
@@ -1607,7 +1635,10 @@ const file_xcf_proto_rawDesc = "" +
 	" \x01(\rR\treserveMs\x12\x12\n" +
 	"\x04from\x18\v \x01(\tR\x04from\x12\x14\n" +
 	"\x05state\x18\f \x01(\fR\x05state\x12/\n" +
-	"\bdialogue\x18\r \x01(\v2\x13.baton.xcf.DialogueR\bdialogue\"I\n" +
+	"\bdialogue\x18\r \x01(\v2\x13.baton.xcf.DialogueR\bdialogue\x12\x12\n" +
+	"\x04hops\x18\x0e \x01(\rR\x04hops\x12\x1b\n" +
+	"\tfrom_host\x18\x0f \x01(\tR\bfromHost\x12\x12\n" +
+	"\x04host\x18\x10 \x01(\tR\x04host\"I\n" +
 	"\bDialogue\x12\x16\n" +
 	"\x06record\x18\x01 \x01(\fR\x06record\x12%\n" +
 	"\x05turns\x18\x02 \x03(\v2\x0f.baton.xcf.TurnR\x05turns\"@\n" +
@@ -1658,7 +1689,7 @@ const file_xcf_proto_rawDesc = "" +
 	"\rFLOW_RESERVED\x10\x01\x12\r\n" +
 	"\tFLOW_LIVE\x10\x02\x12\x0e\n" +
 	"\n" +
-	"FLOW_ENDED\x10\x03*\xbc\x02\n" +
+	"FLOW_ENDED\x10\x03*\xcd\x02\n" +
 	"\x06Reason\x12\x0f\n" +
 	"\vREASON_NONE\x10\x00\x12\x16\n" +
 	"\x12REASON_UNKNOWN_JOB\x10\x01\x12\x18\n" +
@@ -1676,7 +1707,8 @@ const file_xcf_proto_rawDesc = "" +
 	"\x12REASON_APPLICATION\x10\v\x12\x13\n" +
 	"\x0fREASON_DRAINING\x10\f\x12\x13\n" +
 	"\x0fREASON_LEFTOVER\x10\r\x12\x13\n" +
-	"\x0fREASON_DIALOGUE\x10\x0eB\x13Z\x11baton/control/xcfb\x06proto3"
+	"\x0fREASON_DIALOGUE\x10\x0e\x12\x0f\n" +
+	"\vREASON_HOPS\x10\x0fB\x13Z\x11baton/control/xcfb\x06proto3"
 
 var (
 	file_xcf_proto_rawDescOnce sync.Once

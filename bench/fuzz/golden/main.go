@@ -117,7 +117,7 @@ func scripts() map[string]script {
 			if owner > 0 {
 				all[family+"-transfer-"+name] = script{0}.open(client, plain).transfer(client, byte(owner), 0).
 					icmp(client, 60, 3, 4, 60).segment(client, 72, wire.FIN|wire.ACK, 0).
-					command(cgo.Remove, client, 1, 0).wait(128+2).segment(client, 72, wire.ACK, 0)
+					command(cgo.Remove, client, byte(owner), 0).wait(128+2).segment(client, 72, wire.ACK, 0)
 			}
 		}
 		all[family+"-discard-thaw"] = script{0}.open(client, plain).command(cgo.Freeze, client, 1, 1).
