@@ -196,7 +196,7 @@ func (e *Env) expectation(x Expect) (judge.Expectation, error) {
 		return judge.Expectation{}, err
 	}
 	out := judge.Expectation{DVIPA: e.dvipa, Owner: owner, Streams: e.streams(), Unordered: e.Wire != nil,
-		Direct: x.Direct, Allow: x.allowed()}
+		Direct: x.Direct, Moves: x.Moves, Allow: x.allowed()}
 	for _, h := range e.Lab.Targets {
 		mac, err := h.SeenMAC()
 		if err != nil {

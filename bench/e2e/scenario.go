@@ -59,6 +59,7 @@ type Expect struct {
 	Retransmissions bool         // retransmissions in the hand-over are reported, not held against it
 	Connections     int          // exactly this many established connections; 0 is not checked
 	Transferred     int          // exactly this many transferred ones; 0 is not checked, None means none
+	Moves           bool         // connections are handed on and back
 	Direct          bool         // targets answer the handshake, and nothing is handed over
 }
 
@@ -113,6 +114,7 @@ var scenarios = slices.Concat(
 	httpScenarios,
 	optionScenarios,
 	reuseScenarios,
+	moveScenarios,
 	crtScenarios,
 	loadScenarios,
 	bulkScenarios,

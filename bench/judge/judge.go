@@ -30,6 +30,8 @@ type Expectation struct {
 	Unordered bool
 	// Direct says that the targets answer the handshake: one of them opens a connection, and keeps it.
 	Direct bool
+	// Moves says that connections are handed on, and back: whoever had one may have it again.
+	Moves bool
 	// Allow lists rules that may be broken; they are reported as Allowed.
 	Allow []Rule
 }
@@ -62,6 +64,8 @@ type Conn struct {
 	Transferred bool
 	Switched    int
 	Owner       wire.MAC // the last one
+	// Owners are all, in the order in which they were heard of: with Expectation.Moves one may be there more than once.
+	Owners []wire.MAC
 	// Retransmissions counts the client's segments that repeat its own sequence space; Handover counts those of them
 	// between the last frame of the routing host and the target's first: no freeze lies outside.
 	Retransmissions int

@@ -39,7 +39,8 @@ const (
 	OptionsNegotiated Rule = "options-negotiated"
 	// SACKBlocksValid: SACK blocks name octets that were sent, above the ACK except for a D-SACK (RFC 2883).
 	SACKBlocksValid Rule = "sack-blocks-valid"
-	// OneOwner: the service's MAC is first the routing host's, changes at most once to a target's, and never back.
+	// OneOwner: the service's MAC is first the routing host's, changes at most once to a target's, and never back
+	// (with Expectation.Moves: to others and back).
 	OneOwner Rule = "one-owner"
 	// ARPOwner: only the routing host's MAC speaks ARP in the name of the DVIPA (whole capture).
 	ARPOwner Rule = "arp-owner"

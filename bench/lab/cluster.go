@@ -33,6 +33,8 @@ type Cluster struct {
 	Window    int           // W
 	Freeze    string        // buffer or discard
 	Transfer  string        // offered or unconditional
+	Reroute   bool          // each request is routed anew
+	Idle      time.Duration // timeout of a connection that came back
 	Linger    time.Duration // of ended flows
 	LogLevel  string        // "" is debug: logs are read only when something fails
 	Lcores    int           // poll loops; 0: one
@@ -158,7 +160,9 @@ dvipas:
         freeze: {{.}}{{end}}
 {{- with .Transfer}}
         transfer: {{.}}{{end}}
-{{- if or .Request .Offer .Confirm}}
+{{- if .Reroute}}
+        reroute: per-request{{end}}
+{{- if or .Request .Offer .Confirm .Idle}}
         timeouts:
 {{- with .Request}}
           request: {{.}}{{end}}
@@ -166,6 +170,8 @@ dvipas:
           offer: {{.}}{{end}}
 {{- with .Confirm}}
           confirm: {{.}}{{end}}
+{{- with .Idle}}
+          idle: {{.}}{{end}}
 {{- end}}
 {{- if .Section}}
 {{indent 8 .Section}}
@@ -217,7 +223,7 @@ applications: { socket: {{.Host.ControlSocket}}, allow: [{ user: {{or .AppUser "
 {{- end}}
 jobs:
 {{- range .Serves}}
-  - { name: {{.Name}}, address: {{$.DVIPA}}, port: {{or .Port 80}}{{with .Application}}, application: {{.}}{{end}}{{with .Dialogue}}, dialogue: {{.}}{{end}}, listener: "{{if $.IPv6}}[::]{{else}}0.0.0.0{{end}}:{{or .Port 80}}"{{with $.Distribute}}, connections: direct{{end}}{{with $.Window}}, window: {{.}}{{end}} }
+  - { name: {{.Name}}, address: {{$.DVIPA}}, port: {{or .Port 80}}{{with .Application}}, application: {{.}}{{end}}{{with .Dialogue}}, dialogue: {{.}}{{end}}, listener: "{{if $.IPv6}}[::]{{else}}0.0.0.0{{end}}:{{or .Port 80}}"{{with $.Distribute}}, connections: direct{{end}}{{with $.Window}}, window: {{.}}{{end}}{{if $.Reroute}}, reroute: per-request{{end}} }
 {{- end}}
 `))
 

@@ -24,7 +24,7 @@ daemon off; user root; worker_processes 1; pid nginx.pid; error_log stderr notic
 events { worker_connections 2048; }
 http {
 	access_log access.log; default_type application/octet-stream; sendfile on; tcp_nopush on;
-	keepalive_timeout {{.KeepAlive}}s; client_max_body_size 0; large_client_header_buffers 8 64k;
+	keepalive_timeout {{.KeepAlive.Milliseconds}}ms; client_max_body_size 0; large_client_header_buffers 8 64k;
 	client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
 	server {
 		listen {{.Listen}};
@@ -55,9 +55,9 @@ var pythonServer string
 
 // ServerOptions adjust a server. The zero value listens on every address, port 80.
 type ServerOptions struct {
-	Listen    string // nginx, haproxy: as in their configuration; "" is 80 or :80
-	KeepAlive int    // nginx: keepalive_timeout in seconds; 0 means 65
-	Proxied   bool   // nginx: the PROXY protocol says who the client is; as Listen, chosen where the target is in userspace
+	Listen    string        // nginx, haproxy: as in their configuration; "" is 80 or :80
+	KeepAlive time.Duration // nginx: keepalive_timeout; 0 means 65 s
+	Proxied   bool          // nginx: the PROXY protocol says who the client is; as Listen, chosen where the target is in userspace
 }
 
 // Nginx starts Debian's nginx with its own configuration and directory, and waits until it answers.
@@ -69,7 +69,7 @@ func (h *Host) Nginx(ctx context.Context, o ServerOptions) (*Process, error) {
 		o.Listen = "80"
 	}
 	if o.KeepAlive == 0 {
-		o.KeepAlive = 65
+		o.KeepAlive = 65 * time.Second
 	}
 	config := h.Path("nginx.conf")
 	if err := errors.Join(render(config, nginxConfig, h, o), os.MkdirAll(h.Path("upload"), 0o755)); err != nil {

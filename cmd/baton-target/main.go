@@ -109,7 +109,7 @@ func (h *targetHost) source() admin.Source {
 			return daemon.Describe("baton-target", h.config.Host, h.started), nil
 		},
 		Counters: func(context.Context) ([]admin.Counter, error) {
-			return slices.Concat(h.kernel.GuardCounters(), h.kernel.LockstepCounters(), h.agent.Counters()), nil
+			return slices.Concat(h.kernel.GuardCounters(), h.kernel.LockstepCounters(), h.kernel.CloseCounters(), h.agent.Counters()), nil
 		},
 		Applications: h.apps.List,
 		Flows:        func(context.Context) ([]admin.Flow, error) { return h.agent.Flows(), nil },
@@ -123,5 +123,6 @@ func (h *targetHost) sample() metrics.TargetSample {
 	guards := h.kernel.Guards()
 	s.GuardDrops, s.Decapsulated = guards.Drops(), guards.Decapsulated
 	s.Lockstep = h.kernel.Lockstep().Events()
+	s.Closes = h.kernel.Closes()
 	return s
 }

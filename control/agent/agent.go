@@ -55,6 +55,10 @@ type Agent struct {
 	running  map[attempt]context.CancelFunc
 	ready    map[Job]Readiness
 	outcomes map[string]uint64 // of imports
+
+	backs        map[transfer.ID]*back // connections on their way back
+	backID       transfer.ID           // the next one
+	outcomesBack map[string]uint64
 }
 
 // attempt names an import under way.
@@ -71,6 +75,9 @@ func New(c Config, im Importer) (*Agent, error) {
 		wake: make(chan struct{}, 1), lookNow: make(chan struct{}, 1),
 		running: make(map[attempt]context.CancelFunc), ready: make(map[Job]Readiness),
 		outcomes: make(map[string]uint64),
+		backs:    make(map[transfer.ID]*back), outcomesBack: make(map[string]uint64),
+		// A restarted agent must not repeat the IDs that routing hosts remember of its predecessor.
+		backID:   transfer.ID(time.Now().UnixNano()),
 		stopping: context.Background(),
 	}
 	var err error
@@ -122,12 +129,14 @@ func (a *Agent) Up(p *xcf.Peer) {
 	a.tellJobs(p.Name())
 	a.mu.Unlock()
 	a.step(transfer.PeerUp{Host: p.Name()})
+	a.allBack(transfer.PeerUp{Host: p.Name()})
 }
 
 // Down implements xcf.Handler.
 func (a *Agent) Down(p *xcf.Peer, err error) {
 	a.log.Warn("routing host is down", "host", p.Name(), "error", err)
 	a.step(transfer.PeerLost{Host: p.Name()})
+	a.allBack(transfer.PeerLost{Host: p.Name()})
 }
 
 // Message implements xcf.Handler.
@@ -137,7 +146,7 @@ func (a *Agent) Message(p *xcf.Peer, e *xcf.Envelope) {
 		a.log.Error("malformed message", "host", p.Name(), "error", err)
 		return
 	}
-	if m != nil {
+	if m != nil && !a.answeredBack(p.Name(), m) {
 		a.step(transfer.Received{Host: p.Name(), Message: m})
 	}
 }
@@ -239,7 +248,7 @@ func (a *Agent) offerProblem(o *transfer.Offer) *Problem {
 func (a *Agent) keepTime(ctx context.Context) {
 	for {
 		a.mu.Lock()
-		deadline := a.taker.Deadline()
+		deadline := a.deadline()
 		a.mu.Unlock()
 		due := make(<-chan time.Time)
 		if !deadline.IsZero() {
@@ -251,6 +260,7 @@ func (a *Agent) keepTime(ctx context.Context) {
 		case <-a.wake:
 		case <-due:
 			a.step(transfer.Timeout{})
+			a.allBack(transfer.Timeout{})
 		}
 	}
 }
@@ -349,15 +359,19 @@ func (a *Agent) Flows() []admin.Flow {
 	})
 }
 
-// Counters lists the totals of imports since the agent started, by outcome.
+// Counters lists the totals of imports and hand-backs since the agent started, by outcome.
 func (a *Agent) Counters() []admin.Counter {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	list := make([]admin.Counter, 0, len(a.outcomes))
-	for outcome, n := range a.outcomes {
-		list = append(list, admin.Counter{Group: "import", Name: strings.ReplaceAll(outcome, " ", "_"), Value: n})
+	var list []admin.Counter
+	for group, outcomes := range map[string]map[string]uint64{"import": a.outcomes, "back": a.outcomesBack} {
+		for outcome, n := range outcomes {
+			list = append(list, admin.Counter{Group: group, Name: strings.ReplaceAll(outcome, " ", "_"), Value: n})
+		}
 	}
-	slices.SortFunc(list, func(x, y admin.Counter) int { return cmp.Compare(x.Name, y.Name) })
+	slices.SortFunc(list, func(x, y admin.Counter) int {
+		return cmp.Or(cmp.Compare(y.Group, x.Group), cmp.Compare(x.Name, y.Name))
+	})
 	return list
 }
 

@@ -203,12 +203,15 @@ func (r *report) window(key string, window uint32, scale uint8) {
 }
 
 // warnRules warns of rules that do not do what they seem to.
-func (r *report) warnRules(key string, rules []inspect.Rule, fallback string) {
+func (r *report) warnRules(key string, rules []inspect.Rule, fallback string, reroutes bool) {
 	for i, first := range inspect.Shadowed(rules) {
 		if first >= 0 {
 			r.warnf(at(key, i), "never reached: the rule in line %d matches everything that this one does",
 				r.locate(at(key, first)).line)
 		}
+	}
+	if reroutes {
+		return
 	}
 	for _, i := range inspect.SplitByPath(rules, fallback) {
 		r.warnf(at(key, i)+".path", "the path decides between jobs, but routing is per connection: "+

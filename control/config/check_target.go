@@ -64,9 +64,7 @@ func (t *Target) checkJobs(to *report) {
 		j.checkConnections(to, key, modes)
 		to.askable(key+".application", j.Asks(), t.Apps)
 		j.checkDialogue(to, key+".dialogue")
-		if j.Reroutes() && j.Direct() {
-			to.failf(key+".reroute", "only with connections: transferred: there is nobody to hand direct ones back to")
-		}
+		j.checkReroute(to, key+".reroute")
 	}
 }
 
@@ -97,6 +95,17 @@ func (j *TargetJob) checkDialogue(to *report, key string) {
 		to.failf(key, "with connections: direct, clients talk to the server from the start: want dialogue: none")
 	case j.Lockstep() && j.Asks():
 		to.failf(key, "an application that is asked knows that it has not to greet: want dialogue: none, or application: conventional")
+	}
+}
+
+// checkReroute sees to it that connections come from a routing host, and are followed from their first request.
+func (j *TargetJob) checkReroute(to *report, key string) {
+	switch {
+	case !j.Reroutes():
+	case j.Direct():
+		to.failf(key, "only with connections: transferred: there is nobody to hand direct ones back to")
+	case j.Lockstep():
+		to.failf(key, "only HTTP has requests that are followed, and its servers do not speak first: want dialogue: none")
 	}
 }
 

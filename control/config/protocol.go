@@ -71,7 +71,7 @@ func (r *Router) checkProtocol(to *report, key string, p *Port) {
 		}
 	}
 	if p.Protocol == "http" {
-		to.warnRules(key+".rules", convert(p.HTTP.Rules, httpRule), p.HTTP.Default)
+		to.warnRules(key+".rules", convert(p.HTTP.Rules, httpRule), p.HTTP.Default, p.Reroutes())
 	}
 }
 

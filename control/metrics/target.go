@@ -13,6 +13,7 @@ type TargetSample struct {
 	GuardDrops   map[string]uint64 // packets dropped by the guard program, or by the forwarder of a target in userspace, by reason
 	Lockstep     map[string]uint64 // what came of dialogues with servers that speak first, by event
 	Decapsulated uint64            // packets that the guard program took out of tunnels
+	Closes       map[string]uint64 // FINs of applications, where idle connections are routed anew, by outcome
 	Routers      []Peer            // routing hosts, seen over XCF
 }
 
@@ -56,6 +57,7 @@ var (
 	targetFlowsDesc = desc("baton_target_flows", "Transferred connections that live on this host.")
 	reservedDesc    = desc("baton_target_reservations", "Offers accepted and not yet committed.")
 	guardDesc       = desc("baton_target_guard_drops_total", "Packets dropped by the guard program, or the port in userspace, by reason.", "reason")
+	closesDesc      = desc("baton_target_closes_total", "FINs of applications whose idle connections go back to their routing host, by outcome: taken, or why they passed.", "outcome")
 	decapDesc       = desc("baton_target_decapsulated_total", "Packets that the guard program took out of tunnels.")
 	lockstepDesc    = desc("baton_target_lockstep_total", "Dialogues played to servers that speak first, and segments stolen from them, by event.", "event")
 	routerUpDesc    = desc("baton_target_router_up", "Whether the routing host is connected.", "host")
@@ -65,7 +67,7 @@ type targetCollector struct{ read func() TargetSample }
 
 // Describe implements prometheus.Collector.
 func (c *targetCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{targetFlowsDesc, reservedDesc, guardDesc, decapDesc, lockstepDesc, routerUpDesc} {
+	for _, d := range []*prometheus.Desc{targetFlowsDesc, reservedDesc, guardDesc, decapDesc, lockstepDesc, closesDesc, routerUpDesc} {
 		ch <- d
 	}
 }
@@ -77,6 +79,7 @@ func (c *targetCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- gauge(reservedDesc, float64(s.Reservations))
 	counters(ch, guardDesc, s.GuardDrops)
 	counters(ch, lockstepDesc, s.Lockstep)
+	counters(ch, closesDesc, s.Closes)
 	ch <- counter(decapDesc, s.Decapsulated)
 	for _, p := range s.Routers {
 		ch <- gauge(routerUpDesc, one(p.Up), p.Host)

@@ -32,6 +32,12 @@
 // maps and links are pinned in a bpffs, so it works on without the agent; the next agent replaces the program in
 // place.
 //
+// # Who has connections go back
+//
+// Where a job is routed anew for each request, a Mover (program move) takes the FIN of connections that the application
+// closes between two requests, and freezes them; the agent hands them back to their routing host, and ends the orphan by
+// the same local RST. What a close means it reads from the HTTP/1.1 messages (RFC 9112 sections 6, 7, 9).
+//
 // # What outlives the agent
 //
 // Pins in the bpffs, one directory per namespace: guard, services, counters, the links, "flows" (which connections

@@ -114,7 +114,8 @@ func (k *Kernel) ended(t wire.Tuple) *wire.Incarnation {
 	if !ours {
 		return nil
 	}
-	if s := k.spaces[flow.netns]; s != nil {
+	s := k.spaces[flow.netns]
+	if s != nil {
 		socket, err := s.importer.Lookup(t)
 		if err != nil {
 			k.log.Error("socket cannot be looked up", "client", t.Client, "error", err)
@@ -128,6 +129,7 @@ func (k *Kernel) ended(t wire.Tuple) *wire.Incarnation {
 		}
 	}
 	k.drop(t)
+	k.unfollow(s, flow.Inc)
 	return &flow.Inc
 }
 

@@ -392,7 +392,16 @@ func (im *Importer) kill(t wire.Tuple, l leftoverError, pause bool) error {
 func (im *Importer) End(t wire.Tuple, rcvNxt seq.Value) error {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	return im.reset(t, rcvNxt)
+	for range killsMax {
+		if err := im.reset(t, rcvNxt); err != nil {
+			return err
+		}
+		if socket, err := im.diag.Lookup(t); err != nil || over(socket.State) {
+			return err
+		}
+		time.Sleep(killPause)
+	}
+	return ErrLeftover
 }
 
 // reset ends a socket of this host by an RST that only it sees. Called with mu held.

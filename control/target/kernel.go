@@ -111,7 +111,7 @@ func (k *Kernel) openSpaces() {
 		if k.space(name) != nil {
 			continue
 		}
-		s, err := openSpace(k.config, name, func(e Socket) { k.socketEnded(name, e) })
+		s, err := openSpace(k.config, name, k.log, func(e Socket) { k.socketEnded(name, e) }, k.closing)
 		if err == nil && k.mounted != "" {
 			err = s.undo.remember(undoMount+k.mounted, "")
 		}
@@ -277,9 +277,13 @@ func (k *Kernel) Import(ctx context.Context, i *transfer.Import) (agent.Imported
 	if err := s.flows.put(flow); err != nil {
 		return agent.Imported{}, problemOf(err)
 	}
+	if err := s.follow(*job, r); err != nil {
+		return agent.Imported{}, problemOf(err)
+	}
 	done, err := s.take(ctx, i, *job)
 	if err != nil {
 		k.Forget(r.Inc)
+		k.unfollow(s, r.Inc)
 		k.checkEnd(r.Inc.Tuple) // of a leftover that was removed for nothing
 		return agent.Imported{}, problemOf(err)
 	}

@@ -116,16 +116,16 @@ func (m *Mover) Follow(r *transfer.Record, window uint32) error {
 	return nil
 }
 
-// Forget forgets a connection that has no socket any more.
-func (m *Mover) Forget(t wire.Tuple) error {
+// Forget forgets a connection that has no socket any more; it does nothing about others of its tuple.
+func (m *Mover) Forget(inc wire.Incarnation) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, known := m.flows[t]; !known {
+	if m.flows[inc.Tuple].inc != inc {
 		return nil
 	}
-	delete(m.flows, t)
-	if err := m.objects.Moves.Delete(flowKeyOf(t)); err != nil {
-		return fmt.Errorf("forget %v: %w", t, err)
+	delete(m.flows, inc.Tuple)
+	if err := m.objects.Moves.Delete(flowKeyOf(inc.Tuple)); err != nil {
+		return fmt.Errorf("forget %v: %w", inc.Tuple, err)
 	}
 	return nil
 }
@@ -172,7 +172,7 @@ func (m *Mover) read(log *slog.Logger, taken func(transfer.Record)) {
 func (m *Mover) record(t *bpf.MoveBatonTaken) (transfer.Record, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	o, known := m.flows[tupleOf(&t.Flow)]
+	o, known := m.flows[movedTuple(&t.Flow)]
 	if !known {
 		return transfer.Record{}, false
 	}
@@ -185,7 +185,7 @@ func (m *Mover) record(t *bpf.MoveBatonTaken) (transfer.Record, bool) {
 	}, true
 }
 
-func tupleOf(f *bpf.MoveBatonFlow) wire.Tuple {
+func movedTuple(f *bpf.MoveBatonFlow) wire.Tuple {
 	return wire.Tuple{
 		Client:  netip.AddrPortFrom(addressOf(f.ClientBe), swap16(f.ClientPortBe)),
 		Service: netip.AddrPortFrom(addressOf(f.ServiceBe), swap16(f.ServicePortBe)),

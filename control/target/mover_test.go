@@ -164,7 +164,7 @@ func TestTakenConnectionIsFrozenAndComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkState(t, m.im, r.Inc.Tuple, None)
-	if err := m.mover.Forget(r.Inc.Tuple); err != nil {
+	if err := m.mover.Forget(r.Inc); err != nil {
 		t.Fatal(err)
 	}
 	// It comes back with its next request.

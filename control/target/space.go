@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
@@ -28,10 +29,13 @@ type space struct {
 	diag     *diag // for lists; the importer has its own, which they do not hold up
 	importer *Importer
 	lockstep *Lockstep // nil: no job has it
+	mover    *Mover    // nil if no job's connections are routed anew
 }
 
 // openSpace sets a namespace up. The guard stands before the DVIPAs exist; the TAP comes last.
-func openSpace(c *config.Target, name string, ended func(Socket)) (s *space, err error) {
+func openSpace(c *config.Target, name string, log *slog.Logger, ended func(Socket), closed func(*space, transfer.Record)) (
+	s *space, err error,
+) {
 	s = &space{jobs: jobsIn(c, name)}
 	defer func() {
 		if err != nil {
@@ -63,10 +67,17 @@ func openSpace(c *config.Target, name string, ended func(Socket)) (s *space, err
 	if err != nil {
 		return s, err
 	}
-	if s.importer, err = OpenImporter(s.ns, ended); err != nil || !slices.ContainsFunc(s.jobs, config.TargetJob.Lockstep) {
+	if s.importer, err = OpenImporter(s.ns, ended); err != nil {
 		return s, err
 	}
-	s.lockstep, err = OpenLockstep(s.ns, dir, s.importer)
+	if slices.ContainsFunc(s.jobs, config.TargetJob.Lockstep) {
+		if s.lockstep, err = OpenLockstep(s.ns, dir, s.importer); err != nil {
+			return s, err
+		}
+	}
+	if slices.ContainsFunc(s.jobs, config.TargetJob.Reroutes) {
+		s.mover, err = OpenMover(s.ns, c.Guard.Interfaces, s.importer, log, func(r transfer.Record) { closed(s, r) })
+	}
 	return s, err
 }
 
@@ -131,6 +142,9 @@ func dvipasOf(jobs []config.TargetJob) []netip.Addr {
 // Close takes the TAP away and lets everything else be: the guard at its post, the DVIPAs, the connections.
 func (s *space) Close() error {
 	var errs []error
+	if s.mover != nil {
+		errs = append(errs, s.mover.Close())
+	}
 	if s.lockstep != nil {
 		errs = append(errs, s.lockstep.Close())
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 //
-// What the two programs need of the kernel: nothing else, so that an object depends on no header of
+// What the programs need of the kernel: nothing else, so that an object depends on no header of
 // the machine that compiles it. The first half is UAPI (include/uapi/linux/bpf.h, if_ether.h, ip.h,
 // ipv6.h, tcp.h), whose layout is fixed. The second half are the kernel's own structures: only the
 // members that are read, and the loader relocates them to the running kernel (CO-RE).

@@ -1,0 +1,138 @@
+package agent
+
+import (
+	"slices"
+	"time"
+
+	"baton/control/transfer"
+	"baton/control/xcf"
+)
+
+// back is a connection of this host on its way back to the routing host that gave it.
+type back struct {
+	giver  *transfer.Giver
+	record transfer.Record
+	settle func(left bool) // once
+}
+
+// Back implements Reporter.
+func (a *Agent) Back(r transfer.Record, settle func(left bool)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	flow, live := a.taker.Flow(r.Inc)
+	if !live || flow.Host == "" {
+		settle(false)
+		return
+	}
+	id := a.backID
+	a.backID++
+	b := &back{record: r, settle: settle, giver: transfer.NewGiver(transfer.Give{
+		Offer: transfer.Offer{Inc: r.Inc, Epoch: r.Epoch, MSS: r.Handshake.MSS, Timestamps: r.Handshake.Timestamps,
+			Bytes: len(r.Data), Hops: r.Hops},
+		Candidates: []string{flow.Host}, First: id, Timeouts: transfer.DefaultTimeouts(), Unconditional: true,
+	})}
+	a.backs[id] = b
+	a.stepBack(b, transfer.Start{})
+}
+
+// stepBack gives the machine of a connection on its way back an event, and does what it says. Called with mu held.
+func (a *Agent) stepBack(b *back, e transfer.Event) {
+	for events := []transfer.Event{e}; len(events) > 0; events = events[1:] {
+		for _, action := range slices.Clone(b.giver.Step(events[0], time.Now())) {
+			if next := a.doBack(b, action); next != nil {
+				events = append(events, next)
+			}
+		}
+	}
+	if b.giver.State().Final() {
+		delete(a.backs, b.giver.Transfer())
+	}
+	poke(a.wake)
+}
+
+// doBack carries out an action; the event that follows from it is nil if there is none. Called with mu held.
+func (a *Agent) doBack(b *back, action transfer.Action) transfer.Event {
+	client := b.record.Inc.Client
+	switch action := action.(type) {
+	case transfer.Freeze: // it was, before
+		return a.frozenBack(b)
+	case transfer.Send:
+		if err := a.dialer.Send(action.Host, xcf.Pack(action.Message)); err != nil {
+			return transfer.PeerLost{Host: action.Host}
+		}
+	case transfer.Switch:
+		a.leave(b)
+		a.outcomesBack["taken"]++
+		a.log.Debug("idle connection went back", "client", client, "host", action.Host)
+		return transfer.Switched{}
+	case transfer.Thaw:
+		b.settle(false)
+	case transfer.Failed:
+		a.outcomesBack[action.Cause.String()]++
+		a.log.Info("idle connection does not go back", "client", client, "host", action.Host, "cause", action.Cause,
+			"detail", action.Detail)
+	case transfer.Abort: // it may have another owner, and nobody says
+		a.leave(b)
+		a.outcomesBack["aborted"]++
+		a.log.Warn("idle connection given up", "client", client, "host", action.Host, "detail", action.Detail)
+	case transfer.Fault:
+		a.log.Error("routing host breaks the protocol", "host", action.Host, "detail", action.Detail)
+	}
+	return nil
+}
+
+// frozenBack is the record of a connection on its way back. Called with mu held.
+func (a *Agent) frozenBack(b *back) transfer.Event {
+	record, err := b.record.Encode()
+	if err != nil {
+		return transfer.Cancel{Detail: err.Error()}
+	}
+	return transfer.Frozen{Record: record, RcvNxt: b.record.RcvNxt}
+}
+
+// leave ends what this host has of a connection that another one owns now. Called with mu held.
+func (a *Agent) leave(b *back) {
+	b.settle(true)
+	for _, action := range slices.Clone(a.taker.Step(transfer.Left{Inc: b.record.Inc}, time.Now())) {
+		a.do(action)
+	}
+}
+
+// answeredBack gives a routing host's answer to the transfer that it is about; false: it is none of these.
+func (a *Agent) answeredBack(host string, m transfer.Message) bool {
+	var id transfer.ID
+	switch m := m.(type) {
+	case transfer.Confirm:
+		id = m.Transfer
+	case transfer.QueryReply:
+		id = m.Transfer
+	default:
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if b := a.backs[id]; b != nil {
+		a.stepBack(b, transfer.Received{Host: host, Message: m})
+	}
+	return true
+}
+
+// allBack gives all connections on their way back an event.
+func (a *Agent) allBack(e transfer.Event) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, b := range a.backs {
+		a.stepBack(b, e)
+	}
+}
+
+// deadline is when time is due next; zero: never. Called with mu held.
+func (a *Agent) deadline() time.Time {
+	first := a.taker.Deadline()
+	for _, b := range a.backs {
+		if d := b.giver.Deadline(); first.IsZero() || !d.IsZero() && d.Before(first) {
+			first = d
+		}
+	}
+	return first
+}
