@@ -178,7 +178,8 @@ func (j *Live) ownerChanged(c *conn, s *segment, mac wire.MAC) {
 		j.violate(OneOwner, c, s.index, "taken over by %v, although nothing is handed over", mac)
 	case len(c.owners) > 2 && !j.expect.Moves:
 		j.violate(OneOwner, c, s.index, "third owner %v", mac)
-	case j.expect.Targets != nil && !slices.Contains(j.expect.Targets, mac) && !(j.expect.Moves && mac == j.expect.Owner):
+	case j.expect.Moves && mac == j.expect.Owner: // it came back
+	case j.expect.Targets != nil && !slices.Contains(j.expect.Targets, mac):
 		j.violate(OneOwner, c, s.index, "taken over by %v, which is no target", mac)
 	}
 	if c.switched == 0 {

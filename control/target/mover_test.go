@@ -152,8 +152,8 @@ func TestTakenConnectionIsFrozenAndComesBack(t *testing.T) {
 	m.serve(t, len(asked), answered)
 	m.app.Close()
 	r := m.wantTaken(t)
-	m.lab.send(t, client4, service4, m.peer.segment(wire.ACK|wire.PSH, asked)) // it will be repeated
-	time.Sleep(500 * time.Millisecond)                                         // repetitions of the FIN
+	m.send(t, client4, service4, m.peer.segment(wire.ACK|wire.PSH, asked)) // it will be repeated
+	time.Sleep(500 * time.Millisecond)                                     // repetitions of the FIN
 	if f, ok := m.next(t, shortly); ok && f.Dst == client4 {
 		t.Errorf("the client gets %v", f.Segment)
 	}

@@ -216,7 +216,7 @@ func (m *model) takerEvents(w *world, host int) {
 			m.stepTaker(w, host, expiry{id})
 		case takerLive:
 			m.stepTaker(w, host, Ended{e.flow.Inc})
-		case takerEnded, takerRefused, takerGone:
+		case takerEnded, takerLeft, takerRefused, takerGone:
 		}
 	}
 	if w.restarts > 0 {
