@@ -361,7 +361,7 @@ scache unix - - n - 1 scache
 `
 )
 
-// postfix is a mail server.
+// postfix is a mail server. Postfix's own way to start it takes seconds to look after permissions.
 func postfix(e *Env, h *lab.Host) error {
 	if err := os.MkdirAll(h.Path("postfix"), 0o755); err != nil {
 		return err
@@ -371,8 +371,12 @@ func postfix(e *Env, h *lab.Host) error {
 	if err != nil {
 		return err
 	}
-	script := fmt.Sprintf(`set -e; mount -t tmpfs -o mode=755 tmpfs /srv; cd /srv; mkdir spool data mail etc
-cp %s/*.cf etc; chown postfix data; chown %d:%[2]d mail; exec postfix -c /srv/etc start-fg`, h.Path("postfix"), mailUID)
+	script := fmt.Sprintf(`set -e; mount -t tmpfs -o mode=755 tmpfs /srv; cd /srv; mkdir data mail etc spool spool/pid
+cp %s/*.cf etc; chown postfix data; chown %d:%[2]d mail
+for queue in active bounce corrupt defer deferred flush hold incoming maildrop private public saved trace; do
+	install -d -o postfix -m 700 spool/$queue
+done
+export MAIL_CONFIG=/srv/etc; exec $(postconf -h daemon_directory)/master -d`, h.Path("postfix"), mailUID)
 	return e.speaksFirst(h, "postfix", script, "220 "+h.Name+".example ESMTP")
 }
 
