@@ -49,7 +49,7 @@ var lockstepScenarios = []Scenario{
 		Name: "pop3-dovecot",
 		Doc: "users of two dovecots, which greet again, are greeted once: curl and python list and read the mail of the " +
 			"target that has it",
-		Shape:  Shape{Cluster: stockMail(mailSection("pop3")), Server: dovecot("pop3", "ready.")},
+		Shape:  Shape{Cluster: stockMail(mailSection("pop3")), Server: dovecot("pop3")},
 		Expect: tookLong(4, 4),
 		Run: func(e *Env) error {
 			return e.playing(map[string]uint64{"played": 4, "mismatched": 0, "abandoned": 0}, func() error {
@@ -61,7 +61,7 @@ var lockstepScenarios = []Scenario{
 	{
 		Name:   "imap-dovecot",
 		Doc:    "the same of two IMAP servers, by LOGIN and by AUTHENTICATE, whose first line the server has to be told again",
-		Shape:  Shape{Cluster: stockMail(mailSection("imap")), Server: dovecot("imap", "ready.")},
+		Shape:  Shape{Cluster: stockMail(mailSection("imap")), Server: dovecot("imap")},
 		Expect: tookLong(6, 6),
 		Run: func(e *Env) error {
 			return e.playing(map[string]uint64{"played": 6, "mismatched": 0, "abandoned": 0}, func() error {
@@ -84,6 +84,17 @@ var lockstepScenarios = []Scenario{
 		},
 	},
 	{
+		Name:   "lockstep-unconditional",
+		Doc:    "a server that speaks first is played to between the assignment of a connection and its confirmation",
+		Shape:  Shape{Cluster: assignedMail(), Server: dovecot("pop3")},
+		Expect: tookLong(2, 2),
+		Run: func(e *Env) error {
+			return e.playing(map[string]uint64{"played": 2, "mismatched": 0, "abandoned": 0}, func() error {
+				return errors.Join(e.poplib("ada@a.example", "t1"), e.poplib("bob@b.example", "t2"), e.inOneMessage(2))
+			})
+		},
+	},
+	{
 		Name: "lockstep-mismatch-rejected",
 		Doc: "a server that answers otherwise than the routing host has is rejected: the next target takes the connection, or " +
 			"the client gets an error; it hears nothing of that server",
@@ -95,12 +106,19 @@ var lockstepScenarios = []Scenario{
 	},
 }
 
+// assignedMail hands over in one message.
+func assignedMail() lab.Cluster {
+	c := stockMail(mailSection("pop3"))
+	c.Transfer = "unconditional"
+	return c
+}
+
 // strangeMail has IMAP on t1 and POP3 on t2.
 func strangeMail(e *Env, h *lab.Host) error {
 	if h.Name == "t1" {
-		return dovecot("imap", "ready.")(e, h)
+		return dovecot("imap")(e, h)
 	}
-	return dovecot("pop3", "ready.")(e, h)
+	return dovecot("pop3")(e, h)
 }
 
 // mismatched has a user whose other target takes the connection, and one who has no other.
@@ -171,11 +189,14 @@ const mailUID = 65534
 // mailboxes are those that every host has; the mail in them says on which host they are.
 var mailboxes = []string{"ada@a.example", "bob@b.example", "cy@c.example"}
 
-// dovecot is a server of one protocol with this greeting.
-func dovecot(protocol, greeting string) Server {
+// dovecotReady is its greeting.
+const dovecotReady = "ready."
+
+// dovecot is a server of one protocol.
+func dovecot(protocol string) Server {
 	return func(e *Env, h *lab.Host) error {
 		config := h.Path("dovecot.conf")
-		if err := os.WriteFile(config, fmt.Appendf(nil, dovecotConfig, protocol, greeting, mailUID), 0o644); err != nil {
+		if err := os.WriteFile(config, fmt.Appendf(nil, dovecotConfig, protocol, dovecotReady, mailUID), 0o644); err != nil {
 			return err
 		}
 		var script strings.Builder
@@ -185,7 +206,7 @@ func dovecot(protocol, greeting string) Server {
 				"printf 'Subject: mail on %[2]s\\n\\nfor %[1]s on %[2]s\\n' >mail/%[1]s/new/1\n", box, h.Name)
 		}
 		fmt.Fprintf(&script, "chown -R %d:%d mail; exec dovecot -F -c %s\n", mailUID, mailUID, config)
-		return e.speaksFirst(h, "dovecot", script.String(), greeting)
+		return e.speaksFirst(h, "dovecot", script.String(), dovecotReady)
 	}
 }
 
