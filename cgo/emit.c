@@ -35,24 +35,30 @@ static_assert(ETH_LEN + IP6_LEN + UDP_LEN + GUE_LEN <= COPY6, "the longest heade
 
 /* ---- send */
 
-void tx_flush(struct baton_port *port)
+uint16_t port_send(struct baton_port *port, struct baton_buf *bufs, uint16_t n)
 {
 	uint64_t bytes = 0;
 
-	if (port->tx_count == 0)
-		return;
-	for (uint16_t i = 0; i < port->tx_count; i++)
-		bytes += port->tx[i].len;
-	uint16_t sent = port->ops->tx_burst(port, port->tx, port->tx_count);
-	uint16_t left = (uint16_t)(port->tx_count - sent);
+	for (uint16_t i = 0; i < n; i++)
+		bytes += bufs[i].len;
+	uint16_t sent = port->ops->tx_burst(port, bufs, n);
 
-	for (uint16_t i = 0; i < left; i++) { /* tried again next time, in order */
-		port->tx[i] = port->tx[sent + i];
-		bytes -= port->tx[i].len;
-	}
-	port->tx_count = left;
+	for (uint16_t i = sent; i < n; i++)
+		bytes -= bufs[i].len;
 	value_store(&port->tx_packets, value_load(&port->tx_packets) + sent);
 	value_store(&port->tx_bytes, value_load(&port->tx_bytes) + bytes);
+	return sent;
+}
+
+void tx_flush(struct baton_port *port)
+{
+	if (port->tx_count == 0)
+		return;
+	uint16_t sent = port_send(port, port->tx, port->tx_count);
+
+	port->tx_count = (uint16_t)(port->tx_count - sent);
+	for (uint16_t i = 0; i < port->tx_count; i++) /* tried again next time, in order */
+		port->tx[i] = port->tx[sent + i];
 }
 
 void frame_refuse(struct baton_forwarder *f, uint16_t port, uint16_t owner, struct baton_buf *buf,

@@ -10,6 +10,9 @@
 #include "forwarder.h"
 #include "vlan.h"
 
+/* port_send hands frames to the port and returns how many of the first it took. */
+uint16_t port_send(struct baton_port *port, struct baton_buf *bufs, uint16_t n);
+
 /* tx_flush hands what is staged to the port; what it does not take stays staged. */
 void tx_flush(struct baton_port *port);
 

@@ -84,9 +84,14 @@ struct owner {
 	struct {
 		uint8_t dst[BATON_MAC_LEN], src[BATON_MAC_LEN];
 	} macs; /* as a frame begins */
-	uint16_t port;
-	uint8_t tunnel; /* enum baton_tunnel_kind */
-	bool known;
+	union {
+		struct {
+			uint16_t port;
+			uint8_t tunnel; /* enum baton_tunnel_kind */
+			bool known;
+		};
+		uint32_t way; /* the three of them */
+	};
 };
 static_assert(sizeof(struct owner) == 16, "four in a cache line");
 
@@ -149,6 +154,14 @@ struct service_place {
 	uint16_t id;
 };
 
+/* plain_place is the same for IPv4. */
+struct plain_place {
+	uint64_t where; /* raw_where; PLAIN_FREE: free */
+	uint16_t index, id;
+};
+
+#define PLAIN_FREE UINT64_MAX /* no address and port: it has ones where raw_where has none */
+
 /* An entry's age is renewed when it is so many seconds old, give or take as many: a store for each packet would make
  * memory the limit. */
 enum { AGE_GRAIN_BITS = 2 };
@@ -156,18 +169,28 @@ enum { AGE_GRAIN_BITS = 2 };
 /* An entry that agrees with forwarder.calm in all of this is owned by a target and has no answered SYN. */
 #define CALM_MASK (2ull << BATON_VALUE_STATE_SHIFT | BATON_VALUE_SYN)
 
+/* lookups are the keys of a burst, by family. */
+struct lookups {
+	uint32_t fours, sixes;
+	struct baton_lookup *four[BATON_BURST], *six[BATON_BURST];
+};
+
 struct baton_forwarder {
 	/* Read for each frame. */
 	bool mixed; /* the burst under way may have frames of other shards */
 	struct baton_crt crt4, crt6;
 	const struct baton_finder *finder4, *finder6;
 	uint64_t calm;
+	struct plain_place *services_plain;
 	struct service_place *services_by_addr;
-	uint32_t services_mask;
+	uint32_t services_mask; /* of both */
+	uint32_t usual_way;     /* of an owner on the data network: the first frame of the burst before went it */
 	struct baton_service *services;
 	uint32_t service_count, port_count;
 	uint64_t now_ms;
-	struct packet burst[BATON_BURST];
+	struct baton_buf frames[BATON_BURST]; /* the burst under way, as it came in */
+	struct packet burst[BATON_BURST];     /* and what was read of it */
+	struct lookups lookups;
 	struct baton_buf freed[BATON_BURST];
 	uint16_t freed_count;
 	baton_word counters[BATON_COUNTER_COUNT]; /* read by any thread */
@@ -378,9 +401,9 @@ bool shard_handed(struct baton_forwarder *f, struct packet *p, const struct bato
 /* shard_next passes p, which concerns all shards and comes to the first or to one of a mixed port, on until all have seen
  * it. False: they have, and p is still the caller's. */
 bool shard_next(struct baton_forwarder *f, struct packet *p);
-/* shard_take fills the burst with up to BATON_BURST frames that shard `from` received for us, stages those that it wants
- * to be sent, and returns how many of the former there are. */
-uint16_t shard_take(struct baton_forwarder *f, uint32_t from);
+/* shard_take fills f->frames with up to n frames that shard `from` received for us by one port, stages those that it wants
+ * to be sent, and returns how many of the former there are. 0: nothing is left, or a port is busy. */
+uint16_t shard_take(struct baton_forwarder *f, uint32_t from, uint16_t n, uint16_t *port);
 /* shard_bell wakes the shards that got something. */
 void shard_bell(struct baton_forwarder *f);
 /* shard_waiting says that others have passed something. */

@@ -46,6 +46,7 @@ static int forwarder_init(struct baton_forwarder *f, const struct baton_config *
 	f->port_count = c->port_count;
 	f->finder4 = baton_crt_finder(1, true);
 	f->finder6 = baton_crt_finder(3, true);
+	f->usual_way = (struct owner){.known = true}.way;
 	f->idle_spin_us = c->idle_spin_us;
 	f->idle_sleep_us = c->idle_sleep_us;
 	for (uint32_t i = 0; i < BATON_MAX_PORTS; i++) {
@@ -111,6 +112,7 @@ void baton_close(struct baton_forwarder *f)
 	baton_ring_free(&f->punts);
 	pickers_free(f);
 	free(f->services_by_addr);
+	free(f->services_plain);
 	free(f->services);
 	free(f->locals);
 	if (f->punt_fd >= 0)

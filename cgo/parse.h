@@ -46,24 +46,27 @@ enum {
 enum packet_class {
 	CLASS_DROP, /* reason says why */
 	CLASS_ARP,
-	CLASS_ICMP, /* of either family */
-	CLASS_TCP,
+	CLASS_ICMP,     /* of either family */
 	CLASS_PASSED,   /* it is with another shard now */
 	CLASS_FRAGMENT, /* of an IP packet: l4 is what is behind its IP header, which ends in a fragment header in IPv6 */
+	CLASS_TCP,      /* from here on: segments for a service */
+	CLASS_PLAIN,    /* not filled yet */
 };
 
-/* packet is a received frame and what was read from it. Offsets count from the frame's first octet.
- * Of a plain packet only the first part is read until more is needed (packet_fill). */
+/* packet is a received frame and what was read from it. Offsets count from the frame's first octet. Of a plain packet only
+ * lookup, flags and service are there until more is needed (packet_fill). */
 struct packet {
-	struct baton_buf buf;
-	struct baton_lookup lookup; /* CLASS_TCP */
-	uint8_t flags;              /* TCP_* */
-	uint8_t class;              /* enum packet_class */
-	uint8_t reason;             /* CLASS_DROP: enum baton_counter */
+	_Alignas(BATON_CACHE_LINE) struct baton_lookup lookup; /* CLASS_TCP, CLASS_PLAIN */
+	uint8_t flags;                                         /* TCP_* */
+	uint8_t class;                                         /* enum packet_class */
+	uint8_t reason;                                        /* CLASS_DROP: enum baton_counter */
 	bool ip6;
 	uint16_t port;    /* where it came in */
-	uint16_t service; /* index, CLASS_TCP */
-	bool plain;       /* not filled yet */
+	uint16_t service; /* index; CLASS_TCP, CLASS_PLAIN */
+	uint32_t end;     /* offset behind the IP packet: the frame without Ethernet padding */
+	uint16_t l4;      /* offset of the TCP or ICMP header */
+	uint16_t payload; /* offset of the TCP payload */
+	uint32_t seq, ack;
 
 	union {
 		struct {
@@ -72,11 +75,9 @@ struct packet {
 		};
 		struct baton_tuple tuple;
 	};
-	uint32_t end;     /* offset behind the IP packet: the frame without Ethernet padding */
-	uint16_t l4;      /* offset of the TCP or ICMP header */
-	uint16_t payload; /* offset of the TCP payload */
-	uint32_t seq, ack;
+	struct baton_buf buf;
 };
+static_assert(sizeof(struct packet) == 2 * BATON_CACHE_LINE, "of a plain packet only the first line is touched");
 
 static inline uint16_t load16(const uint8_t *p)
 {
@@ -176,6 +177,14 @@ static inline uint16_t sum_fold(uint64_t sum)
 	return (uint16_t)(half >> 16);
 }
 
+/* sum_is_whole says whether a sum, which is not 0, folds to 0xffff: with its checksum in it, every right one does. It is a
+ * multiple of 2^16 - 1 then, so that its product with the inverse of that number modulo 2^64 is its quotient; all other
+ * products are larger than any quotient (Granlund, Montgomery: Division by Invariant Integers, 1994, section 9). */
+static inline bool sum_is_whole(uint64_t sum)
+{
+	return sum * 0xfffefffefffeffffull <= UINT64_MAX / 0xffff;
+}
+
 static inline void store_checksum(uint8_t *p, uint64_t sum)
 {
 	uint16_t c = (uint16_t)~sum_fold(sum);
@@ -202,7 +211,7 @@ static inline bool packet_checksum_ok(const struct packet *p, uint8_t proto)
 {
 	uint32_t len = p->end - p->l4;
 
-	return sum_fold(sum_add(sum_pseudo(p->src, p->dst, proto, len), p->buf.data + p->l4, len)) == 0xffff;
+	return sum_is_whole(sum_add(sum_pseudo(p->src, p->dst, proto, len), p->buf.data + p->l4, len));
 }
 
 /* ---- headers */
@@ -215,17 +224,15 @@ static inline bool packet_drop(struct packet *p, enum baton_counter reason)
 }
 
 /* source_possible refuses "this network", loopback, multicast and reserved addresses (RFC 6890). */
-static inline bool source4_possible(uint32_t ip)
+static inline bool source4_possible(uint8_t first_octet)
 {
-	uint32_t net = ip >> 24;
-
-	return net != 0 && net != 127 && net < 224;
+	return first_octet != 0 && first_octet != 127 && first_octet < 224;
 }
 
 static inline bool source_possible(struct baton_ip ip)
 {
 	if (baton_ip_is4(ip))
-		return source4_possible((uint32_t)ip.lo);
+		return source4_possible((uint8_t)(ip.lo >> 24));
 	return ip.hi >> 56 != 0xff && (ip.hi != 0 || ip.lo > 1);
 }
 
@@ -254,7 +261,7 @@ static inline bool parse_ip4(struct packet *p, uint8_t *proto)
 
 	if (__builtin_expect(header > IP4_LEN, 0))
 		sum = sum_add(sum, ip + IP4_LEN, header - IP4_LEN);
-	if (sum_fold(sum) != 0xffff)
+	if (!sum_is_whole(sum))
 		return packet_drop(p, BATON_DROP_IP_CHECKSUM);
 	if (ip[8] == 0)
 		return packet_drop(p, BATON_DROP_TTL);
@@ -353,7 +360,7 @@ static inline bool parse_tcp(struct packet *p)
 
 enum { PLAIN_TCP = ETH_LEN + IP4_LEN, PLAIN_LEN = PLAIN_TCP + TCP_LEN };
 
-/* raw loads keep the order of memory, for comparisons with masks below. */
+/* raw loads keep the order of memory: the first octet is the lowest. */
 static inline uint32_t raw32(const uint8_t *p)
 {
 	uint32_t v;
@@ -362,32 +369,73 @@ static inline uint32_t raw32(const uint8_t *p)
 	return v;
 }
 
-/* MASK32 has the octets of a field in the order of memory. */
-#define MASK32(a, b, c, d) __builtin_bswap32((uint32_t)(a) << 24 | (b) << 16 | (c) << 8 | (d))
-
-/* plain_valid is true for plain packets in which parse_ip4, parse_tcp and source_possible would find no fault. */
-static inline bool plain_valid(const struct baton_buf *buf, const uint8_t mac[BATON_MAC_LEN])
+static inline uint64_t raw64(const uint8_t *p)
 {
-	const uint8_t *d = buf->data, *ip = d + ETH_LEN, *tcp = d + PLAIN_TCP;
+	uint64_t v;
 
-	if (!d || buf->len < PLAIN_LEN || memcmp(d, mac, BATON_MAC_LEN) != 0)
-		return false;
-	/* Ethernet type, version and header length; fragment, protocol; TTL */
-	if ((raw32(d + 12) & MASK32(255, 255, 255, 0)) != MASK32(8, 0, 0x45, 0) ||
-	    (raw32(ip + 6) & MASK32(0x3f, 255, 0, 255)) != MASK32(0, 0, 0, PROTO_TCP) || ip[8] == 0)
-		return false;
-	uint32_t total = load16(ip + 2), header = (tcp[12] >> 4) * 4u;
+	memcpy(&v, p, sizeof(v));
+	return v;
+}
 
-	return buf->len >= ETH_LEN + total && header >= TCP_LEN && IP4_LEN + header <= total &&
-	       sum_fold(sum_add(0, ip, IP4_LEN)) == 0xffff && source4_possible(load32(ip + 12)) && load16(tcp) != 0;
+/* OCTETS has octets where a raw load puts them. */
+#define OCTETS(a, b, c, d) ((uint64_t)(d) << 24 | (c) << 16 | (b) << 8 | (a))
+
+/* raw_mac is an address where a raw load of 8 octets, shifted by the two that follow it, puts it. */
+static inline uint64_t raw_mac(const uint8_t mac[BATON_MAC_LEN])
+{
+	return (uint64_t)raw32(mac) << 16 | (uint64_t)mac[4] << 48 | (uint64_t)mac[5] << 56;
+}
+
+/* plain is what the first look at a plain packet finds. */
+struct plain {
+	uint64_t where;  /* address and port of its destination, in raw order: raw_where */
+	uint64_t client; /* address and port of its source, as in a key */
+};
+
+/* raw_where: the address, two octets of 0, the port. */
+static inline uint64_t raw_where(uint32_t addr, uint16_t port)
+{
+	return __builtin_bswap32(addr) | (uint64_t)__builtin_bswap16(port) << 48;
+}
+
+/* plain_read is true for plain packets to a MAC address (raw_mac) in which parse_ip4, parse_tcp and source_possible would
+ * find no fault. */
+static inline bool plain_read(const struct baton_buf *buf, uint64_t mac, struct plain *out)
+{
+	const uint8_t *d = buf->data;
+
+	if (!d || buf->len < PLAIN_LEN)
+		return false;
+	/* From these octets on: the destination; type, version and header length, total length; fragment, TTL, protocol; the
+	 * addresses; the ports. */
+	uint64_t at0 = raw64(d), at12 = raw64(d + 12), at20 = raw64(d + 20), at26 = raw64(d + 26), at34 = raw64(d + 34);
+
+	if (((at0 << 16) ^ mac) | ((at12 ^ OCTETS(8, 0, 0x45, 0)) & OCTETS(255, 255, 255, 0)) |
+	    ((at20 ^ OCTETS(0, 0, 0, PROTO_TCP)) & OCTETS(0x3f, 255, 0, 255)))
+		return false;
+	uint32_t total = load16(d + 16), offset = d[PLAIN_TCP + 12];
+
+	if (buf->len < ETH_LEN + total || offset < TCP_LEN << 2 || IP4_LEN + (offset >> 4) * 4 > total ||
+	    !(at20 & OCTETS(0, 0, 255, 0)) || !(at34 & 0xffff) || !source4_possible((uint8_t)at26))
+		return false;
+	/* The IP header, from its first octet to its last; only one of the additions can have a carry. */
+	uint64_t sum = (at12 >> 16) + (at26 >> 16) + at20;
+
+	sum += sum < at20;
+	out->where = raw64(d + 30) & ~(0xffffull << 32);
+	out->client = (__builtin_bswap64(at26) & ~0xffffffffull) | (__builtin_bswap32((uint32_t)at34) & 0xffff0000);
+	return sum_is_whole(sum);
 }
 
 /* packet_fill reads what the first look at a plain packet left out. */
-static inline void packet_fill(struct packet *p)
+static inline void packet_fill(struct packet *p, const struct baton_buf *buf, uint16_t port)
 {
-	const uint8_t *ip = p->buf.data + ETH_LEN, *tcp = p->buf.data + PLAIN_TCP;
+	const uint8_t *ip = buf->data + ETH_LEN, *tcp = buf->data + PLAIN_TCP;
 
-	p->plain = false;
+	p->buf = *buf;
+	p->port = port;
+	p->class = CLASS_TCP;
+	p->ip6 = false;
 	p->src = baton_ip_from4(load32(ip + 12));
 	p->dst = baton_ip_from4(load32(ip + 16));
 	p->end = ETH_LEN + load16(ip + 2);

@@ -62,6 +62,24 @@ static inline int service_find(const struct baton_forwarder *f, struct baton_ip 
 	return service_place(f, addr, port)->index - 1;
 }
 
+/* plain_place finds where an IPv4 service is or would be, in the same way. */
+static inline struct plain_place *plain_place(const struct baton_forwarder *f, uint64_t where)
+{
+	for (uint32_t i = (uint32_t)(where * 0x9e3779b97f4a7c15ull >> 40);; i++) {
+		struct plain_place *place = &f->services_plain[i & f->services_mask];
+
+		if (likely(place->where == where) || place->where == PLAIN_FREE)
+			return place;
+	}
+}
+
+static void plain_index(struct baton_forwarder *f, const struct baton_service *s, uint16_t index)
+{
+	uint64_t where = raw_where((uint32_t)s->addr.lo, s->port);
+
+	*plain_place(f, where) = (struct plain_place){where, index, s->id};
+}
+
 int services_index(struct baton_forwarder *f, const struct baton_service *services, uint32_t n)
 {
 	uint32_t places = 16;
@@ -70,10 +88,12 @@ int services_index(struct baton_forwarder *f, const struct baton_service *servic
 		places *= 2;
 	f->services_mask = places - 1;
 	f->services_by_addr = calloc(places, sizeof(*f->services_by_addr));
+	f->services_plain = malloc(places * sizeof(*f->services_plain));
 	f->services = calloc(n + 1, sizeof(*f->services));
 	f->locals = calloc(n + BATON_MAX_PORTS, sizeof(*f->locals));
-	if (!f->services_by_addr || !f->services || !f->locals)
+	if (!f->services_by_addr || !f->services_plain || !f->services || !f->locals)
 		return -ENOMEM;
+	memset(f->services_plain, 0xff, places * sizeof(*f->services_plain)); /* PLAIN_FREE */
 	for (uint32_t i = 0; i < n; i++) {
 		struct service_place *place = service_place(f, services[i].addr, services[i].port);
 
@@ -81,6 +101,8 @@ int services_index(struct baton_forwarder *f, const struct baton_service *servic
 			return -EEXIST;
 		*place = (struct service_place){services[i].addr, services[i].port, (uint16_t)(i + 1), services[i].id};
 		f->services[i] = services[i];
+		if (baton_ip_is4(services[i].addr))
+			plain_index(f, &services[i], (uint16_t)i);
 		if (!services[i].adopts && !local_find(f, services[i].addr, ANY_PORT))
 			f->locals[f->local_count++] = (struct local){services[i].addr, ANY_PORT};
 	}
@@ -168,7 +190,6 @@ static void classify_any(struct baton_forwarder *f, struct packet *p)
 {
 	const uint8_t *d = p->buf.data;
 
-	p->plain = false;
 	if (!d) {
 		packet_drop(p, BATON_DROP_SEGMENTED);
 		return;
@@ -203,32 +224,32 @@ static void classify_any(struct baton_forwarder *f, struct packet *p)
 }
 
 /* classify_plain is classify_any for a plain packet to a service. False: it is none. */
-static inline bool classify_plain(const struct baton_forwarder *f, struct packet *p)
+static inline bool classify_plain(const struct baton_forwarder *f, const struct baton_buf *buf, uint64_t mac,
+				  struct packet *p)
 {
-	const uint8_t *ip = p->buf.data + ETH_LEN, *tcp = p->buf.data + PLAIN_TCP;
+	struct plain plain;
 
-	if (!plain_valid(&p->buf, f->ports[p->port].mac))
+	if (unlikely(!plain_read(buf, mac, &plain)))
 		return false;
-	const struct service_place *s = service_place(f, baton_ip_from4(load32(ip + 16)), load16(tcp + 2));
+	const struct plain_place *s = plain_place(f, plain.where);
 
-	if (s->index == 0)
+	if (unlikely(s->where == PLAIN_FREE))
 		return false;
-	key_make(&p->lookup.key, baton_ip_from4(load32(ip + 12)), load16(tcp), s->id, false);
-	p->flags = tcp[13];
-	p->class = CLASS_TCP;
-	p->ip6 = false;
-	p->service = s->index - 1;
-	p->plain = true;
+	p->lookup.key.w[0] = plain.client | s->id;
+	p->flags = buf->data[PLAIN_TCP + 13];
+	p->class = CLASS_PLAIN;
+	p->service = s->index;
 	return true;
 }
 
 #ifdef __SANITIZE_ADDRESS__
 /* classify_check makes sure that a plain packet is what a closer look would find. */
-static void classify_check(struct baton_forwarder *f, const struct packet *p)
+static void classify_check(struct baton_forwarder *f, const struct baton_port *port, const struct baton_buf *buf,
+			   const struct packet *p)
 {
-	struct packet filled = *p, any = *p;
+	struct packet filled = *p, any = {.buf = *buf, .port = port->index};
 
-	packet_fill(&filled);
+	packet_fill(&filled, buf, port->index);
 	classify_any(f, &any);
 	assert(any.class == CLASS_TCP && !any.ip6 && any.flags == filled.flags && any.service == filled.service);
 	assert(baton_ip_equal(any.src, filled.src) && baton_ip_equal(any.dst, filled.dst) && any.end == filled.end);
@@ -236,37 +257,37 @@ static void classify_check(struct baton_forwarder *f, const struct packet *p)
 	assert(any.sport == filled.sport && any.dport == filled.dport && any.lookup.key.w[0] == filled.lookup.key.w[0]);
 }
 #else
-static inline void classify_check(struct baton_forwarder *f, const struct packet *p)
+static inline void classify_check(struct baton_forwarder *f, const struct baton_port *port, const struct baton_buf *buf,
+				  const struct packet *p)
 {
 	(void)f;
+	(void)port;
+	(void)buf;
 	(void)p;
 }
 #endif
 
-/* lookups are the keys of a burst, by family. */
-struct lookups {
-	uint32_t fours, sixes;
-	struct baton_lookup *four[BATON_BURST], *six[BATON_BURST];
-};
-
 /* elsewhere passes a packet of another shard to it. */
-static bool elsewhere(struct baton_forwarder *f, struct packet *p)
+static bool elsewhere(struct baton_forwarder *f, const struct baton_port *port, uint16_t i)
 {
-	if (p->plain)
-		packet_fill(p);
+	struct packet *p = &f->burst[i];
+
+	if (p->class == CLASS_PLAIN)
+		packet_fill(p, &f->frames[i], port->index);
 	return shard_elsewhere(f, p, &p->tuple);
 }
 
-static inline void classify(struct baton_forwarder *f, struct packet *p, struct lookups *l)
+/* classify_closely takes what is not plain. It may find the packet further behind in its buffer. */
+static __attribute__((noinline)) void classify_closely(struct baton_forwarder *f, const struct baton_port *port,
+						       uint16_t i, struct lookups *l)
 {
-	if (likely(classify_plain(f, p))) {
-		classify_check(f, p);
-		if (likely(!f->mixed) || !elsewhere(f, p))
-			l->four[l->fours++] = &p->lookup;
-		return;
-	}
+	struct packet *p = &f->burst[i];
+
+	p->buf = f->frames[i];
+	p->port = port->index;
 	classify_any(f, p);
-	if (p->class != CLASS_TCP || (f->shards && elsewhere(f, p)))
+	f->frames[i] = p->buf;
+	if (p->class != CLASS_TCP || (f->shards && elsewhere(f, port, i)))
 		return;
 	if (p->ip6)
 		l->six[l->sixes++] = &p->lookup;
@@ -274,17 +295,37 @@ static inline void classify(struct baton_forwarder *f, struct packet *p, struct 
 		l->four[l->fours++] = &p->lookup;
 }
 
+static inline void classify(struct baton_forwarder *f, const struct baton_port *port, uint64_t mac, uint16_t i,
+			    struct lookups *l)
+{
+	struct packet *p = &f->burst[i];
+
+	if (unlikely(!classify_plain(f, &f->frames[i], mac, p))) {
+		classify_closely(f, port, i, l);
+		return;
+	}
+	classify_check(f, port, &f->frames[i], p);
+	if (likely(!f->mixed) || !elsewhere(f, port, i))
+		l->four[l->fours++] = &p->lookup;
+}
+
 /* Buckets are fetched while the next packets of a burst are read, but not one by one. */
 enum { FETCH_GROUP = 8 };
 
-static inline void classify_group(struct baton_forwarder *f, struct packet *p, uint16_t n, struct lookups *l)
+static inline void classify_all(struct baton_forwarder *f, const struct baton_port *port, uint16_t n, struct lookups *l)
 {
-	uint32_t fours = l->fours, sixes = l->sixes;
+	const uint64_t mac = raw_mac(port->mac);
 
-	for (uint16_t i = 0; i < n; i++)
-		classify(f, &p[i], l);
-	f->finder4->fetch(&f->crt4, l->four + fours, l->fours - fours);
-	f->finder6->fetch(&f->crt6, l->six + sixes, l->sixes - sixes);
+	for (uint16_t i = 0; i < n;) {
+		uint16_t end = n - i < FETCH_GROUP ? n : (uint16_t)(i + FETCH_GROUP);
+		uint32_t fours = l->fours, sixes = l->sixes;
+
+		for (; i < end; i++)
+			classify(f, port, mac, i, l);
+		f->finder4->fetch(&f->crt4, l->four + fours, l->fours - fours);
+		if (l->sixes > sixes)
+			f->finder6->fetch(&f->crt6, l->six + sixes, l->sixes - sixes);
+	}
 }
 
 /* ---- act: segments of flows that the router owns */
@@ -637,8 +678,6 @@ static void syn(struct baton_forwarder *f, struct packet *p, baton_word *v)
 
 static void act_tcp(struct baton_forwarder *f, struct packet *p)
 {
-	if (p->plain)
-		packet_fill(p);
 	if (unlikely(f->services[p->service].adopts) && (!p->lookup.entry || (p->flags & TCP_SYN)))
 		drop(f, p, BATON_DROP_NO_FLOW); /* strangers; SYNs are answered by whoever owns the address */
 	else if (f->services[p->service].distribution != BATON_CONTENTROUTED)
@@ -654,6 +693,7 @@ static void act_tcp(struct baton_forwarder *f, struct packet *p)
 static void act(struct baton_forwarder *f, struct packet *p)
 {
 	switch ((enum packet_class)p->class) {
+	case CLASS_PLAIN: /* filled by now */
 	case CLASS_TCP:
 		act_tcp(f, p);
 		return;
@@ -680,21 +720,25 @@ static void act(struct baton_forwarder *f, struct packet *p)
 /* calm says that a segment only has to be forwarded: nothing about its flow changes but its age. */
 static inline bool calm(const struct baton_forwarder *f, const struct packet *p)
 {
-	return p->class == CLASS_TCP && !(p->flags & (TCP_SYN | TCP_FIN | TCP_RST)) && p->lookup.entry &&
+	return p->class >= CLASS_TCP && !(p->flags & (TCP_SYN | TCP_FIN | TCP_RST)) && p->lookup.entry &&
 	       ((value_load(p->lookup.entry) ^ f->calm) & CALM_MASK) == 0;
 }
 
-static inline void forward(struct baton_forwarder *f, struct packet *p, uint32_t *forwarded)
+/* owner_of is the owner in a calm segment's entry, whose age it keeps. */
+static inline uint16_t owner_of(const struct baton_forwarder *f, const struct packet *p)
 {
-	uint16_t owner = (uint16_t)(value_load(p->lookup.entry) & BATON_VALUE_INDEX);
-
 	entry_touch(f, p->lookup.entry);
-	enum baton_counter outcome = frame_to_owner(f, owner, &p->buf);
+	return (uint16_t)(value_load(p->lookup.entry) & BATON_VALUE_INDEX);
+}
+
+static bool forward(struct baton_forwarder *f, uint16_t port, uint16_t owner, struct baton_buf *buf)
+{
+	enum baton_counter outcome = frame_to_owner(f, owner, buf);
 
 	if (likely(outcome == BATON_FORWARDED))
-		++*forwarded;
-	else
-		frame_refuse(f, p->port, owner, &p->buf, outcome);
+		return true;
+	frame_refuse(f, port, owner, buf, outcome);
+	return false;
 }
 
 /* ---- look up */
@@ -702,8 +746,9 @@ static inline void forward(struct baton_forwarder *f, struct packet *p, uint32_t
 /* lookup_again follows the entry of a packet that was looked up before the table changed. */
 static void lookup_again(struct baton_forwarder *f, struct packet *p)
 {
-	if (p->class == CLASS_TCP)
-		p->lookup.entry = baton_crt_find(crt_of(f, p->ip6), &p->lookup.key, p->lookup.hash);
+	if (p->class >= CLASS_TCP)
+		p->lookup.entry =
+		    baton_crt_find(crt_of(f, p->class == CLASS_TCP && p->ip6), &p->lookup.key, p->lookup.hash);
 }
 
 void packet_again(struct baton_forwarder *f, struct packet *p)
@@ -720,15 +765,12 @@ void packet_again(struct baton_forwarder *f, struct packet *p)
 
 static inline uint16_t fetch(struct baton_forwarder *f, struct baton_port *port)
 {
-	struct baton_buf bufs[BATON_BURST];
 	uint64_t bytes = 0;
-	uint16_t n = port->ops->rx_burst(port, bufs, BATON_BURST);
+	uint16_t n = port->ops->rx_burst(port, f->frames, BATON_BURST);
 
 	for (uint16_t i = 0; i < n; i++) {
-		f->burst[i].buf = bufs[i];
-		f->burst[i].port = port->index;
-		bytes += bufs[i].len;
-		__builtin_prefetch(bufs[i].data);
+		bytes += f->frames[i].len;
+		__builtin_prefetch(f->frames[i].data);
 	}
 	if (n) {
 		value_store(&port->rx_packets, value_load(&port->rx_packets) + n);
@@ -743,43 +785,111 @@ static uint16_t untag(struct baton_forwarder *f, const struct baton_port *port, 
 	uint16_t kept = 0;
 
 	for (uint16_t i = 0; i < n; i++) {
-		struct packet *p = &f->burst[i];
+		struct baton_buf *buf = &f->frames[i];
 
-		if (!p->buf.data)
-			drop(f, p, BATON_DROP_SEGMENTED);
-		else if (!vlan_pop(&p->buf, port->vlan))
-			drop(f, p, BATON_DROP_VLAN);
+		if (!buf->data)
+			frame_drop(f, port->index, buf, BATON_DROP_SEGMENTED);
+		else if (!vlan_pop(buf, port->vlan))
+			frame_drop(f, port->index, buf, BATON_DROP_VLAN);
 		else
-			f->burst[kept++].buf = p->buf;
+			f->frames[kept++] = *buf;
 	}
 	return kept;
 }
 
-/* burst handles the n frames in f->burst. */
-static inline int burst(struct baton_forwarder *f, uint16_t n)
+/* ---- send: frames that are forwarded one after the other, from the first of a burst on, and all by one port without a
+ * tunnel, are together. If all frames of the burst are, as is usual, they are sent from where they are. */
+
+/* together_stage gives those n up: other frames do not go with them. It returns how many there was room for. */
+static uint16_t together_stage(struct baton_forwarder *f, const struct baton_port *from, uint16_t n)
 {
-	struct lookups l = {.fours = 0, .sixes = 0};
+	const struct owner way = {.way = f->usual_way};
+	uint16_t i = 0;
+
+	while (i < n && frame_stage(f, way.port, &f->frames[i]))
+		i++;
+	for (uint16_t refused = i; refused < n; refused++)
+		frame_drop(f, from->index, &f->frames[refused], BATON_DROP_TX_FULL);
+	return i;
+}
+
+static inline uint16_t together_send(struct baton_forwarder *f, const struct baton_port *from, uint16_t n)
+{
+	const struct owner way = {.way = f->usual_way};
+	struct baton_port *port = &f->ports[way.port];
+
+	if (unlikely(port->tx_count || port->tag))
+		return together_stage(f, from, n);
+	for (uint16_t i = port_send(port, f->frames, n); i < n; i++)
+		frame_stage(f, way.port, &f->frames[i]); /* there is room for a burst */
+	return n;
+}
+
+/* ---- the burst */
+
+/* handle does what has to be done about a frame that does not only go with those before it. True: it was forwarded. */
+static __attribute__((noinline)) bool handle(struct baton_forwarder *f, const struct baton_port *port, uint16_t i)
+{
+	struct packet *p = &f->burst[i];
+
+	if (calm(f, p)) {
+		uint16_t owner = owner_of(f, p);
+
+		if (i == 0 && f->owners[owner].known && f->owners[owner].tunnel == BATON_TUNNEL_NONE)
+			f->usual_way = f->owners[owner].way;
+		return forward(f, port->index, owner, &f->frames[i]);
+	}
+	if (p->class == CLASS_PLAIN)
+		packet_fill(p, &f->frames[i], port->index);
+	act(f, p);
+	return false;
+}
+
+/* goes_along says whether a frame is together with those before it, and addresses it. */
+static inline bool goes_along(struct baton_forwarder *f, uint16_t i)
+{
+	const struct packet *p = &f->burst[i];
+
+	if (unlikely(!calm(f, p)))
+		return false;
+	const struct owner *owner = &f->owners[owner_of(f, p)];
+
+	if (unlikely(owner->way != f->usual_way))
+		return false;
+	memcpy(f->frames[i].data, &owner->macs, sizeof(owner->macs));
+	return true;
+}
+
+/* act_all handles the n frames of the burst, whose entries were looked up, one after the other. */
+static inline void act_all(struct baton_forwarder *f, const struct baton_port *port, uint16_t n)
+{
+	uint64_t changes = f->crt4.changes + f->crt6.changes;
+	uint16_t together = 0, forwarded;
+
+	while (together < n && goes_along(f, together))
+		together++;
+	forwarded = likely(together == n) ? together_send(f, port, n) : together_stage(f, port, together);
+	for (uint16_t i = together; i < n; i++) {
+		if (unlikely(f->crt4.changes + f->crt6.changes != changes))
+			lookup_again(f, &f->burst[i]);
+		forwarded = (uint16_t)(forwarded + handle(f, port, i));
+	}
+	count_n(f, BATON_FORWARDED, forwarded);
+}
+
+/* burst handles the n frames in f->frames, which came in by that port. */
+static inline int burst(struct baton_forwarder *f, const struct baton_port *port, uint16_t n)
+{
+	struct lookups *l = &f->lookups;
 
 	if (n == 0)
 		return 0;
-	for (uint16_t i = 0; i < n; i += FETCH_GROUP)
-		classify_group(f, &f->burst[i], (uint16_t)(n - i < FETCH_GROUP ? n - i : FETCH_GROUP), &l);
-	f->finder4->find(&f->crt4, l.four, l.fours);
-	f->finder6->find(&f->crt6, l.six, l.sixes);
-	uint64_t changes = f->crt4.changes + f->crt6.changes;
-	uint32_t forwarded = 0;
-
-	for (uint16_t i = 0; i < n; i++) {
-		struct packet *p = &f->burst[i];
-
-		if (unlikely(f->crt4.changes + f->crt6.changes != changes))
-			lookup_again(f, p);
-		if (likely(calm(f, p)))
-			forward(f, p, &forwarded);
-		else
-			act(f, p);
-	}
-	count_n(f, BATON_FORWARDED, forwarded);
+	l->fours = l->sixes = 0;
+	classify_all(f, port, n, l);
+	f->finder4->find(&f->crt4, l->four, l->fours);
+	if (l->sixes)
+		f->finder6->find(&f->crt6, l->six, l->sixes);
+	act_all(f, port, n);
 	return n;
 }
 
@@ -788,7 +898,7 @@ static inline int received(struct baton_forwarder *f, struct baton_port *port)
 	uint16_t n = fetch(f, port);
 
 	f->mixed = port->mixed;
-	burst(f, unlikely(port->vlan) ? untag(f, port, n) : n);
+	burst(f, port, unlikely(port->vlan) ? untag(f, port, n) : n);
 	return n;
 }
 
@@ -799,8 +909,11 @@ static int passed(struct baton_forwarder *f)
 
 	f->mixed = false;
 	for (uint32_t from = 0; from < f->shards->count; from++)
-		if (from != f->shard)
-			work += burst(f, shard_take(f, from));
+		for (uint16_t left = from == f->shard ? 0 : BATON_BURST, n, port; left; left = (uint16_t)(left - n)) {
+			if ((n = shard_take(f, from, left, &port)) == 0)
+				break;
+			work += burst(f, &f->ports[port], n);
+		}
 	return work;
 }
 

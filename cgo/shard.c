@@ -193,21 +193,24 @@ bool shard_next(struct baton_forwarder *f, struct packet *p)
 	return true;
 }
 
-uint16_t shard_take(struct baton_forwarder *f, uint32_t from)
+uint16_t shard_take(struct baton_forwarder *f, uint32_t from, uint16_t most, uint16_t *port)
 {
 	struct baton_ring *r = passing(f->shards, from, f->shard);
 	const struct passed *frame;
 	uint16_t n = 0;
 	uint32_t len;
 
-	for (uint64_t at = r->read; n < BATON_BURST && (frame = baton_ring_take(r, &len)); at = r->read) {
+	for (uint64_t at = r->read; n < most && (frame = baton_ring_take(r, &len)); at = r->read) {
+		bool stays = frame->tx ? !frame_stage(f, frame->port, &frame->buf) : n > 0 && frame->port != *port;
+
+		if (stays) { /* a busy port stops its senders, as a port of their own would */
+			r->read = at;
+			break;
+		}
 		if (!frame->tx) {
 			__builtin_prefetch(frame->buf.data);
-			f->burst[n].buf = frame->buf;
-			f->burst[n++].port = frame->port;
-		} else if (!frame_stage(f, frame->port, &frame->buf)) {
-			r->read = at; /* a busy port stops its senders, as a port of their own would */
-			break;
+			f->frames[n++] = frame->buf;
+			*port = frame->port;
 		}
 	}
 	baton_ring_release(r);

@@ -3,6 +3,7 @@ package cgo
 /*
 #include <stdlib.h>
 #include "baton.h"
+#include "parse.h"
 
 #cgo noescape baton_crt_init
 #cgo nocallback baton_crt_init
@@ -43,6 +44,12 @@ import "C"
 import "unsafe"
 
 // The parts of the data path by themselves, for tests and benchmarks: a test file cannot import "C".
+
+// SumWhole and SumFold are the two ways to look at an Internet checksum's sum: whether it is whole, and what it folds to.
+func SumWhole(sum uint64) bool { return bool(C.sum_is_whole(C.uint64_t(sum))) }
+
+// SumFold is the slow twin of SumWhole.
+func SumFold(sum uint64) uint16 { return uint16(C.sum_fold(C.uint64_t(sum))) }
 
 // TablePercent is what part of its places a forwarder's table uses.
 const TablePercent = C.BATON_CRT_PERCENT
