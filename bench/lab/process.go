@@ -24,6 +24,7 @@ type Process struct {
 	Name    string
 	LogPath string
 	cmd     *exec.Cmd
+	logFrom int64         // where its part of the log begins: earlier ones of the name are before it
 	done    chan struct{} // closed when it has ended
 	err     error         // how; valid after done
 	stop    sync.Once
@@ -41,6 +42,11 @@ func (h *Host) Start(name string, argv ...string) (*Process, error) {
 		return nil, err
 	}
 	defer func() { _ = log.Close() }() // the process has its own descriptor
+	before, err := log.Stat()
+	if err != nil {
+		return nil, err
+	}
+	p.logFrom = before.Size()
 	p.cmd = h.command(context.Background(), argv)
 	p.cmd.Dir = h.Dir()
 	p.cmd.Stdout, p.cmd.Stderr = log, log
@@ -178,7 +184,7 @@ func (p *Process) Log() string {
 	if err != nil {
 		return err.Error()
 	}
-	return string(text)
+	return string(text[min(p.logFrom, int64(len(text))):])
 }
 
 // Said returns nil if the process's output has the text.
