@@ -17,7 +17,7 @@ import (
 )
 
 // newPinDir is a bpffs of the test's own.
-func newPinDir(t *testing.T) string {
+func newPinDir(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "bpffs")
 	mounted, err := mountBPFFS(dir)

@@ -124,7 +124,7 @@ func (s *stage) open() *Lockstep {
 }
 
 // offer is one of the connection that r describes, after a dialogue.
-func offer(t *testing.T, r *transfer.Record, id transfer.ID, turns []transfer.Turn) *transfer.Offer {
+func offer(t testing.TB, r *transfer.Record, id transfer.ID, turns []transfer.Turn) *transfer.Offer {
 	t.Helper()
 	preview := *r
 	preview.Data, preview.RcvNxt, preview.RcvAcked = nil, r.ReadFrom, r.ReadFrom
@@ -430,6 +430,24 @@ func TestServerThatGoesOnIsRejectedAtTheCommit(t *testing.T) {
 	s.quiet()
 }
 
+// A server that repeats what was acknowledged late has not gone on.
+func TestRepeatedAnswerIsNoAnswer(t *testing.T) {
+	s := newStage(t)
+	served := serveScript(s.listen(t, "tcp4", ":80", false), func(int) script { return pop3Script })
+	r := record(client4, service4, "USER ada\r\n")
+	if err := s.play(r, 1, greeted); err != nil {
+		t.Fatal(err)
+	}
+	last := pop3Script[0][10:]
+	s.plays[r.Inc.Tuple].heard <- wire.Segment{Seq: r.SndNxt.Add(-len(last)), Ack: r.ReadFrom, Flags: wire.ACK,
+		Payload: []byte(last)}
+	if _, err := s.Continue("rh1", 1, r); err != nil {
+		t.Fatal(err)
+	}
+	<-served
+	checkContinued(t, s, <-served, r)
+}
+
 // The record of the commit must begin where the dialogue has ended.
 func TestOtherRecordIsNotContinued(t *testing.T) {
 	s := newStage(t)
@@ -495,4 +513,33 @@ func Example_answer() {
 	// Output:
 	// <nil> false
 	// <nil> true
+}
+
+// BenchmarkPlay is a greeting that is played, and the connection continued; the server is a goroutine.
+func BenchmarkPlay(b *testing.B) {
+	l := newLab(b)
+	dir := newPinDir(b)
+	lockstep, err := OpenLockstep(l.Namespace, dir, l.importer(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer lockstep.Close()
+	served := serveScript(l.listen(b, "tcp4", ":80", false), func(int) script { return pop3Script })
+	go func() {
+		for c := range served {
+			go func() {
+				c.from.ReadString('\n')
+				c.Close()
+			}()
+		}
+	}()
+	for id := transfer.ID(1); b.Loop(); id++ {
+		r := record(netip.AddrPortFrom(client4.Addr(), uint16(1024+id%60000)), service4, "USER ada\r\n")
+		if err := lockstep.Play(b.Context(), "rh1", offer(b, r, id, greeted), service4); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := lockstep.Continue("rh1", id, r); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -80,13 +80,13 @@ func (p *play) watch(entry bpf.LockstepBatonPlay) error {
 	return p.lockstep.entries.Put(playKey(p.tuple()), &entry)
 }
 
-// drain forgets what an earlier connection's server has sent, and returns whether one of the segments was more than an
-// acknowledgment.
+// drain takes what was not looked at, and returns whether the server has said more than what was acknowledged: it repeats
+// what was acknowledged late.
 func (p *play) drain() (spoke bool) {
 	for {
 		select {
 		case s := <-p.heard:
-			spoke = spoke || len(s.Payload) > 0 || s.Flags&(wire.FIN|wire.RST) != 0
+			spoke = spoke || s.Flags.Has(wire.RST) || s.Seq.Add(s.Len()).After(p.rcv)
 		default:
 			return spoke
 		}
