@@ -8,6 +8,8 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 
 	"baton/bench/judge"
 	"baton/bench/lab"
@@ -35,7 +37,7 @@ const largest = 1 << 20 // octets of state
 
 // asking is where targets are asked.
 var asking = Shape{Cluster: authenticated(), Server: func(_ *Env, h *lab.Host) error {
-	words := []string{"eve=locked", "slow=slow"}
+	words := []string{"eve=locked", "slow=slow", "late=late"}
 	if h.Name == "t1" {
 		words = append(words, "bob=locked")
 	}
@@ -162,6 +164,30 @@ var appScenarios = []Scenario{
 		Run:    runTargetDies,
 	},
 	{
+		Name: "client-closes-during-offer",
+		Doc: "a client that ends while the application has its offer arrives with its FIN, or the offer is canceled; one that " +
+			"resets leaves nothing behind",
+		Shape:  hurried,
+		Expect: Expect{Connections: 3, Transferred: 1, ClientResets: true, Retransmissions: true},
+		Run:    runClientCloses,
+	},
+	{
+		Name: "target-dies-after-commit",
+		Doc:  "of a connection whose target dies between commit and confirmation, the client hears nothing but one RST in the end",
+		Shape: Shape{Private: true,
+			Cluster: lab.Cluster{Transfer: "unconditional", Confirm: time.Second, GiveUp: 3 * time.Second}},
+		Expect: Expect{Connections: 1, Transferred: None, Resets: 1, Retransmissions: true},
+		Run:    runTargetDiesAfterCommit,
+		Check: func(e *Env, _ judge.Report) error {
+			data := e.segments(func(f wire.Frame) bool { return f.Src.Addr() == lab.DVIPA && len(f.Segment.Payload) > 0 })
+			fins := e.segments(func(f wire.Frame) bool { return f.Src.Addr() == lab.DVIPA && f.Segment.Flags.Has(wire.FIN) })
+			if data+fins != 0 {
+				return fmt.Errorf("%d segments with data and %d with FIN from the service, want none", data, fins)
+			}
+			return nil
+		},
+	},
+	{
 		Name:   "direct-syn-blocked",
 		Doc:    "SYNs that clients send to a target directly reach no listener and get no answer; transfers do reach it",
 		Shape:  asking,
@@ -279,6 +305,127 @@ func runTargetDies(e *Env) error {
 		return errors.Join(d.talk("", "-ERR application: application: the application is gone", "QUIT", "+OK bye"), d.end(),
 			p.Says(e.Ctx, "transfer slow mail rejected  application application"))
 	})
+}
+
+// hurried is asking whose offers do not wait for long.
+var hurried = func() Shape {
+	s := asking
+	s.Cluster.Offer = 2 * time.Second
+	return s
+}()
+
+// runClientCloses has three clients end while an application has their offer: before it accepts, and before it has not
+// answered in time, by FIN and by RST.
+func runClientCloses(e *Env) error {
+	return e.authenticating(func(p *lab.Process) error {
+		late, err := e.loginOffered("late")
+		if err != nil {
+			return err
+		}
+		err = errors.Join(late.c.CloseWrite(), late.talk("", "+OK * has the mailbox of late"), late.end())
+		if err != nil {
+			return fmt.Errorf("closed before it is accepted: %w", err)
+		}
+		slow, err := e.loginOffered("slow")
+		if err != nil {
+			return err
+		}
+		err = errors.Join(slow.c.CloseWrite(), slow.talk("", "-ERR stack: timeout: *"), slow.end(),
+			e.Target(1).Process("pop3d").Says(e.Ctx, "canceled "+slow.c.Local().String()))
+		if err != nil {
+			return fmt.Errorf("closed before it is rejected: %w", err)
+		}
+		gone, err := e.loginOffered("slow")
+		if err != nil {
+			return err
+		}
+		if err := gone.c.Abort(); err != nil {
+			return err
+		}
+		return errors.Join(e.Target(1).Process("pop3d").Says(e.Ctx, "canceled "+gone.c.Local().String()), e.nothingOpen())
+	})
+}
+
+// loginOffered logs in and waits until a target application has the offer.
+func (e *Env) loginOffered(user string) (*dialogue, error) {
+	d, err := e.login(user, "x")
+	if err != nil {
+		return nil, err
+	}
+	return d, lab.Until(e.Ctx, "the application has the offer", func() error {
+		want := fmt.Sprintf("offer %v %s ", d.c.Local(), user)
+		if e.Target(1).Process("pop3d").Said(want) == nil {
+			return nil
+		}
+		return e.Target(2).Process("pop3d").Said(want)
+	})
+}
+
+// nothingOpen waits until no application has a connection or an offer that is not settled, and the router none at all.
+func (e *Env) nothingOpen() error {
+	return lab.Until(e.Ctx, "nothing is left open", func() error {
+		for _, h := range append([]*lab.Host{e.Lab.Router}, e.Lab.Targets...) {
+			apps, err := h.Admin().Applications(e.Ctx)
+			if err != nil {
+				return err
+			}
+			for _, a := range apps {
+				if a.Open != 0 {
+					return fmt.Errorf("%s on %s has %d open", a.Name, h.Name, a.Open)
+				}
+			}
+		}
+		return e.nothingPending()
+	})
+}
+
+// nothingPending reports an error while a transfer is under way.
+func (e *Env) nothingPending() error {
+	targets, err := e.Baton.Admin.Targets(e.Ctx)
+	for _, t := range targets {
+		if t.Pending != 0 {
+			return fmt.Errorf("%d transfers to %s are under way", t.Pending, t.Host)
+		}
+	}
+	return err
+}
+
+// runTargetDiesAfterCommit stops an agent, so that it does not read the commit that is sent to it, and then kills it.
+func runTargetDiesAfterCommit(e *Env) error {
+	aborted, err := e.counter("router", "aborted")
+	if err != nil {
+		return err
+	}
+	c, err := e.Dial()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }() // it is reset below
+	agent := e.Baton.Agents[0]
+	if err := agent.Pause(e.Ctx); err != nil {
+		return err
+	}
+	if _, err := c.Write(lab.Request("a.example", "/")); err != nil {
+		return err
+	}
+	err = lab.Until(e.Ctx, "the commit is out", func() error {
+		if e.nothingPending() == nil {
+			return errors.New("no transfer is under way")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	agent.Kill()
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		return fmt.Errorf("the client got %w, want a reset", err)
+	}
+	after, err := e.counter("router", "aborted")
+	if err != nil || after != aborted+1 {
+		return errors.Join(err, fmt.Errorf("%d connections aborted, want 1", after-aborted))
+	}
+	return nil
 }
 
 // runPeerNotAllowed has applications of root where only nobody may register.

@@ -30,6 +30,7 @@ type Cluster struct {
 	Request   time.Duration // timeout of a request head
 	Offer     time.Duration // timeout of an offer
 	Confirm   time.Duration // timeout of a confirmation
+	GiveUp    time.Duration // timeout of everything after a commit
 	Window    int           // W
 	Freeze    string        // buffer or discard
 	Transfer  string        // offered or unconditional
@@ -162,7 +163,7 @@ dvipas:
         transfer: {{.}}{{end}}
 {{- if .Reroute}}
         reroute: per-request{{end}}
-{{- if or .Request .Offer .Confirm .Idle}}
+{{- if or .Request .Offer .Confirm .Idle .GiveUp}}
         timeouts:
 {{- with .Request}}
           request: {{.}}{{end}}
@@ -172,6 +173,8 @@ dvipas:
           confirm: {{.}}{{end}}
 {{- with .Idle}}
           idle: {{.}}{{end}}
+{{- with .GiveUp}}
+          give_up: {{.}}{{end}}
 {{- end}}
 {{- if .Section}}
 {{indent 8 .Section}}

@@ -245,6 +245,7 @@ func routerService(cfg *config.Router, s servicePort) (router.Service, error) {
 		Reroute:        s.port.Reroutes(),
 		OfferTimeout:   time.Duration(s.port.Timeouts.Offer),
 		ConfirmTimeout: time.Duration(s.port.Timeouts.Confirm),
+		GiveUp:         time.Duration(s.port.Timeouts.GiveUp),
 		NewSession:     func() inspect.Session { return app.Session(window) },
 	}, nil
 }

@@ -142,6 +142,10 @@ func (r *Router) checkPorts(to *report, key string, ports []Port) {
 		to.window(key+".window", p.Window, p.WindowScale)
 		r.checkRequest(to, key+".timeouts.request", p.Timeouts.Request)
 		r.checkReroute(to, key, p)
+		if t := p.Timeouts; t.GiveUp <= t.Confirm {
+			to.failf(key+".timeouts.give_up", "%s is not above timeouts.confirm, %s: the target would never be asked", t.GiveUp,
+				t.Confirm)
+		}
 		r.checkProtocol(to, key, p)
 	}
 }

@@ -153,7 +153,8 @@ type Timeouts struct {
 	Request Duration `yaml:"request" default:"10s" range:"100ms..1h"`
 	Offer   Duration `yaml:"offer" default:"200ms" range:"1ms..1m"`
 	Confirm Duration `yaml:"confirm" default:"1s" range:"10ms..5m"`
-	Idle    Duration `yaml:"idle" default:"50s" range:"100ms..1h"` // of a connection that came back, until its next request
+	Idle    Duration `yaml:"idle" default:"50s" range:"100ms..1h"`    // of a connection that came back, until its next request
+	GiveUp  Duration `yaml:"give_up" default:"15s" range:"100ms..1h"` // from the commit; above Confirm
 }
 
 // Job names who can serve.

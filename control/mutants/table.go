@@ -73,8 +73,8 @@ var mutants = []mutant{
 	{"export-loses-tsval", []edit{{export, "TSLast: c.ts.last,", "TSLast: c.ts.last - 1000,"}}},
 	{"export-loses-timer", []edit{{export, "Retransmit: left(t.retransmit, c.now),", ""}}},
 	{"giver-takes-back", []edit{{giver,
-		"			g.becomeAborted(Failure{Host: g.Host(), Cause: CauseNoAnswer, " +
-			"Detail: \"no answer to the commit and the queries\"})",
+		"			g.becomeAborted(Abort{Reset: true,\n				Failure: Failure{Host: g.Host(), Cause: CauseNoAnswer, " +
+			"Detail: \"no answer to the commit and the queries\"}})",
 		"			g.next(Failure{Host: g.Host(), Cause: CauseNoAnswer, Detail: \"no answer\"}, now)"}}},
 	{"giver-believes-silence", []edit{{giver, "		if e.Host == g.Host() {\n			g.becomeQuerying(now)",
 		"		if e.Host == g.Host() {\n			g.next(Failure{}, now)"}}},

@@ -96,7 +96,7 @@ func (r *Router) dialogue(c *conn, to choice) transfer.Dialogue {
 
 func timeouts(s *Service) transfer.Timeouts {
 	t := transfer.DefaultTimeouts()
-	t.Offer, t.Confirm = s.OfferTimeout, s.ConfirmTimeout
+	t.Offer, t.Confirm, t.GiveUp = s.OfferTimeout, s.ConfirmTimeout, s.GiveUp
 	return t
 }
 
@@ -142,6 +142,9 @@ func (r *Router) perform(c *conn, a transfer.Action) (host string, lost bool) {
 	case transfer.Refuse:
 		r.refused(c, a.Failure)
 	case transfer.Abort:
+		if a.Reset {
+			r.disown(c)
+		}
 		r.leave(c, a.Detail)
 		r.forget(c.id)
 	case transfer.Failed:
@@ -151,6 +154,14 @@ func (r *Router) perform(c *conn, a transfer.Action) (host string, lost bool) {
 		r.log.Error("target contradicts itself", "target", a.Host, "detail", a.Detail)
 	}
 	return "", false
+}
+
+// disown tells the client of a connection that its target, of which nothing is heard any more, may have or not.
+func (r *Router) disown(c *conn) {
+	r.count.Aborted++
+	for _, s := range c.tcp.Disown(r.now).Segments {
+		r.transmit(c, s)
+	}
 }
 
 // begin notes that an attempt begins.

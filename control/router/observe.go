@@ -14,6 +14,7 @@ type Counts struct {
 	Refused         uint64 // of which answered with an error
 	Transferred     uint64 // of which handed to a target
 	Reset           uint64 // of which ended by a RST or because the client fell silent
+	Aborted         uint64 // of which reset because a target was not heard of after the commit
 	Vanished        uint64 // of which the forwarder gave up (idle, or a new incarnation)
 	TableFull       uint64 // not taken: as many connections as configured
 	Repeated        uint64 // not taken: the router had the connection before
@@ -50,7 +51,7 @@ type Total struct {
 func (c Counts) Totals() []Total {
 	return []Total{
 		{"opened", c.Opened}, {"refused", c.Refused}, {"transferred", c.Transferred}, {"reset", c.Reset},
-		{"vanished", c.Vanished}, {"table_full", c.TableFull}, {"repeated", c.Repeated}, {"unknown_services", c.UnknownServices},
+		{"aborted", c.Aborted}, {"vanished", c.Vanished}, {"table_full", c.TableFull}, {"repeated", c.Repeated}, {"unknown_services", c.UnknownServices},
 		{"unknown_flows", c.UnknownFlows}, {"bad_frames", c.BadFrames}, {"icmp_errors", c.ICMPErrors},
 		{"exceptions", c.Exceptions}, {"exceptions_lost", c.ExceptionsLost},
 		{"kernel_frames", c.KernelFrames}, {"frames_lost", c.FramesLost},

@@ -47,8 +47,9 @@ type Service struct {
 	RequestTimeout time.Duration          // from a connection's first segment to the decision
 	IdleTimeout    time.Duration          // of a connection that came back, until its next request
 	OfferTimeout   time.Duration          // a target's answer to an offer
-	ConfirmTimeout time.Duration          // a target's answer to a commit, and between queries after it
 	Reroute        bool                   // targets hand connections back between two requests
+	ConfirmTimeout time.Duration          // a target's answer to a commit; then it is asked again and again
+	GiveUp         time.Duration          // from a commit that nothing is heard of to the client's RST
 	Unconditional  bool                   // give connections in one message, without asking the target application
 	NewSession     func() inspect.Session // the routing application, for one connection
 	Greets         bool                   // it begins with a greeting

@@ -336,7 +336,7 @@ func TestTargetLostAfterTheCommitIsAskedWhenItIsBack(t *testing.T) {
 	w.wantGiven(c, "t1")
 }
 
-func TestNobodyToAskEndsInSilence(t *testing.T) {
+func TestNobodyToAskEndsInOneReset(t *testing.T) {
 	w := newWorld(t)
 	w.cluster.reply["t1"] = func(m transfer.Message) transfer.Message {
 		if _, ok := m.(transfer.Offer); ok {
@@ -345,9 +345,13 @@ func TestNobodyToAskEndsInSilence(t *testing.T) {
 		return nil
 	}
 	c := w.ask("a.example")
-	w.advance(time.Minute)
-	if c.frames != 0 || !c.closed || c.owner != 0 {
-		t.Errorf("%d segments, closed %t, owner %d; want silence and a forgotten flow", c.frames, c.closed, c.owner)
+	w.advance(14 * time.Second)
+	if c.frames != 0 {
+		t.Errorf("%d segments before it is given up", c.frames)
+	}
+	w.advance(2 * time.Second)
+	if c.frames != 1 || !c.rst || !c.closed || c.owner != 0 || w.router.count.Aborted != 1 {
+		t.Errorf("%d segments, RST %t, closed %t, owner %d; want one RST and a forgotten flow", c.frames, c.rst, c.closed, c.owner)
 	}
 	w.wantEmpty()
 }

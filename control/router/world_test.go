@@ -72,7 +72,7 @@ func bareWorld(t *testing.T, change ...func(*Config)) *world {
 		Ports: 1,
 		Services: []Service{{
 			Address: service, Window: window, Hold: flow.HoldBuffer, RequestTimeout: 10 * time.Second,
-			OfferTimeout: 200 * time.Millisecond, ConfirmTimeout: time.Second,
+			OfferTimeout: 200 * time.Millisecond, ConfirmTimeout: time.Second, GiveUp: 15 * time.Second,
 			NewSession: func() inspect.Session { return http.Session(window) },
 		}},
 		Jobs:     map[string][]string{"web-a": {"t1", "t2"}, "web-b": {"t2"}},

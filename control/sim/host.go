@@ -77,7 +77,8 @@ func newHost(w *world) *host {
 			OwnMSS: uint16(1460 - 20*s.v6()), Window: first, Scale: s.scale, SpeaksFirst: s.first})
 		rc.Services = append(rc.Services, router.Service{Address: s.addr, Window: w.plan.Window, Announced: first,
 			Hold: w.plan.Hold, RequestTimeout: requestTimeout, OfferTimeout: offerTimeout,
-			ConfirmTimeout: confirmTimeout, NewSession: h.newSession(s), Unconditional: w.plan.Unconditional})
+			ConfirmTimeout: confirmTimeout, GiveUp: transfer.DefaultTimeouts().GiveUp, NewSession: h.newSession(s),
+			Unconditional: w.plan.Unconditional})
 	}
 	for i := range w.plan.Targets {
 		rc.Targets[targetName(i)] = targetAddr(i)

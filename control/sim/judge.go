@@ -44,10 +44,11 @@ type life struct {
 	holder      *target // has a socket
 	given       *target // the last that had one
 	committedTo map[*target]bool
-	lostHost    bool // its target crashed
-	mustThaw    bool // the router has sent while it was frozen
-	unsure      bool // its target's agent crashed during the import, and says that it ended
-	abandoned   bool // the router gave it up after the commit
+	committedAt time.Time // the last time
+	lostHost    bool      // its target crashed
+	mustThaw    bool      // the router has sent while it was frozen
+	unsure      bool      // its target's agent crashed during the import, and says that it ended
+	abandoned   bool      // the router gave it up after the commit
 
 	// What was written: by the client's application its plan's request, by the server's side this.
 	expected []byte
@@ -157,7 +158,7 @@ func (j *judge) committed(id transfer.ID, t *target) {
 	if !l.frozen {
 		l.fail("the router commits a connection that is not frozen")
 	}
-	l.committedTo[t] = true
+	l.committedTo[t], l.committedAt = true, l.w.now
 }
 
 // froze sees the router freeze.
@@ -319,6 +320,14 @@ func (l *life) outcome() string {
 	return cutShort
 }
 
+// disowned sees the router reset a connection that it has committed, and nothing is heard of.
+func (l *life) disowned() {
+	if len(l.committedTo) == 0 || l.w.now.Sub(l.committedAt) < transfer.DefaultTimeouts().GiveUp {
+		l.fail("the router resets the connection before it may give it up")
+	}
+	l.abandoned = true
+}
+
 // lostBy sees a client give up an established connection. There must have been a reason.
 func (l *life) lostBy(c *client) {
 	if !l.lostHost && !l.unsure && !l.abandoned {
@@ -359,6 +368,8 @@ func (j *judge) routerSends(frame []byte) {
 	switch {
 	case l == nil:
 		j.w.fail("the router sends to a client that it does not have: %+v", f)
+	case l.frozen && !l.routerGone && f.Segment.Flags.Has(wire.RST):
+		l.disowned()
 	case l.frozen && !l.routerGone && j.w.tally.Faults[RingFull] == 0:
 		l.fail("the router sends while the connection is frozen")
 	case l.holder != nil:

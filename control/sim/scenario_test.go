@@ -216,10 +216,10 @@ var scenarios = []scenario{
 		not:  []string{"thaws", "t2     c1: imports"},
 	},
 	{
-		name: "target-crashes-after-commit", want: lost,
-		why:  "nobody can say who has the connection: it is dropped without a word rather than owned twice",
+		name: "target-crashes-after-commit", want: resetByServer,
+		why:  "nobody can say who has the connection: it is reset in the end rather than owned twice",
 		plan: func(p *Plan, _ *ClientPlan) { p.slowly(); p.at(AtCommit, time.Millisecond, CrashTarget, 0) },
-		has:  []string{"commit", "host crashes", "forgets the flow", "through: lost"},
+		has:  []string{"commit", "host crashes", "forgets the flow", "[R.]", "through: reset by server"},
 		not:  []string{"thaws", "t2     c1: imports"},
 	},
 	{

@@ -198,6 +198,19 @@ func TestClientThatNeverTakesTheResponseIsAborted(t *testing.T) {
 	})
 }
 
+// TestDisownedConnectionIsReset: what was frozen says one thing more, from where its record ends.
+func TestDisownedConnectionIsReset(t *testing.T) {
+	r := established(t, bases[1])
+	r.freeze()
+	next := r.c.snd.nxt
+	r.now = r.now.Add(time.Minute)
+	s := r.one(r.do(r.c.Disown(r.now)))
+	if s.Flags != wire.RST|wire.ACK || s.Seq != next || s.Ack != r.c.rcv.nxt {
+		t.Errorf("sent %v at %d", s.Flags, s.Seq)
+	}
+	r.in(Closed)
+}
+
 func TestAbortSendsOneExactRST(t *testing.T) {
 	for state, build := range states {
 		if state == Closed || state == TimeWait {

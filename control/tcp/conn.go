@@ -297,6 +297,13 @@ func (c *Conn) Abort(now time.Time) Actions {
 	return c.flush()
 }
 
+// Disown ends a frozen connection with a RST. It is for one whose new owner cannot be heard: the RST ends the connection if
+// nobody has it, or if its owner has said nothing yet.
+func (c *Conn) Disown(now time.Time) Actions {
+	c.frozen = false
+	return c.Abort(now)
+}
+
 // abort sends a RST and closes.
 func (c *Conn) abort(err error) {
 	if !c.frozen && c.state != TimeWait { // in TIME-WAIT both sides are done

@@ -99,6 +99,7 @@ var rules = []struct{ source, rule, tests string }{
 	{"transfer", "every state, with all that is under way; named refusals",
 		"TestEveryStateIsExported TestExportRefusals TestMoreThanARecordHoldsIsNotExported TestRangesOutOfOrderGoAlong " +
 			"TestImportRepeatsUnacknowledgedData TestRecordIsExact TestExportOfAnImportIsTheSameRecord"},
+	{"transfer", "what is given up for good is reset", "TestDisownedConnectionIsReset"},
 	{"transfer", "the next owner takes nothing back", "TestAnnounceTakesNothingBack TestPlainRecordIsEnough"},
 }
 

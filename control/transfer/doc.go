@@ -12,8 +12,8 @@
 // candidate or to a thaw and a refusal to the client. After it the target may be the owner, and only the target's word
 // makes the routing host the owner again: a Confirm that says "not imported", or the answer "unknown" to a Query. Both
 // promise that the transfer will never import anything; the Taker remembers that (it fences the transfer), so a commit
-// that arrives late, or again, is refused. If there is no word until Timeouts.GiveUp, the connection is aborted: it
-// is better lost than owned twice.
+// that arrives late, or again, is refused. If there is no word until Timeouts.GiveUp, the connection is aborted, and
+// the client is told by a RST: it is better lost than owned twice.
 //
 // Nothing is assumed of the clocks of the two hosts, and nothing of the network but that a message arrives unchanged or
 // not at all, and not later than Limits.Remember after it was sent (streams end long before). A restarted Taker is
@@ -56,7 +56,7 @@
 //	           QueryReply reserved          Querying   (being imported)
 //	           PeerUp                       Querying   Query
 //	           Timeout                      Querying   Query
-//	           Timeout after GiveUp         Aborted    Abort
+//	           Timeout after GiveUp         Aborted    Abort with Reset
 //	Confirmed  Switched                     Switched
 //	           EndReport                    Confirmed  Remove
 //	           Timeout                      Confirmed  Switch

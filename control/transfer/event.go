@@ -122,8 +122,14 @@ type (
 	Remove struct{}
 	// Refuse tells the client that nobody serves it. It comes after Thaw.
 	Refuse struct{ Failure }
-	// Abort forgets the flow without a segment to the client: a target may own it, and nobody can be asked.
-	Abort struct{ Failure }
+	// Abort forgets the flow. Reset: no target has said that it has the connection, and nobody can be asked, so the
+	// client is told by a RST from where the record ends. A target that has it after all and has said anything is not
+	// harmed: the RST is older than what the client has of it (RFC 9293 §3.10.7.4), and its flow is found again. Otherwise
+	// the target is the owner, and the client gets nothing from this host.
+	Abort struct {
+		Failure
+		Reset bool
+	}
 	// Failed reports an attempt that came to nothing, for log and metrics.
 	Failed struct{ Failure }
 )

@@ -312,7 +312,8 @@ func (g *Giver) querying(e Event, now time.Time) {
 		}
 	case Timeout:
 		if !now.Before(g.giveUp) {
-			g.becomeAborted(Failure{Host: g.Host(), Cause: CauseNoAnswer, Detail: "no answer to the commit and the queries"})
+			g.becomeAborted(Abort{Reset: true,
+				Failure: Failure{Host: g.Host(), Cause: CauseNoAnswer, Detail: "no answer to the commit and the queries"}})
 			return
 		}
 		g.query()
@@ -368,7 +369,7 @@ func (g *Giver) confirmed(e Event, now time.Time) {
 		g.become(GiverSwitched, time.Time{})
 	case Timeout:
 		if !now.Before(g.giveUp) {
-			g.becomeAborted(Failure{Cause: CauseFreeze, Detail: "the forwarder did not switch the flow"})
+			g.becomeAborted(Abort{Failure: Failure{Cause: CauseFreeze, Detail: "the forwarder did not switch the flow"}})
 			return
 		}
 		g.do(Switch{g.Host()})
@@ -485,9 +486,9 @@ func (g *Giver) becomeRefused(f Failure) {
 	g.become(GiverRefused, time.Time{})
 }
 
-func (g *Giver) becomeAborted(f Failure) {
-	g.do(Failed{f})
-	g.do(Abort{f})
+func (g *Giver) becomeAborted(a Abort) {
+	g.do(Failed{a.Failure})
+	g.do(a)
 	g.record = nil
 	g.become(GiverAborted, time.Time{})
 }

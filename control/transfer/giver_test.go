@@ -23,6 +23,9 @@ func describe(a Action) string {
 	case Refuse:
 		return "refuse " + a.Cause.String()
 	case Abort:
+		if a.Reset {
+			return "reset " + a.Cause.String()
+		}
 		return "abort " + a.Cause.String()
 	case Fault:
 		return "fault " + a.Host
@@ -374,8 +377,8 @@ func TestSilentTargetEndsInAbortAfterGiveUp(t *testing.T) {
 			case Send:
 				queries++
 			case Abort:
-				if at := now.Sub(committed); at != g.give.Timeouts.GiveUp {
-					t.Errorf("aborted after %s, want %s", at, g.give.Timeouts.GiveUp)
+				if at := now.Sub(committed); at != g.give.Timeouts.GiveUp || !a.Reset {
+					t.Errorf("aborted after %s, reset %t, want %s and a reset", at, a.Reset, g.give.Timeouts.GiveUp)
 				}
 			case Thaw, Refuse:
 				t.Errorf("%T after the commit without a word of the target", a)
@@ -390,7 +393,11 @@ func TestSilentTargetEndsInAbortAfterGiveUp(t *testing.T) {
 func TestForwarderThatNeverSwitchesEndsInAbort(t *testing.T) {
 	g, _ := giverAfter(give(), reach[GiverConfirmed]...)
 	for steps := 0; !g.State().Final() && steps < 1000; steps++ {
-		g.Step(Timeout{}, g.Deadline())
+		for _, a := range g.Step(Timeout{}, g.Deadline()) {
+			if abort, ok := a.(Abort); ok && abort.Reset {
+				t.Error("the client of a connection that the target owns is reset")
+			}
+		}
 	}
 	if g.State() != GiverAborted {
 		t.Errorf("ended in %s", g.State())

@@ -277,6 +277,11 @@ func (m *model) stepGiver(w *world, e Event) {
 			next.net |= m.post.set(packet{routingHost, a.Host, a.Message})
 		case Fault:
 			m.fail(&next, "fault: "+a.Detail)
+		case Abort:
+			if s := w.giver.State(); a.Reset != (s == GiverQuerying) {
+				m.fail(&next, fmt.Sprintf("abort in state %s, reset %t", s, a.Reset))
+			}
+			next.path.command(m.order(a))
 		default:
 			next.path.command(m.order(a))
 		}

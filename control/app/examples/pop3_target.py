@@ -4,8 +4,8 @@ each connection with the user as its state, takes those whose mailbox it has, an
 
 Usage: pop3_target.py SOCKET JOB PORT NAME [USER=WORD]...
 
-SOCKET is the control socket of the host's daemon. By WORD a user's mailbox is "here", "locked" (the connection is rejected)
-or "slow" (nothing is said at all); that of other users is here. A connection that
+SOCKET is the control socket of the host's daemon. By WORD a user's mailbox is "here", "locked" (the connection is rejected),
+"late" (it is accepted after half a second) or "slow" (nothing is said at all); that of other users is here. A connection that
 no offer came before, because the job of PORT is conventional, is nobody's.
 """
 
@@ -30,7 +30,11 @@ def decide(control, offer, words, states):
         control.send(type="reject", transfer=transfer, detail=f"the mailbox of {user} is locked")
         return
     states.put(offer["client"], offer["state"])
-    control.send(type="accept", transfer=transfer)
+    accept = lambda: control.send(type="accept", transfer=transfer)
+    if word == "late":
+        threading.Timer(0.5, accept).start()
+    else:
+        accept()
 
 
 def serve(connection, client, name, states):
