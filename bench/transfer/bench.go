@@ -16,12 +16,26 @@ import (
 
 const (
 	site      = "a.example" // the Host that is asked for
+	job       = "web"       // that serves it
 	bodySize  = 1 << 10     // octets of the file that is fetched
 	startTime = 30 * time.Second
 	// batch is how many rounds are made before the router is asked for its transfers, of which it keeps the last 1024.
 	batch = 250
 	// newest is how long after the last fetch of a batch its transfer may be missing from the router's list.
 	newest = 5 * time.Second
+)
+
+// way is how connections are handed over.
+type way struct {
+	transfer    string // of the DVIPA's port: offered or unconditional
+	application string // of the job: conventional, or ask, which is answered over a control socket
+}
+
+// The ways that are measured. The first is the usual one.
+var (
+	offered       = way{"offered", "conventional"}
+	asked         = way{"offered", "ask"}
+	unconditional = way{"unconditional", "conventional"}
 )
 
 // bench is a laboratory ready to measure in.
@@ -51,7 +65,7 @@ type fetched struct {
 	syn, synAck, asked, answered time.Time
 }
 
-func newBench(ctx context.Context, l *lab.Lab, o options) (*bench, error) {
+func newBench(ctx context.Context, l *lab.Lab, o options, w way) (*bench, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	host := l.Targets[0]
@@ -70,8 +84,14 @@ func newBench(ctx context.Context, l *lab.Lab, o options) (*bench, error) {
 	if b.target, err = host.MAC(); err != nil {
 		return nil, err
 	}
-	cluster := lab.Cluster{Device: o.device, LogLevel: "info", IdleSleep: o.idleSleep,
-		Rules: []lab.Rule{{Host: site, Job: "web"}}, Jobs: []lab.Job{{Name: "web", Hosts: []string{host.Name}}}}
+	cluster := lab.Cluster{Device: o.device, LogLevel: "info", IdleSleep: o.idleSleep, Transfer: w.transfer,
+		Applications: w == asked, Rules: []lab.Rule{{Host: site, Job: job}},
+		Jobs: []lab.Job{{Name: job, Hosts: []string{host.Name}, Application: w.application}}}
+	if w == asked {
+		if err := startApplication(host); err != nil {
+			return nil, err
+		}
+	}
 	if b.baton, err = l.Baton(ctx, o.bin, cluster); err != nil {
 		return nil, err
 	}

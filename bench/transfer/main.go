@@ -26,6 +26,7 @@ type options struct {
 	device    string
 	hugepages int
 	echo      echoOptions
+	accept    string
 }
 
 func main() {
@@ -40,12 +41,16 @@ func main() {
 	flag.StringVar(&o.device, "device", "net_af_xdp", "DPDK driver of the data port")
 	flag.IntVar(&o.hugepages, "hugepages", 0, "2 MiB hugepages to reserve for the forwarder; 0: it does without any")
 	o.echo.register()
+	flag.StringVar(&o.accept, "accept", "", "only accept what is offered at this control socket (internal)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	work := func() error { return measure(ctx, o) }
-	if o.echo.router != "" {
+	switch {
+	case o.echo.router != "":
 		work = func() error { return o.echo.run(ctx) }
+	case o.accept != "":
+		work = func() error { return acceptAll(ctx, o.accept) }
 	}
 	if err := work(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-transfer:", err)
@@ -53,7 +58,7 @@ func main() {
 	}
 }
 
-// measure makes the laboratory, measures, and writes the result.
+// measure measures all ways, and writes the result.
 func measure(ctx context.Context, o options) (err error) {
 	if err := lab.CleanupStale(); err != nil {
 		return err
@@ -62,24 +67,36 @@ func measure(ctx context.Context, o options) (err error) {
 	if result.Commit, result.Modified, err = machine.Commit(ctx, ":!bench"); err != nil {
 		return err
 	}
-	l, err := lab.New(lab.Options{Targets: 1, Hugepages: o.hugepages})
-	if err != nil {
+	if result.Series, result.Machine, err = measureWay(ctx, o, offered); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, l.Close()) }()
-	b, err := newBench(ctx, l, o)
-	if err != nil {
-		return err
+	if result.Asked, _, err = measureWay(ctx, o, asked); err != nil {
+		return fmt.Errorf("accepted by an application: %w", err)
 	}
-	defer func() { err = errors.Join(err, b.stop()) }()
-	if result.Machine, err = b.machine(ctx); err != nil {
-		return err
-	}
-	if result.Series, err = b.run(ctx); err != nil {
-		return err
+	if result.Unconditional, _, err = measureWay(ctx, o, unconditional); err != nil {
+		return fmt.Errorf("unconditional: %w", err)
 	}
 	result.Machine.LoadAfter = machine.Load()
 	result.judge()
 	result.print(os.Stdout)
 	return result.write(o.out)
+}
+
+// measureWay measures in a laboratory of its own.
+func measureWay(ctx context.Context, o options, w way) (s *series, m Machine, err error) {
+	l, err := lab.New(lab.Options{Targets: 1, Hugepages: o.hugepages})
+	if err != nil {
+		return nil, m, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	b, err := newBench(ctx, l, o, w)
+	if err != nil {
+		return nil, m, err
+	}
+	defer func() { err = errors.Join(err, b.stop()) }()
+	if m, err = b.machine(ctx); err != nil {
+		return nil, m, err
+	}
+	s, err = b.run(ctx)
+	return s, m, err
 }

@@ -12,8 +12,12 @@ import (
 
 // Aims, for p50 and p99 alike.
 const (
-	confirmAim = 60 * time.Microsecond // decision -> confirmed, above an XCF round trip
-	fetchAim   = 1.5                   // a fetch through Baton, as a multiple of a direct one
+	// decision -> confirmed, above an XCF round trip
+	confirmAim       = 60 * time.Microsecond
+	askedAim         = 90 * time.Microsecond // accepted by an application over its control socket
+	unconditionalAim = 40 * time.Microsecond
+
+	fetchAim = 1.5 // a fetch through Baton, as a multiple of a direct one
 )
 
 // Result is the outcome of a run, as it is in the file.
@@ -26,7 +30,10 @@ type Result struct {
 	IdleSleep string    `json:"idle_sleep,omitempty"` // of the forwarder, if not its default
 	Machine   Machine   `json:"machine"`
 	Aims      []Aim     `json:"aims"`
-	Series    *series   `json:"series"`
+	Series    *series   `json:"series"` // offered, by conventional applications
+	// The same, each with its own round trips: accepted by a control-socket application, and unconditional.
+	Asked         *series `json:"asked"`
+	Unconditional *series `json:"unconditional"`
 }
 
 // Aim compares a quantile with what was aimed at.
@@ -47,6 +54,10 @@ func (r *Result) judge() {
 	}{{"p50", 0.5}, {"p99", 0.99}} {
 		trip, direct := s.Trip.Quantile(at.q), s.Direct.Quantile(at.q)
 		r.aim("decision -> confirmed <= XCF round trip + 60 us", at.name, trip+confirmAim, s.Confirmed.Quantile(at.q))
+		r.aim("asked application: decision -> confirmed <= XCF round trip + 90 us", at.name,
+			r.Asked.Trip.Quantile(at.q)+askedAim, r.Asked.Confirmed.Quantile(at.q))
+		r.aim("unconditional: decision -> confirmed <= XCF round trip + 40 us", at.name,
+			r.Unconditional.Trip.Quantile(at.q)+unconditionalAim, r.Unconditional.Confirmed.Quantile(at.q))
 		r.aim("fetch through Baton <= 1.5 x direct", at.name, time.Duration(fetchAim*float64(direct)), s.Baton.Quantile(at.q))
 	}
 }
@@ -62,7 +73,10 @@ func (r *Result) print(out io.Writer) {
 		m.Device, m.Hugepages, m.LoadBefore, m.LoadAfter)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "us\tn\tp50\tp99\tmin\tmax\t")
-	for _, row := range r.Series.rows() {
+	rows := r.Series.rows()
+	rows = append(rows, r.Asked.briefly("asked application")...)
+	rows = append(rows, r.Unconditional.briefly("unconditional")...)
+	for _, row := range rows {
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t\n", row.name, len(row.s),
 			show(row.s.Quantile(0.5)), show(row.s.Quantile(0.99)), show(row.s.Quantile(0)), show(row.s.Quantile(1)))
 	}

@@ -84,6 +84,17 @@ func (s *series) rows() []row {
 	}
 }
 
+// briefly are the rows of another way than the usual one in which that differs.
+func (s *series) briefly(way string) []row {
+	return []row{
+		{way + ": decision -> confirmed", s.Confirmed},
+		{"  decision -> accepted", s.Accepted},
+		{"  commit -> confirmed", s.Committed},
+		{"  fetch through Baton", s.Baton},
+		{"  XCF round trip", s.Trip},
+	}
+}
+
 // add takes in one round and what the router says about its transfer. The router and the capture read the same clock.
 func (s *series) add(r round, t admin.Transfer) {
 	phase := func(name string) time.Duration { return seconds(t.Phases[name]) }

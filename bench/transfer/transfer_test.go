@@ -112,13 +112,15 @@ func TestCaptureBecomesTimes(t *testing.T) {
 func TestAimsCompareQuantiles(t *testing.T) {
 	us := time.Microsecond
 	r := Result{Series: &series{Trip: Series{100 * us}, Confirmed: Series{161 * us},
-		Direct: Series{200 * us}, Baton: Series{300 * us}}}
+		Direct: Series{200 * us}, Baton: Series{300 * us}},
+		Asked:         &series{Trip: Series{100 * us}, Confirmed: Series{190 * us}},
+		Unconditional: &series{Trip: Series{200 * us}, Confirmed: Series{241 * us}}}
 	r.judge()
 	var met []bool
 	for _, a := range r.Aims {
 		met = append(met, a.Met)
 	}
-	if diff := cmp.Diff([]bool{false, true, false, true}, met); diff != "" {
+	if diff := cmp.Diff([]bool{false, true, false, true, false, true, false, true}, met); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -129,7 +131,7 @@ func TestFileHasEverySampleOnOneLine(t *testing.T) {
 	for i := range 3 {
 		s.add(round{baton: fetched{took: time.Duration(i) * time.Microsecond}}, admin.Transfer{})
 	}
-	r := Result{Commit: "c", Series: s}
+	r := Result{Commit: "c", Series: s, Asked: s, Unconditional: s}
 	r.judge()
 	path := filepath.Join(t.TempDir(), "r.json")
 	if err := r.write(path); err != nil {
@@ -149,7 +151,7 @@ func TestFileHasEverySampleOnOneLine(t *testing.T) {
 	if err := json.Unmarshal(text, &read); err != nil {
 		t.Fatalf("%v in %s", err, text)
 	}
-	if diff := cmp.Diff([]float64{0, 1, 2}, read.Series["fetch_baton"].Samples); diff != "" || len(read.Aims) != 4 {
+	if diff := cmp.Diff([]float64{0, 1, 2}, read.Series["fetch_baton"].Samples); diff != "" || len(read.Aims) != 8 {
 		t.Errorf("%d aims, %s", len(read.Aims), diff)
 	}
 	if !strings.Contains(string(text), "[0,1,2]") {
