@@ -317,7 +317,7 @@ var hurried = func() Shape {
 // runClientCloses has three clients end while an application has their offer: before it accepts, and before it has not
 // answered in time, by FIN and by RST.
 func runClientCloses(e *Env) error {
-	return e.authenticating(func(p *lab.Process) error {
+	return e.authenticating(func(*lab.Process) error {
 		late, err := e.loginOffered("late")
 		if err != nil {
 			return err
