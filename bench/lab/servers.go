@@ -34,6 +34,8 @@ http {
 		location /static/ { root {{.Root}}; }
 		location /upload/ { root .; dav_methods PUT; create_full_put_path on; }
 	}
+{{- with .Steady}}
+	server { listen {{.}}; keepalive_timeout 65s; add_header X-Target {{$.Name}} always; location / { root {{$.Root}}; } }{{end}}
 }
 `))
 
@@ -57,6 +59,7 @@ var pythonServer string
 type ServerOptions struct {
 	Listen    string        // nginx, haproxy: as in their configuration; "" is 80 or :80
 	KeepAlive time.Duration // nginx: keepalive_timeout; 0 means 65 s
+	Steady    int           // nginx: another port with files, whose keepalive_timeout is 65 s; 0: none
 	Proxied   bool          // nginx: the PROXY protocol says who the client is; as Listen, chosen where the target is in userspace
 }
 

@@ -7,6 +7,8 @@
 // So all series see the same machine in the same minute. A pause before each of them lets the one before end: FINs, end
 // reports. bench/README.md defines each series and tells what the numbers mean.
 //
+// Requests that are routed anew, on one connection, are measured in a laboratory of their own, with HAProxy beside Baton.
+//
 // The result is a table on standard output and a JSON file with every sample, the machine and the commit. Aims are
 // reported, not asserted: a slow machine is no failure. A fetch that was not handed over, or brought other octets, is.
 //

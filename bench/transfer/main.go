@@ -27,6 +27,10 @@ type options struct {
 	hugepages int
 	echo      echoOptions
 	accept    string
+
+	rerouted   int // measured rounds of requests that are routed anew
+	rerouteOut string
+	only       string
 }
 
 func main() {
@@ -40,12 +44,25 @@ func main() {
 	flag.StringVar(&o.out, "out", filepath.Join("bench", "results", "transfer.json"), "result file")
 	flag.StringVar(&o.device, "device", "net_af_xdp", "DPDK driver of the data port")
 	flag.IntVar(&o.hugepages, "hugepages", 0, "2 MiB hugepages to reserve for the forwarder; 0: it does without any")
+	flag.IntVar(&o.rerouted, "reroutes", 300, "measured rounds of requests that are routed anew")
+	flag.StringVar(&o.rerouteOut, "reroute-out", filepath.Join("bench", "results", "reroute.json"), "result file of those")
+	flag.StringVar(&o.only, "only", "", "transfer or reroute; \"\": both")
 	o.echo.register()
 	flag.StringVar(&o.accept, "accept", "", "only accept what is offered at this control socket (internal)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	work := func() error { return measure(ctx, o) }
+	work := func() error {
+		if o.only != "reroute" {
+			if err := measure(ctx, o); err != nil {
+				return err
+			}
+		}
+		if o.only != "transfer" {
+			return measureReroute(ctx, o)
+		}
+		return nil
+	}
 	switch {
 	case o.echo.router != "":
 		work = func() error { return o.echo.run(ctx) }

@@ -13,6 +13,7 @@ type back struct {
 	giver  *transfer.Giver
 	record transfer.Record
 	settle func(left bool) // once
+	began  time.Time
 }
 
 // Back implements Reporter.
@@ -26,7 +27,7 @@ func (a *Agent) Back(r transfer.Record, settle func(left bool)) {
 	}
 	id := a.backID
 	a.backID++
-	b := &back{record: r, settle: settle, giver: transfer.NewGiver(transfer.Give{
+	b := &back{record: r, settle: settle, began: time.Now(), giver: transfer.NewGiver(transfer.Give{
 		Offer: transfer.Offer{Inc: r.Inc, Epoch: r.Epoch, MSS: r.Handshake.MSS, Timestamps: r.Handshake.Timestamps,
 			Bytes: len(r.Data), Hops: r.Hops},
 		Candidates: []string{flow.Host}, First: id, Timeouts: transfer.DefaultTimeouts(), Unconditional: true,
@@ -63,7 +64,7 @@ func (a *Agent) doBack(b *back, action transfer.Action) transfer.Event {
 	case transfer.Switch:
 		a.leave(b)
 		a.outcomesBack["taken"]++
-		a.log.Debug("idle connection went back", "client", client, "host", action.Host)
+		a.log.Debug("idle connection went back", "client", client, "host", action.Host, "took", time.Since(b.began))
 		return transfer.Switched{}
 	case transfer.Thaw:
 		b.settle(false)
