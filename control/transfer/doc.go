@@ -22,6 +22,10 @@
 // through all reachable states of a Giver, two Takers and a network that loses, repeats and reorders, with restarts; and,
 // with fewer of them, of the client's retransmissions, the lcore and its rings as well.
 //
+// Where the server speaks first, the offer brings the Dialogue so far, and a target may have to make the connection and
+// play it to its server before the check has a result. To the machines that is a check that takes longer, and whose result
+// lapses (Asked) when the transfer comes to nothing: no client hears of the connection before the commit.
+//
 // # Giver
 //
 // "next" is: the next candidate gets an Offer (state Offering), or if the transfer is unconditional an Assign (state
