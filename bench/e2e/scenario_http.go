@@ -48,6 +48,13 @@ var httpScenarios = []Scenario{
 		},
 	},
 	{
+		Name:   "http-cookie",
+		Doc:    "method, header, cookie and query decide where Host and path do not",
+		Shape:  Shape{Cluster: byCookie},
+		Expect: Expect{Connections: 6, Transferred: 6},
+		Run:    runCookie,
+	},
+	{
 		Name:   "unconditional",
 		Doc:    "an unconditional transfer is one message: the target imports without having been asked",
 		Shape:  Shape{Cluster: unconditional()},
@@ -286,6 +293,43 @@ func unconditional() lab.Cluster {
 	c := lab.TwoSites()
 	c.Transfer = "unconditional"
 	return c
+}
+
+// byCookie is the usual pair of sites, chosen by anything but Host and path.
+var byCookie = func() lab.Cluster {
+	c := lab.TwoSites()
+	c.Section = `protocol: http
+http:
+  default: web-a
+  rules:
+    - { cookie: "session=b-*", job: web-b }
+    - { header: "X-Tenant=~^b[0-9]$", job: web-b }
+    - { query: version=2, job: web-b }
+    - { method: DELETE, job: web-b }`
+	return c
+}()
+
+func runCookie(e *Env) error {
+	for _, row := range []struct {
+		target, path, method string
+		args                 []string
+	}{
+		{"t2", "/", "GET", []string{"--cookie", "theme=dark; session=b-17"}},
+		{"t1", "/", "GET", []string{"--cookie", "theme=dark; session=a-17"}},
+		{"t2", "/", "GET", []string{"--header", "x-tenant: b1"}},
+		{"t1", "/", "GET", []string{"--header", "x-tenant: b10"}},
+		{"t2", "/?a=1&version=2", "GET", nil},
+		{"t2", "/", "DELETE", []string{"--request", "DELETE"}},
+	} {
+		got, err := e.Curl("a.example", row.path, row.args...)
+		if err != nil {
+			return err
+		}
+		if line := fmt.Sprintf("%s %s a.example %s\n", row.target, row.method, row.path); string(got.Response.Data) != line {
+			return fmt.Errorf("%s %s with %q: %q, want %q", row.method, row.path, row.args, got.Response.Data, line)
+		}
+	}
+	return nil
 }
 
 func runUnconditional(e *Env) error {

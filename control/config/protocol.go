@@ -137,9 +137,13 @@ type HTTP struct {
 
 // Rule is one routing rule. It converts to inspect.Rule, which defines what the patterns mean.
 type Rule struct {
-	Host string `yaml:"host" default:""` // "": any
-	Path string `yaml:"path" default:""` // "": any
-	Job  string `yaml:"job"`
+	Host   string `yaml:"host" default:""`   // "": any
+	Path   string `yaml:"path" default:""`   // "": any
+	Method string `yaml:"method" default:""` // "": any
+	Header string `yaml:"header" default:""` // "": any
+	Cookie string `yaml:"cookie" default:""` // "": any
+	Query  string `yaml:"query" default:""`  // "": any
+	Job    string `yaml:"job"`
 }
 
 func httpRule(r Rule) inspect.Rule { return inspect.Rule(r) }
@@ -153,7 +157,8 @@ func (h *HTTP) choices() []Choice {
 }
 
 func (h *HTTP) problems() []ruleProblem {
-	return problemsOf(convert(h.Rules, httpRule), map[error]string{inspect.ErrHost: "host", inspect.ErrPath: "path"})
+	return problemsOf(convert(h.Rules, httpRule), map[error]string{inspect.ErrHost: "host", inspect.ErrPath: "path",
+		inspect.ErrMethod: "method", inspect.ErrHeader: "header", inspect.ErrCookie: "cookie", inspect.ErrQuery: "query"})
 }
 
 func (h *HTTP) application(mapFiles) (inspect.Application, error) {

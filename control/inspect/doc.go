@@ -25,6 +25,7 @@
 //   - The path ends before "?". Percent-encoded unreserved characters are decoded and dot segments removed (RFC 3986
 //     §6.2.2), so "/static/%2e%2e/private" is "/private". As Envoy and HAProxy do by default, "%2F" is no separator,
 //     "//" is not "/", and case counts. "OPTIONS *" and CONNECT have no path: they match rules for any path only.
+//   - The method, header fields, cookies and parameters of the query are compared as they come, parameters decoded.
 //
 // Routing is per connection: the first request decides, and later ones go to the same target. Therefore all requests
 // that are in hand are read, past their bodies, and if the complete ones among them belong to different jobs the

@@ -11,6 +11,7 @@ func (s *httpSession) field(data, line []byte) bool {
 	if !ok {
 		return false
 	}
+	s.note(name, value)
 	switch len(name) {
 	case len("Host"):
 		if bytes.EqualFold(name, []byte("host")) {
@@ -116,7 +117,7 @@ func (s *httpSession) headEnd(data []byte) bool {
 		return s.refuse(Malformed, "Transfer-Encoding does not end in chunked")
 	}
 	s.afterHead()
-	job, rule := s.http.job(r.host[:r.hostLen], r.normalPath(data))
+	job, rule := s.http.job(r, r.normalPath(data), data[r.queryStart:r.queryEnd])
 	switch {
 	case s.routed && job != s.job:
 		return s.refuse(Mixed, "requests in hand are for different jobs")

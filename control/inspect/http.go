@@ -3,6 +3,8 @@ package inspect
 import (
 	"bytes"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // HTTPConfig is the configuration of HTTP.
@@ -11,11 +13,13 @@ type HTTPConfig struct {
 	Default string // job of requests that no rule matches; "": they are refused
 }
 
-// HTTP routes HTTP/1.x connections by the host and path of their requests. It does not change after NewHTTP, and is
+// HTTP routes HTTP/1.x connections by their requests. It does not change after NewHTTP, and is
 // safe for concurrent use.
 type HTTP struct {
 	rules    table
-	jobs     []string // by index of the rule
+	further  []conditional // rules that ask for more than host and path, which are not in the table
+	wanted   []string      // header fields that they are about, in lower case
+	jobs     []string      // by index of the rule
 	fallback string
 }
 
@@ -27,10 +31,26 @@ func NewHTTP(c HTTPConfig) (*HTTP, error) {
 		if err != nil {
 			return nil, fmt.Errorf("compile rule %d: %w", i+1, err)
 		}
-		h.rules.add(rule.host, rule.path, i)
 		h.jobs[i] = rule.job
+		if !rule.conditions.asks() {
+			h.rules.add(rule.host, rule.path, i)
+			continue
+		}
+		h.further = append(h.further, conditional{i, rule})
+		if m := rule.conditions.header; m != nil {
+			h.want(strings.ToLower(m.name))
+		}
+		if rule.conditions.cookie != nil {
+			h.want(cookieField)
+		}
 	}
 	return h, nil
+}
+
+func (h *HTTP) want(field string) {
+	if !slices.Contains(h.wanted, field) {
+		h.wanted = append(h.wanted, field)
+	}
 }
 
 // Session implements Application. The first head must end below the window.
@@ -41,10 +61,17 @@ func (h *HTTP) Session(window int) Session {
 // SpeaksFirst implements Application.
 func (h *HTTP) SpeaksFirst() bool { return false }
 
-// job returns who serves a normalised host and path, or "", and the number of the rule.
-func (h *HTTP) job(host, path []byte) (job string, rule int) {
-	if i := h.rules.find(host, path); i != none {
-		return h.jobs[i], i + 1
+// job returns who serves a request with a normalised path and a query, or "", and the number of the rule.
+func (h *HTTP) job(r *request, path, query []byte) (job string, rule int) {
+	host := r.host[:r.hostLen]
+	first := h.rules.find(host, path)
+	for i := 0; i < len(h.further) && h.further[i].index < first; i++ {
+		if h.further[i].matches(r, string(host), path, string(query)) {
+			first = h.further[i].index
+		}
+	}
+	if first != none {
+		return h.jobs[first], first + 1
 	}
 	return h.fallback, 0
 }

@@ -13,9 +13,14 @@ type request struct {
 	host     [maxHost]byte
 	hostLen  int
 
-	path      pathForm
-	pathStart int // pathOctets: offsets into the data
-	pathEnd   int
+	path       pathForm
+	pathStart  int // pathOctets: offsets into the data
+	pathEnd    int
+	queryStart int // the same; equal where there is none
+	queryEnd   int
+
+	method string  // if rules have conditions
+	noted  []noted // fields that these are about
 
 	hasLength bool // Content-Length
 	length    int64
@@ -52,6 +57,9 @@ func (s *httpSession) requestLine(line []byte, start int) bool {
 		return s.refuse(Malformed, "request line is not METHOD TARGET HTTP/1.x")
 	}
 	s.request = request{isConnect: string(method) == "CONNECT"}
+	if len(s.http.further) > 0 {
+		s.request.method = string(method)
+	}
 	if !s.version(version) {
 		return false
 	}
@@ -108,7 +116,10 @@ func (s *httpSession) absoluteForm(method, target []byte, start int) bool {
 	switch path := rest[end:]; {
 	case len(path) > 0 && path[0] == '/':
 		r.setPath(path, start+len(target)-len(path))
-	case len(path) > 0 || string(method) != "OPTIONS": // OPTIONS http://a.example is OPTIONS * (RFC 9112 §3.2.4)
+	case len(path) > 0:
+		r.setPath(path, start+len(target)-len(path))
+		r.path = rootPath
+	case string(method) != "OPTIONS": // OPTIONS http://a.example is OPTIONS * (RFC 9112 §3.2.4)
 		r.path = rootPath
 	}
 	return true
@@ -126,6 +137,7 @@ func trimScheme(target []byte) []byte {
 // setPath notes where the path is, which begins at offset start of the data and may be followed by a query.
 func (r *request) setPath(path []byte, start int) {
 	if i := bytes.IndexByte(path, '?'); i >= 0 {
+		r.queryStart, r.queryEnd = start+i+1, start+len(path)
 		path = path[:i]
 	}
 	r.path, r.pathStart, r.pathEnd = pathOctets, start, start+len(path)

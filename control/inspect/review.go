@@ -21,7 +21,9 @@ func Shadowed(rules []Rule) []int {
 		if first := seen.find([]byte(c.host), []byte(c.path)); first != none {
 			by[i] = first
 		}
-		seen.add(c.host, c.path, i)
+		if !c.conditions.asks() {
+			seen.add(c.host, c.path, i)
+		}
 	}
 	return by
 }
@@ -29,12 +31,12 @@ func Shadowed(rules []Rule) []int {
 // SplitByPath returns the indexes, ascending, of rules whose path makes requests of one host go to different jobs
 // (with fallback, the default job, among them; "" is none). Where routing is per connection, such rules decide about
 // the first request of a connection only. One rule is named for each host pattern that is split. Rules that Check
-// refuses are not looked at.
+// refuses or that ask for more than host and path are not looked at.
 func SplitByPath(rules []Rule, fallback string) []int {
 	byHost := map[string][]branch{}
 	for i, r := range rules {
 		c, err := r.parse()
-		if err == nil && !slices.ContainsFunc(byHost[c.host], branch{i, c}.repeats) {
+		if err == nil && !c.conditions.asks() && !slices.ContainsFunc(byHost[c.host], branch{i, c}.repeats) {
 			byHost[c.host] = append(byHost[c.host], branch{i, c})
 		}
 	}

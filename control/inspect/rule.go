@@ -18,15 +18,24 @@ var (
 	ErrPath = errors.New("bad path pattern")
 )
 
-// Rule sends requests to a job. Both patterns are compared with the normalised host and path of a request (see the
-// package comment); an empty one matches everything, a request without a host included.
+// Rule sends requests to a job that match all its patterns. Host and Path are compared with the normalised host and path
+// of a request (see the package comment); an empty pattern matches everything, a request without a host included.
 type Rule struct {
 	Host string // "a.example" itself; "*.example" every name below it, at any depth; "[2001:db8::1]"
-	Path string // "/x" itself; "/x/" or "/x/*" everything below, "/x/" included and "/x" not
-	Job  string // job name
+	// Path is "/x" itself; "/x/" or "/x/*" everything below, "/x/" included and "/x" not; or "~" and a regular expression
+	// (RE2).
+	Path   string
+	Method string // "POST"
+	// Header, Cookie and Query are "NAME", of which there has to be one, or "NAME=PATTERN" for its value: the value itself,
+	// "x*" what begins so, "*x" what ends so, or "~" and a regular expression. The case of a header's name does not count.
+	Header string
+	Cookie string
+	Query  string // parameter, decoded
+	Job    string // job name
 }
 
-// Check returns why the rule cannot be used, as ErrHost, ErrPath or ErrJob with what would be right, or nil.
+// Check returns why the rule cannot be used, as ErrHost, ErrPath, ErrMethod, ErrHeader, ErrCookie, ErrQuery or ErrJob with
+// what would be right, or nil.
 func (r Rule) Check() error {
 	_, err := r.parse()
 	return err
@@ -35,6 +44,7 @@ func (r Rule) Check() error {
 // compiled is a rule in the form that is compared.
 type compiled struct {
 	host, path string // patterns
+	conditions conditions
 	job        string
 }
 
@@ -47,10 +57,14 @@ func (r Rule) parse() (compiled, error) {
 	if err != nil {
 		return compiled{}, err
 	}
+	conditions, err := r.conditions()
+	if err != nil {
+		return compiled{}, err
+	}
 	if r.Job == "" {
 		return compiled{}, ErrJob
 	}
-	return compiled{host: host, path: path, job: r.Job}, nil
+	return compiled{host: host, path: path, conditions: conditions, job: r.Job}, nil
 }
 
 // A pattern is a text whose last octet or first one says what it matches, so one map holds all: "" matches anything,
@@ -99,7 +113,7 @@ func isDigits(s string) bool {
 }
 
 func parsePath(s string) (string, error) {
-	if s == "" {
+	if s == "" || s[0] == '~' { // a regular expression is another condition
 		return "", nil
 	}
 	if s[0] != '/' {

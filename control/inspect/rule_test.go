@@ -115,7 +115,9 @@ func TestTableFindsWhatAScanFinds(t *testing.T) {
 		for range 50 {
 			host := pick("", "a.b.c", "b.c", "z.b.c", "c", "x.c")
 			path := pick("", "/", "/p", "/p/", "/p/q", "/p/q/r", "/s")
-			got, number := h.job([]byte(host), []byte(path))
+			r := request{hostLen: len(host)}
+			copy(r.host[:], host)
+			got, number := h.job(&r, []byte(path), nil)
 			if want := scan(rules, host, path); got != want || number > 0 && rules[number-1].Job != got {
 				t.Fatalf("%q %q: rule %s (%d), want %s of %v", host, path, got, number, want, rules)
 			}

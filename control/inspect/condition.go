@@ -1,0 +1,190 @@
+package inspect
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Errors of conditions.
+var (
+	ErrMethod = errors.New("bad method")
+	ErrHeader = errors.New("bad header pattern")
+	ErrCookie = errors.New("bad cookie pattern")
+	ErrQuery  = errors.New("bad query pattern")
+)
+
+// pattern is what a text is compared with.
+type pattern struct {
+	text   string         // itself, "x*" what begins so, "*x" what ends so, "" anything
+	regexp *regexp.Regexp // instead
+}
+
+// parsePattern reads "~" and a regular expression (RE2), or a text as in a pattern.
+func parsePattern(s string) (p pattern, err error) {
+	if expression, ok := strings.CutPrefix(s, "~"); ok {
+		p.regexp, err = regexp.Compile(expression)
+		return p, err
+	}
+	return pattern{text: s}, nil
+}
+
+func (p *pattern) matches(text string) bool {
+	if p.regexp != nil {
+		return p.regexp.MatchString(text)
+	}
+	return matchesName(p.text, text)
+}
+
+// member is a condition on one of the fields, cookies or parameters of a request: one of that name has such a value.
+type member struct {
+	name  string
+	value pattern
+}
+
+// parseMember reads "NAME", which only has to be there, or "NAME=PATTERN". "" is none.
+func parseMember(s string, bad error) (*member, error) {
+	if s == "" {
+		return nil, nil
+	}
+	name, value, _ := strings.Cut(s, "=")
+	p, err := parsePattern(value)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %q: %w", bad, s, err)
+	}
+	if name == "" || !consistsOf([]byte(name), tokenOctet) {
+		return nil, fmt.Errorf("%w: %q: want NAME, or NAME=VALUE where VALUE may begin or end with *, or be ~ and a regular "+
+			"expression", bad, s)
+	}
+	return &member{name, p}, nil
+}
+
+// conditions are what a rule asks of a request besides host and path texts. Its zero value asks nothing.
+type conditions struct {
+	method                string
+	path                  *regexp.Regexp
+	header, cookie, query *member
+}
+
+func (r Rule) conditions() (c conditions, err error) {
+	if r.Method != "" && (!consistsOf([]byte(r.Method), tokenOctet) || r.Method != strings.ToUpper(r.Method)) {
+		return c, fmt.Errorf("%w: %q: want one as in \"POST\"", ErrMethod, r.Method)
+	}
+	c.method = r.Method
+	if expression, ok := strings.CutPrefix(r.Path, "~"); ok {
+		if c.path, err = regexp.Compile(expression); err != nil {
+			return c, fmt.Errorf("%w: %q: %w", ErrPath, r.Path, err)
+		}
+	}
+	if c.header, err = parseMember(r.Header, ErrHeader); err != nil {
+		return c, err
+	}
+	if c.cookie, err = parseMember(r.Cookie, ErrCookie); err != nil {
+		return c, err
+	}
+	c.query, err = parseMember(r.Query, ErrQuery)
+	return c, err
+}
+
+// asks reports whether there is any condition.
+func (c *conditions) asks() bool { return *c != conditions{} }
+
+// conditional is a rule with conditions.
+type conditional struct {
+	index int
+	rule  compiled
+}
+
+// matches compares the rule with a request, its normalised host and path.
+func (c *conditional) matches(r *request, host string, path []byte, query string) bool {
+	need := &c.rule.conditions
+	return matchesHost(c.rule.host, host) && matchesPath(c.rule.path, path) &&
+		(need.path == nil || need.path.Match(path)) &&
+		(need.method == "" || need.method == r.method) &&
+		(need.header == nil || r.hasHeader(need.header)) &&
+		(need.cookie == nil || r.hasCookie(need.cookie)) &&
+		(need.query == nil || hasParameter(query, need.query))
+}
+
+// matchesPath compares a normalised path with a pattern of parsePath.
+func matchesPath(pattern string, path []byte) bool {
+	switch {
+	case pattern == "":
+		return true
+	case pattern[len(pattern)-1] == '/':
+		return bytes.HasPrefix(path, []byte(pattern))
+	}
+	return string(path) == pattern
+}
+
+// noted is a header field that a condition is about.
+type noted struct{ name, value string }
+
+// note remembers a field if conditions ask for it.
+func (s *httpSession) note(name, value []byte) {
+	for _, wanted := range s.http.wanted {
+		if strings.EqualFold(wanted, string(name)) {
+			s.request.noted = append(s.request.noted, noted{wanted, string(value)})
+			return
+		}
+	}
+}
+
+func (r *request) hasHeader(m *member) bool {
+	for _, f := range r.noted {
+		if strings.EqualFold(f.name, m.name) && m.value.matches(f.value) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasCookie looks in the lists of the Cookie fields (RFC 6265 §4.2.1).
+func (r *request) hasCookie(m *member) bool {
+	for _, f := range r.noted {
+		if f.name != cookieField {
+			continue
+		}
+		for pair := range strings.SplitSeq(f.value, ";") {
+			if name, value, _ := strings.Cut(strings.TrimSpace(pair), "="); name == m.name && m.value.matches(value) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+const cookieField = "cookie"
+
+// hasParameter looks in a query of the form "a=1&b=2".
+func hasParameter(query string, m *member) bool {
+	for pair := range strings.SplitSeq(query, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		if unescape(name) == m.name && m.value.matches(unescape(value)) {
+			return true
+		}
+	}
+	return false
+}
+
+// unescape decodes a name or value of a query, in which "+" is a space. A malformed percent-encoding is left alone.
+func unescape(s string) string {
+	if !strings.ContainsAny(s, "%+") {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '+':
+			b.WriteByte(' ')
+		case s[i] == '%' && i+2 < len(s) && unhex(s[i+1]) >= 0 && unhex(s[i+2]) >= 0:
+			b.WriteByte(byte(unhex(s[i+1])<<4 | unhex(s[i+2])))
+			i += 2
+		default:
+			b.WriteByte(s[i])
+		}
+	}
+	return b.String()
+}
