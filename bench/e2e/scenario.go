@@ -129,6 +129,7 @@ var scenarios = slices.Concat(
 	tunnelScenarios,
 	externalScenarios,
 	appScenarios,
+	giveScenarios,
 	tlsScenarios,
 	lockstepScenarios,
 	wireScenarios,

@@ -35,6 +35,16 @@ func (h *Host) PythonRouter(ctx context.Context, name string, rules ...string) (
 	return h.router(ctx, "router.py", name, rules)
 }
 
+// QuizRouter starts the quiz as a routing application, and waits until it is registered.
+func (h *Host) QuizRouter(ctx context.Context) (*Process, error) {
+	return h.router(ctx, "quiz.py", h.Name, nil)
+}
+
+// Quiz starts it as a target application on port 80.
+func (h *Host) Quiz(job string) (*Process, error) {
+	return h.example("quiz", "quiz.py", job, "80", h.Name)
+}
+
 func (h *Host) router(ctx context.Context, script, name string, args []string) (*Process, error) {
 	p, err := h.example(name, script, append([]string{netip.AddrPortFrom(DVIPA, 80).String(), name}, args...)...)
 	if err != nil {

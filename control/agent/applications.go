@@ -30,6 +30,8 @@ type Decider interface {
 	Decided(host string, id transfer.ID, p *Problem)
 	// LookAgain says that applications have come or gone.
 	LookAgain()
+	// Give gives a connection of an application away.
+	Give(g Gift)
 }
 
 // Decided implements Decider.

@@ -14,6 +14,7 @@ type back struct {
 	record transfer.Record
 	settle func(left bool) // once
 	began  time.Time
+	why    transfer.Failure
 }
 
 // Back implements Reporter.
@@ -25,13 +26,20 @@ func (a *Agent) Back(r transfer.Record, settle func(left bool)) {
 		settle(false)
 		return
 	}
+	a.beginBack(&back{record: r, settle: settle}, flow.Host, transfer.Offer{})
+}
+
+// beginBack begins to hand a frozen connection back to a routing host; where says what is to become of it there. Called
+// with mu held.
+func (a *Agent) beginBack(b *back, host string, where transfer.Offer) {
+	r := &b.record
 	id := a.backID
 	a.backID++
-	b := &back{record: r, settle: settle, began: time.Now(), giver: transfer.NewGiver(transfer.Give{
-		Offer: transfer.Offer{Inc: r.Inc, Epoch: r.Epoch, MSS: r.Handshake.MSS, Timestamps: r.Handshake.Timestamps,
-			Bytes: len(r.Data), Hops: r.Hops},
-		Candidates: []string{flow.Host}, First: id, Timeouts: transfer.DefaultTimeouts(), Unconditional: true,
-	})}
+	b.began = time.Now()
+	where.Inc, where.Epoch, where.MSS, where.Timestamps = r.Inc, r.Epoch, r.Handshake.MSS, r.Handshake.Timestamps
+	where.Bytes, where.Hops, where.Job = len(r.Data), r.Hops, r.Job
+	b.giver = transfer.NewGiver(transfer.Give{Offer: where, Candidates: []string{host}, First: id,
+		Timeouts: transfer.DefaultTimeouts(), Unconditional: true})
 	a.backs[id] = b
 	a.stepBack(b, transfer.Start{})
 }
@@ -69,13 +77,14 @@ func (a *Agent) doBack(b *back, action transfer.Action) transfer.Event {
 	case transfer.Thaw:
 		b.settle(false)
 	case transfer.Failed:
+		b.why = action.Failure
 		a.outcomesBack[action.Cause.String()]++
-		a.log.Info("idle connection does not go back", "client", client, "host", action.Host, "cause", action.Cause,
+		a.log.Info("connection does not go back", "client", client, "host", action.Host, "cause", action.Cause,
 			"detail", action.Detail)
 	case transfer.Abort: // it may have another owner, and nobody says
 		a.leave(b)
 		a.outcomesBack["aborted"]++
-		a.log.Warn("idle connection given up", "client", client, "host", action.Host, "detail", action.Detail)
+		a.log.Warn("connection given up on its way back", "client", client, "host", action.Host, "detail", action.Detail)
 	case transfer.Fault:
 		a.log.Error("routing host breaks the protocol", "host", action.Host, "detail", action.Detail)
 	}

@@ -49,6 +49,10 @@
 // The destination port table (DPT) lists who listens where; "dpt" comes after registration, at each change, and as the
 // answer to a "dpt" request.
 //
+// A connection that a target application has given back comes as another "connection", with "from" and, if it has some,
+// "state"; what its client was sent or has been read is not repeated. So does one that a target application gave to a job
+// of which nobody took it.
+//
 // # Target applications
 //
 //	application                          daemon
@@ -64,6 +68,18 @@
 // while an application is registered for it. Several may be: they are asked in turn. An application that ends has rejected
 // what it has not answered. A connection that its routing application assigned, without an offer, is told of by
 // "arrived", with all that an offer has. A conventional job takes no state: an offer that has some is rejected.
+//
+//	give job host state (files: connection) ──>     as with takesocket() and givesocket(): it goes on elsewhere
+//	                               <──   given host         closes its socket: it is not the application's any more
+//	                               <──   rejected by code   goes on: nothing has happened
+//	                               <──   ended              closes its socket: nobody knows who has it
+//
+// "give" hands a connection on that has come, with application state, to a job: on the host that it names, or any other
+// than this one; without a job it goes back to the routing application. Who takes it is told "from" whom it comes. What
+// was not read yet, and what the client has not acknowledged yet, go with it. Between "give" and its answer the
+// application must neither read nor write. A connection may be given on as often as the applications like, but not by more
+// than 16 owners in a row none of whom has read or written an octet: that is a loop, and is rejected, as is giving to
+// the job and host where it is.
 //
 // The connection arrives by accept() on the listening socket of the job; its peer address is the offer's client. The
 // application binds and listens as ever, but clients' SYNs never reach it: only transfers do.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 )
@@ -29,7 +30,7 @@ type Offer struct {
 	Service string
 	Job     string
 	State   []byte // application state; nil: none
-	From    Party  // the routing host and its application
+	From    Party  // the application that gives it, and its host
 }
 
 // Conn is a connection that came by a transfer. The zero Offer is that of one which the daemon knows nothing of: it came
@@ -37,6 +38,68 @@ type Offer struct {
 type Conn struct {
 	net.Conn
 	Offer Offer
+	l     *Listener
+}
+
+// Destination is where a connection is given: to a job, on the host if it is named, else on any other than this one. The
+// zero Destination is the routing application.
+type Destination struct {
+	Job, Host string
+	State     []byte // for who takes it, at most MaxState
+}
+
+// Give hands the connection on and waits for the answer; meanwhile nobody may read or write. After nil the connection is
+// somebody else's, and is closed here. After ErrRejected, which says why, it goes on. After any other error it is over.
+func (c *Conn) Give(to Destination) error {
+	t, ok := c.Conn.(interface{ File() (*os.File, error) })
+	if !ok {
+		return fmt.Errorf("%w: %T has no socket", ErrRejected, c.Conn)
+	}
+	f, err := t.File()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRejected, err)
+	}
+	defer f.Close()
+	answer, err := c.l.ask(Message{Type: TypeGive, Job: to.Job, Host: to.Host, State: to.State,
+		Files: []string{FileConnection}}, f)
+	switch {
+	case err != nil && errors.Is(err, ErrTooLarge):
+		return fmt.Errorf("%w: %w", ErrRejected, err)
+	case err == nil && (answer.Type == TypeRejected || answer.Type == TypeError):
+		return fmt.Errorf("%w: %s: %s", ErrRejected, answer.Code, answer.Detail)
+	case err == nil && answer.Type != TypeGiven:
+		err = fmt.Errorf("connection is lost: %s", answer.Detail)
+	}
+	return errors.Join(err, c.Close())
+}
+
+// ask sends a request with a file and waits for its answer.
+func (l *Listener) ask(m Message, f *os.File) (Message, error) {
+	answer := make(chan Message, 1)
+	l.mu.Lock()
+	l.seq++
+	m.Seq = l.seq
+	l.asked[m.Seq] = answer
+	l.mu.Unlock()
+	if err := l.socket.Send(m, f); err != nil {
+		return Message{}, err
+	}
+	select {
+	case a := <-answer:
+		return a, nil
+	case <-l.ended:
+		return Message{}, l.why
+	}
+}
+
+// answered brings an answer to who waits for it.
+func (l *Listener) answered(m Message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.asked[m.Seq]; c != nil {
+		c <- m
+		delete(l.asked, m.Seq)
+	}
 }
 
 // Listener is a target application's: it takes the connections of its job, each with its state.
@@ -51,6 +114,8 @@ type Listener struct {
 
 	mu       sync.Mutex
 	expected map[netip.AddrPort]*expected
+	asked    map[uint64]chan Message // by Seq
+	seq      uint64
 }
 
 // expected is a connection that is to come, or its offer; whichever is first waits for the other.
@@ -72,7 +137,7 @@ func Listen(path string, r Registration, inner net.Listener, decide func(Offer) 
 		decide = func(Offer) error { return nil }
 	}
 	l := &Listener{Listener: inner, socket: s, decide: decide, conns: make(chan net.Conn), ended: make(chan struct{}),
-		expected: make(map[netip.AddrPort]*expected)}
+		expected: make(map[netip.AddrPort]*expected), asked: make(map[uint64]chan Message)}
 	go l.receive()
 	go l.accept()
 	return l, nil
@@ -140,7 +205,7 @@ func (l *Listener) accept() {
 
 // match finds the offer of a connection by its client, and gives the connection to Accept.
 func (l *Listener) match(c net.Conn) {
-	found := &Conn{Conn: c}
+	found := &Conn{Conn: c, l: l}
 	if client, err := netip.ParseAddrPort(c.RemoteAddr().String()); err == nil {
 		found.Offer = l.offerOf(netip.AddrPortFrom(client.Addr().Unmap(), client.Port()))
 	}
@@ -226,6 +291,10 @@ func (l *Listener) receive() {
 }
 
 func (l *Listener) hear(m Message) {
+	if m.Seq != 0 {
+		l.answered(m)
+		return
+	}
 	client, err := netip.ParseAddrPort(m.Client)
 	if err != nil {
 		return // nothing that is about a connection

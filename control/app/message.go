@@ -18,7 +18,7 @@ const (
 	TypeError      Type = "error"      // D: Code, Detail
 	TypeGetDPT     Type = "dpt?"       // A
 	TypeDPT        Type = "dpt"        // D: Targets
-	TypeConnection Type = "connection" // D: Conn, Client, Service; FileConnection
+	TypeConnection Type = "connection" // D: Conn, Client, Service, State, From; FileConnection
 	TypeTransfer   Type = "transfer"   // A: Conn, Job, Host, State, When, Unconditional
 	TypeAccepted   Type = "accepted"   // D: Conn, Host
 	TypeRejected   Type = "rejected"   // D: Conn, By, Code, Detail
@@ -28,6 +28,8 @@ const (
 	TypeReject     Type = "reject"     // A: Transfer, Detail
 	TypeArrived    Type = "arrived"    // D: Transfer, Client
 	TypeCanceled   Type = "canceled"   // D: Transfer, Detail
+	TypeGive       Type = "give"       // A: Job, Host, State; FileConnection. Answered by TypeGiven, TypeRejected, TypeEnded
+	TypeGiven      Type = "given"      // D: Host
 )
 
 // Role is what an application registers as. One program may do both, on two control sockets or on one.
@@ -66,6 +68,7 @@ const (
 	CodeStack           = "stack"       // the target host said no; the detail says why
 	CodeTimeout         = "timeout"
 	CodeTooLarge        = "too large"
+	CodeHops            = "hop limit"        // too many owners have passed it on without a word to or from the client
 	CodeUnknownTransfer = "unknown transfer" // it was never offered to this application
 )
 
@@ -107,7 +110,7 @@ type Target struct {
 	Reason  string `json:"reason,omitempty"` // why not ready
 }
 
-// Party is a routing application somewhere in the cluster.
+// Party is an application somewhere in the cluster that gives a connection.
 type Party struct {
 	Host string `json:"host,omitempty"`
 	Name string `json:"name,omitempty"` // "": one that is built in

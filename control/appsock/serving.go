@@ -118,7 +118,7 @@ func (s *Serving) Offer(c *transfer.Check) *agent.Problem {
 	s.last++
 	o := &offer{offered: offered{c.Host, c.Offer.Transfer}, to: m, assigned: c.Assigned, message: app.Message{
 		Type: app.TypeOffer, Transfer: s.last, Client: c.Offer.Inc.Client.String(), Service: job.Service.String(),
-		Job: job.Name, State: c.Offer.State, From: &app.Party{Host: c.Host, Name: c.Offer.From},
+		Job: job.Name, State: c.Offer.State, From: &app.Party{Host: cmp.Or(c.Offer.FromHost, c.Host), Name: c.Offer.From},
 	}}
 	s.offers[s.last], s.numbers[o.offered] = o, s.last
 	m.open++
@@ -185,6 +185,10 @@ func (s *Serving) Joined(*Peer) {}
 
 // Said implements Handler.
 func (s *Serving) Said(p *Peer, m app.Message, files []*os.File) {
+	if m.Type == app.TypeGive {
+		s.give(p, m, files)
+		return
+	}
 	defer closeAll(files)
 	switch m.Type {
 	case app.TypeRegister:

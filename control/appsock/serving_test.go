@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -39,6 +41,62 @@ func (d decisions) want(t *testing.T, what string) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Fatalf("the agent is not told %q", what)
+	}
+}
+
+func (decisions) Give(g agent.Gift) {
+	g.Socket.Close()
+	switch g.Job {
+	case "":
+		g.Settled("r1", nil)
+	case "lost":
+		g.Settled("r1", agent.ErrLost)
+	default:
+		g.Settled("r1", &agent.Problem{Reason: transfer.ReasonHops, Detail: fmt.Sprint(g.From, g.Jobs, g.Host, string(g.State))})
+	}
+}
+
+func TestApplicationGivesAConnection(t *testing.T) {
+	job := agent.Job{Name: "mail", Service: netip.MustParseAddrPort("10.77.0.10:80")}
+	_, _, path := serveTarget(t, Right{UID: uint32(os.Getuid())}, job)
+	socket, err := app.Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	ask := func(m app.Message, files ...*os.File) app.Message {
+		t.Helper()
+		if err := socket.Send(m, files...); err != nil {
+			t.Fatal(err)
+		}
+		answer, _, err := socket.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer
+	}
+	ask(app.Message{Type: app.TypeRegister, Role: app.RoleTarget, Job: "mail", Name: "imapd"})
+	if m := ask(app.Message{Type: app.TypeGive, Seq: 1}); m.Type != app.TypeError || m.Code != app.CodeMalformed {
+		t.Errorf("without a connection: %+v", m)
+	}
+	for _, try := range []struct{ job, want string }{
+		{"", "given   r1"}, {"lost", "ended   "},
+		{"web", "rejected router hop limit imapd[{mail 10.77.0.10:80}]t2state"},
+	} {
+		m := ask(app.Message{Type: app.TypeGive, Seq: 2, Job: try.job, Host: "t2", State: []byte("state"),
+			Files: []string{app.FileConnection}}, file)
+		got := fmt.Sprint(m.Type, " ", m.By, " ", m.Code, " ", m.Host)
+		if m.Type == app.TypeRejected {
+			got += m.Detail
+		}
+		if m.Seq != 2 || got != try.want {
+			t.Errorf("to %q: %q, want %q", try.job, got, try.want)
+		}
 	}
 }
 

@@ -165,7 +165,9 @@ func (r *Router) importTake(i transfer.Import) {
 		r.refuseTake(k, transfer.ReasonHost, "the way to the client is not known here any more, and there is something to send")
 		return
 	}
-	k.window = max(r.services[k.rec.Inc.Service].Window, uint32(max(0, k.rec.RcvEdge.Sub(k.rec.ReadFrom))))
+	// An edge that the client knows never goes back, although windows are rounded down.
+	promised := uint32(max(0, k.rec.RcvEdge.Sub(k.rec.ReadFrom))) + 1<<k.rec.Handshake.RcvScale - 1
+	k.window = max(r.services[k.rec.Inc.Service].Window, promised)
 	if k.window > transfer.MaxData {
 		r.refuseTake(k, transfer.ReasonWindow, fmt.Sprintf("the client was promised %d octets, more than %d: set "+
 			"TCP_WINDOW_CLAMP on the listening socket", k.window, transfer.MaxData))

@@ -103,9 +103,11 @@ func flowKeyOf(t wire.Tuple) *bpf.MoveBatonFlow {
 // Follow has the program follow a connection that is about to be imported. window is what its next owner can promise
 // the client, octets: more is not announced.
 func (m *Mover) Follow(r *transfer.Record, window uint32) error {
-	move := bpf.MoveBatonMove{
-		Window: window, Scale: uint32(r.Handshake.RcvScale), Acked: uint32(r.RcvAcked), Edge: uint32(r.RcvEdge),
-	}
+	return m.follow(r, bpf.MoveBatonMove{Window: window})
+}
+
+func (m *Mover) follow(r *transfer.Record, move bpf.MoveBatonMove) error {
+	move.Scale, move.Acked, move.Edge = uint32(r.Handshake.RcvScale), uint32(r.RcvAcked), uint32(r.RcvEdge)
 	move.Request.Next, move.Response.Next = uint32(r.ReadFrom), uint32(r.SndNxt)
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -143,6 +145,45 @@ func (m *Mover) LetGo(t wire.Tuple) error {
 		return fmt.Errorf("let go of %v: %w", t, err)
 	}
 	return nil
+}
+
+// Bound has the program keep the promises of a connection within what a next owner can keep, and leave its FIN alone.
+func (m *Mover) Bound(r *transfer.Record, window uint32) error {
+	// An edge that the client knows never goes back, although windows are rounded down.
+	promised := uint32(max(0, r.RcvEdge.Sub(r.ReadFrom))) + 1<<r.Handshake.RcvScale
+	return m.follow(r, bpf.MoveBatonMove{Window: max(window, promised), Closes: 1})
+}
+
+// ErrNotFollowed is a connection that came before the Mover was opened.
+var ErrNotFollowed = errors.New("it came before the agent was started")
+
+// Hold freezes a connection that its application gives away: nothing of it passes until Release.
+func (m *Mover) Hold(t wire.Tuple) error { return m.setPhase(t, bpf.MoveBatonPhaseBATON_PHASE_TAKEN) }
+
+// Release thaws a connection that Hold froze.
+func (m *Mover) Release(t wire.Tuple) error { return m.setPhase(t, bpf.MoveBatonPhaseBATON_PHASE_OPEN) }
+
+func (m *Mover) setPhase(t wire.Tuple, phase bpf.MoveBatonPhase) error {
+	var move bpf.MoveBatonMove
+	key := flowKeyOf(t)
+	if err := m.objects.Moves.Lookup(key, &move); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotFollowed, err)
+	}
+	move.Phase = phase
+	if err := m.objects.Moves.Update(key, &move, ebpf.UpdateExist); err != nil {
+		return fmt.Errorf("freeze or thaw %v: %w", t, err)
+	}
+	return nil
+}
+
+// Promised is what the client of a frozen connection knows: the highest acknowledgment and right edge; and the timestamp
+// that the last segment, which was dropped, echoes.
+func (m *Mover) Promised(t wire.Tuple) (acked, edge seq.Value, echoes uint32, err error) {
+	var move bpf.MoveBatonMove
+	if err := m.objects.Moves.Lookup(flowKeyOf(t), &move); err != nil {
+		return 0, 0, 0, fmt.Errorf("%w: %w", ErrNotFollowed, err)
+	}
+	return seq.Value(move.Acked), seq.Value(move.Edge), move.Tsecr, nil
 }
 
 // read hands the taken ones over until the Mover is closed.

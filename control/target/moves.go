@@ -7,12 +7,16 @@ import (
 	"baton/fastpath/wire"
 )
 
-// follow has the space's Mover follow a connection that is about to be imported, if its job's are routed anew.
+// follow has the space's Mover follow a connection that is about to be imported, if its job's are routed anew, or may be
+// given away.
 func (s *space) follow(j config.TargetJob, r *transfer.Record) error {
-	if !j.Reroutes() {
-		return nil
+	switch {
+	case j.Reroutes():
+		return s.mover.Follow(r, j.Window)
+	case j.Asks():
+		return s.mover.Bound(r, j.Window)
 	}
-	return s.mover.Follow(r, j.Window)
+	return nil
 }
 
 // unfollow is for a connection that has no socket (any more). s may be nil: its namespace is gone.

@@ -29,7 +29,7 @@ type space struct {
 	diag     *diag // for lists; the importer has its own, which they do not hold up
 	importer *Importer
 	lockstep *Lockstep // nil: no job has it
-	mover    *Mover    // nil if no job's connections are routed anew
+	mover    *Mover    // nil if no job's connections go back
 }
 
 // openSpace sets a namespace up. The guard stands before the DVIPAs exist; the TAP comes last.
@@ -75,7 +75,7 @@ func openSpace(c *config.Target, name string, log *slog.Logger, ended func(Socke
 			return s, err
 		}
 	}
-	if slices.ContainsFunc(s.jobs, config.TargetJob.Reroutes) {
+	if slices.ContainsFunc(s.jobs, func(j config.TargetJob) bool { return j.Reroutes() || j.Asks() }) {
 		s.mover, err = OpenMover(s.ns, c.Guard.Interfaces, s.importer, log, func(r transfer.Record) { closed(s, r) })
 	}
 	return s, err

@@ -27,19 +27,24 @@ class Control:
             except (FileNotFoundError, ConnectionRefusedError):
                 time.sleep(0.05)
 
-    def send(self, state=b"", **message):
-        """Sends a message. State that does not fit goes as a sealed memfd."""
+    def send(self, state=b"", connection=None, **message):
+        """Sends a message. State that does not fit goes as a sealed memfd; connection is the file descriptor of one that is
+        given away."""
         fds = array.array("i")
         if len(state) > MAX_INLINE:
             fds.append(sealed(state))
             message["files"] = ["state"]
         elif state:
             message["state"] = base64.b64encode(state).decode()
+        made = list(fds)
+        if connection is not None:
+            fds.append(connection)
+            message["files"] = message.get("files", []) + ["connection"]
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if fds else []
         try:
             self.socket.sendmsg([json.dumps(message).encode()], rights)
         finally:
-            for fd in fds:
+            for fd in made:
                 os.close(fd)
 
     def receive(self):

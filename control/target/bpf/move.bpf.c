@@ -86,6 +86,7 @@ struct baton_move {
 	__u32 scale;    // of windows that the server announces
 	__u32 acked;    // highest ACK that the client was sent
 	__u32 edge;     // highest right edge
+	__u32 tsecr;    // frozen: what the last segment that was dropped echoes
 	struct baton_stream request, response;
 };
 
@@ -612,6 +613,7 @@ SEC("tc")
 int baton_move_out(struct __sk_buff *skb)
 {
 	struct baton_segment s = {};
+	struct baton_taken t = {};
 	struct baton_flow f = {};
 	enum baton_close what;
 	struct baton_move *m;
@@ -621,8 +623,11 @@ int baton_move_out(struct __sk_buff *skb)
 	m = baton_find(&s, 0, &f);
 	if (!m || m->phase == BATON_PHASE_LEFT)
 		return TCX_NEXT;
-	if (m->phase == BATON_PHASE_TAKEN)
+	if (m->phase == BATON_PHASE_TAKEN) {
+		baton_timestamps(skb, &s, &t);
+		m->tsecr = t.tsecr;
 		return baton_drop(BATON_CLOSE_HELD_OUT);
+	}
 	if (s.tcp.flags & (TCP_FLAG_SYN | TCP_FLAG_RST) || !(s.tcp.flags & TCP_FLAG_ACK))
 		return TCX_NEXT;
 	if (s.tcp.flags & TCP_FLAG_FIN) {

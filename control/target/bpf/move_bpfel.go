@@ -64,6 +64,7 @@ type MoveBatonMove struct {
 	Scale    uint32
 	Acked    uint32
 	Edge     uint32
+	Tsecr    uint32
 	Request  struct {
 		_        structs.HostLayout
 		Next     uint32

@@ -1,0 +1,168 @@
+#!/usr/bin/python3
+"""An application that is routing and target application in one: whoever has a connection answers its lines, and hands it
+on when the client asks for that. How many lines were answered so far goes with it as application state.
+
+Usage: quiz.py SOCKET SERVICE NAME      as a routing application for SERVICE, as in 10.77.0.10:80
+       quiz.py SOCKET JOB PORT NAME     as a target application for JOB, listening on PORT
+
+SOCKET is the control socket of the host's daemon. The client's lines:
+
+GO JOB [HOST]   hand the connection on to JOB (on HOST); to "-": back to the routing application
+LOOP JOB        the same without reading the line, so that the next one does it again
+FILL N          answer with N octets
+QUIT            answer and close
+anything else   is repeated, after the name and the number of the answer
+"""
+
+import json
+import socket
+import sys
+import threading
+
+from baton_app import Answers, Control
+
+
+def peek(connection):
+    """Looks at the next line; empty at the end."""
+    seen = b""
+    while b"\n" not in seen:
+        more = connection.recv(1024, socket.MSG_PEEK)
+        if not more:
+            return b""
+        if len(more) == len(seen):
+            threading.Event().wait(0.001)
+        seen = more
+    return seen[: seen.index(b"\n") + 1]
+
+
+class Player:
+    """Answers one connection. give(job, host, state) hands it on and returns the daemon's answer."""
+
+    def __init__(self, name, connection, state, give):
+        self.name, self.connection, self.give = name, connection, give
+        self.answered = json.loads(state or b"{}").get("answered", 0)
+
+    def say(self, text):
+        self.connection.sendall(text.encode() + b"\r\n")
+
+    def hand_on(self, job, host=""):
+        """Returns whether somebody else has the connection now."""
+        state = json.dumps({"answered": self.answered}).encode()
+        answer = self.give("" if job == "-" else job, host, state)
+        print("gave", job, host, answer["type"], answer.get("code", ""), answer.get("detail", ""), flush=True)
+        if answer["type"] != "rejected":
+            return True
+        self.say(f"-ERR {answer['code']}: {answer.get('detail', '')}")
+        return False
+
+    def play(self):
+        with self.connection:
+            while True:
+                line = peek(self.connection)
+                word, *rest = line.decode("latin-1").split() or [""]
+                if word == "LOOP" and self.give_peeked(rest[0]):
+                    return
+                self.connection.recv(len(line))
+                if not line or word == "QUIT":
+                    if line:
+                        self.say("bye")
+                    return
+                if word == "GO":
+                    if self.hand_on(*rest):
+                        return
+                elif word == "FILL":
+                    self.say("x" * int(rest[0]))
+                elif word != "LOOP":
+                    self.answered += 1
+                    self.say(f"{self.name} {self.answered} {line.decode('latin-1').strip()}")
+
+    def give_peeked(self, job):
+        state = json.dumps({"answered": self.answered}).encode()
+        answer = self.give(job, "", state)
+        print("gave", job, answer["type"], answer.get("code", ""), answer.get("detail", ""), flush=True)
+        if answer["type"] != "rejected":
+            return True
+        self.say(f"-ERR {answer['code']}")
+        return False
+
+
+def as_router(control, service, name):
+    answers = Answers()
+    control.send(type="register", role="router", service=service, name=name)
+    while True:
+        message, files = control.receive()
+        if message is None:
+            sys.exit("the daemon is gone")
+        if message["type"] == "registered":
+            print("registered", message["host"], flush=True)
+        elif message["type"] == "connection":
+            giver = message.get("from", {})
+            print("connection", message["client"], "from", giver.get("host", ""), giver.get("name", ""), flush=True)
+            conn = message["conn"]
+
+            def give(job, host, state, conn=conn):
+                control.send(type="transfer", conn=conn, job=job, host=host, state=state, when="quiescent")
+                return answers.take(conn)
+
+            connection = socket.socket(fileno=files["connection"])
+            player = Player(name, connection, message["state"], give)
+            threading.Thread(target=player.play, daemon=True).start()
+        elif message["type"] in ("accepted", "rejected", "ended"):
+            answers.put(message["conn"], message)
+        elif message["type"] == "error":
+            sys.exit(f"{message['code']}: {message['detail']}")
+
+
+def as_target(control, job, port, name):
+    states, answers, numbers = Answers(), Answers(), iter(range(1, 1 << 30))
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("0.0.0.0", port))
+    listener.listen(128)
+
+    def serve(connection, client):
+        def give(job, host, state):
+            seq = next(numbers)
+            control.send(type="give", seq=seq, job=job, host=host, state=state, connection=connection.fileno())
+            return answers.take(seq)
+
+        Player(name, connection, states.take(client, timeout=2), give).play()
+
+    def accept():
+        while True:
+            connection, (address, client_port) = listener.accept()
+            threading.Thread(target=serve, args=(connection, f"{address}:{client_port}"), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    control.send(type="register", role="target", job=job, name="quiz")
+    while True:
+        message, _ = control.receive()
+        if message is None:
+            sys.exit("the daemon is gone")
+        kind = message["type"]
+        if kind == "registered":
+            print("registered", message["service"], flush=True)
+        elif kind == "offer":
+            giver = message["from"]
+            print("offer", message["client"], "from", giver["host"], giver.get("name", ""), flush=True)
+            states.put(message["client"], message["state"])
+            control.send(type="accept", transfer=message["transfer"])
+        elif message.get("seq"):
+            answers.put(message["seq"], message)
+        elif kind == "canceled":
+            states.take(message["client"], timeout=0)
+        elif kind == "error":
+            sys.exit(f"{message['code']}: {message['detail']}")
+
+
+def main():
+    path, *arguments = sys.argv[1:]
+    control = Control(path)
+    if len(arguments) == 2:
+        as_router(control, *arguments)
+    else:
+        job, port, name = arguments
+        as_target(control, job, int(port), name)
+
+
+main()
