@@ -20,14 +20,14 @@ type takeBack struct {
 	taker *transfer.Taker
 	timer timer.Timer
 	takes map[wire.Incarnation]*take
-	young time.Time // until then givers may wait for an answer that an earlier process of this host owes them
+	early map[wire.Incarnation]transfer.Received // given on before the forwarder has switched them
+	young time.Time                              // until then givers may wait for an answer that an earlier process of this host owes them
 }
 
 // take is a connection that a target host hands back, until the router has it or has refused it.
 type take struct {
 	host    string
 	offer   transfer.Offer
-	waits   bool            // for the end of the transfer by which the host got it
 	rec     transfer.Record // imported; its data is the endpoint's
 	tcp     *tcp.Conn       // nil before the import
 	window  uint32
@@ -40,7 +40,7 @@ const maxTakes = 1024
 func newTakeBack(now time.Time) takeBack {
 	limits := transfer.DefaultLimits()
 	limits.Reservations = maxTakes
-	return takeBack{taker: transfer.NewTaker(limits, nil, nil, now), takes: map[wire.Incarnation]*take{},
+	return takeBack{taker: transfer.NewTaker(limits, nil, nil, now), takes: map[wire.Incarnation]*take{}, early: map[wire.Incarnation]transfer.Received{},
 		young: now.Add(transfer.DefaultTimeouts().GiveUp)}
 }
 
@@ -49,6 +49,10 @@ func newTakeBack(now time.Time) takeBack {
 func (r *Router) handsBack(t *target, m transfer.Message) {
 	if q, ok := m.(transfer.Query); ok && r.now.Before(r.back.young) && !r.back.taker.Knows(t.name, q.Transfer) {
 		r.say(t, transfer.QueryReply{Transfer: q.Transfer, Inc: q.Inc, State: transfer.FlowReserved})
+		return
+	}
+	if a, ok := m.(transfer.Assign); ok && r.handing[a.Offer.Inc] != nil {
+		r.back.early[a.Offer.Inc] = transfer.Received{Host: t.name, Message: m} // the host's own transfer is not through
 		return
 	}
 	r.stepTaker(transfer.Received{Host: t.name, Message: m})
@@ -77,15 +81,13 @@ func (r *Router) stepTaker(e transfer.Event) {
 	r.timers.Set(&r.back.timer, r.back.taker.Deadline())
 }
 
-// checkTake decides whether a connection can come back. While the host's own transfer is not through, that waits.
+// checkTake decides whether a connection can come back.
 func (r *Router) checkTake(c transfer.Check) {
 	inc := c.Offer.Inc
 	k := &take{host: c.Host, offer: c.Offer, started: r.now}
 	r.back.takes[inc] = k
 	r.stepTaker(transfer.Asked{Host: c.Host, Transfer: c.Offer.Transfer})
-	if k.waits = r.handing[inc] != nil; !k.waits {
-		r.answerCheck(k)
-	}
+	r.answerCheck(k)
 }
 
 func (r *Router) answerCheck(k *take) {
@@ -285,8 +287,8 @@ func (r *Router) stranded(c *conn, why string) {
 // that.
 func (r *Router) left(inc wire.Incarnation) {
 	r.stepTaker(transfer.Left{Inc: inc})
-	if k := r.back.takes[inc]; k != nil && k.waits {
-		k.waits = false
-		r.answerCheck(k)
+	if early, ok := r.back.early[inc]; ok {
+		delete(r.back.early, inc)
+		r.stepTaker(early)
 	}
 }

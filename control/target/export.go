@@ -23,7 +23,15 @@ var (
 	ErrNotOpen   = errors.New("the connection is not established, or one side has closed it")
 	ErrQueued    = errors.New("the socket holds more octets than a record: read or write less before giving it")
 	ErrProtected = errors.New("the kernel encrypts the connection")
+	errUnknown   = errors.New("it did not come from a routing host")
 )
+
+// timestampSlack is how far, in ms, the socket's last segment may be ahead of what TCP_TIMESTAMP says: they are rounded
+// differently, and what the client sees must not go back.
+const timestampSlack = 3
+
+// knownTime is how long an application may be faster than the agent, which learns of an import after it.
+const knownTime = 200 * time.Millisecond
 
 // Queues of a socket in repair mode (linux/tcp.h).
 const (
@@ -81,11 +89,14 @@ func (x *export) own(socket *os.File) error {
 	if err := errors.Join(err, dup); err != nil {
 		return err
 	}
-	if err := x.find(); err != nil {
-		unix.Close(x.fd)
-		return err
+	err = x.find()
+	for end := time.Now().Add(knownTime); errors.Is(err, errUnknown) && time.Now().Before(end); err = x.find() {
+		time.Sleep(time.Millisecond)
 	}
-	return nil
+	if err != nil {
+		unix.Close(x.fd)
+	}
+	return err
 }
 
 func (x *export) find() error {
@@ -106,7 +117,7 @@ func (x *export) find() error {
 	x.flow, x.space = flow, k.spaces[flow.netns]
 	switch {
 	case !ours || flow.cookie != cookie:
-		return fmt.Errorf("%w: it did not come from a routing host", ErrNotTCP)
+		return errUnknown
 	case x.space == nil || x.space.mover == nil:
 		return fmt.Errorf("network namespace %q is not set up", flow.netns)
 	}
@@ -181,7 +192,7 @@ func (x *export) options() error {
 	if err != nil {
 		return err
 	}
-	x.record.TSLast = uint32(tsval)
+	x.record.TSLast = uint32(tsval) + timestampSlack
 	x.record.TSOffset = uint32(tsval) - uint32(time.Now().UnixMilli())
 	return nil
 }

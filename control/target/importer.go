@@ -418,12 +418,13 @@ func (im *Importer) pass(frame []byte) error {
 	return im.tap.Write(frame)
 }
 
-// tsval is our TSval at this moment: never behind what the client has seen.
+// tsval is our TSval at this moment: never behind what the client has seen, even where the new socket's first segment goes
+// by the millisecond before the one in which it was made.
 func tsval(r *transfer.Record, now time.Time) uint32 {
 	if !r.Handshake.Timestamps {
 		return 0
 	}
-	return uint32(seq.Max(seq.Value(uint32(now.UnixMilli())+r.TSOffset), seq.Value(r.TSLast)))
+	return uint32(seq.Max(seq.Value(uint32(now.UnixMilli())+r.TSOffset), seq.Value(r.TSLast+1)))
 }
 
 // requestOf tells the program what SYN and SYN-ACK had agreed on.
