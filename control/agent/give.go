@@ -53,7 +53,7 @@ func (a *Agent) Give(g Gift) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	flow, problem := a.mayGive(&g, x.Record.Inc.Tuple.Service.String(), x.Record)
+	flow, problem := a.mayGive(&g, x.Record.Inc.Service.String(), x.Record)
 	if problem != nil {
 		x.Settle(false)
 		g.Settled("", problem)
