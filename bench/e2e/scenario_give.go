@@ -71,6 +71,20 @@ var giveScenarios = []Scenario{
 			return nil
 		},
 	},
+	{
+		Name:   "hop-limit",
+		Doc:    "a connection that goes round without a word is refused by the ninth give, and lives on; so are gifts to nobody",
+		Shape:  quizzing,
+		Expect: Expect{Connections: 1, Transferred: 1, Moves: true, Retransmissions: true},
+		Run: func(e *Env) error {
+			return e.quiz(func(d *dialogue, _ *lab.Process) error {
+				return errors.Join(
+					d.talk("GO quiz t1\r\none", "t1 1 one", "GO quiz t1", "-ERR hop limit: the connection is there already",
+						"GO none", `-ERR unknown job: no job "none" in the configuration`,
+						"LOOP quiz", "-ERR hop limit", "two", "* 2 two", "QUIT", "bye"), d.end())
+			})
+		},
+	},
 }
 
 // quiz runs the routing application and a client's dialogue meanwhile.
