@@ -208,6 +208,13 @@ var appScenarios = []Scenario{
 		Run:    runTargetInC,
 	},
 	{
+		Name:   "go-target",
+		Doc:    "a target application with the library for Go finds the state of each connection that it accepts, and rejects another",
+		Shape:  Shape{Cluster: authenticated(), Server: targetInGo},
+		Expect: Expect{Connections: 1, Transferred: 1},
+		Run:    runTargetInGo,
+	},
+	{
 		Name:  "peer-not-allowed",
 		Doc:   "applications of users that the configuration does not name are not listened to, on either kind of host",
 		Shape: Shape{Cluster: forNobody, Server: asking.Server, NoBaton: true, Private: true},
@@ -255,6 +262,22 @@ func runTargetInC(e *Env) error {
 		return errors.Join(err, d.end(), p.Says(e.Ctx, "transfer locked mail rejected"),
 			p.Says(e.Ctx, "transfer ada mail accepted"))
 	})
+}
+
+// targetInGo has been built by make.
+func targetInGo(e *Env, h *lab.Host) error {
+	path, err := filepath.Abs(filepath.Join(e.bin, "go-target"))
+	if err != nil {
+		return err
+	}
+	_, err = h.MailboxesInGo(path, "mail", "eve")
+	return err
+}
+
+// runTargetInGo logs in as eve, whose mailbox is locked, and then as ada.
+func runTargetInGo(e *Env) error {
+	err := e.refusedFirst("eve", "x", "-ERR application: application: the mailbox of eve is locked", "mail rejected")
+	return errors.Join(err, e.Target(1).Process("go-target").Says(e.Ctx, "for ada from front"))
 }
 
 // forNobody is authenticated whose applications belong to another user.

@@ -29,6 +29,11 @@ func (h *Host) MailboxesInC(path, job string) (*Process, error) {
 	return h.Start("c-target", path, h.ControlSocket(), job, "80", h.Name)
 }
 
+// MailboxesInGo is Mailboxes by the example in Go, the program at path, with the users whose mailbox is locked.
+func (h *Host) MailboxesInGo(path, job string, locked ...string) (*Process, error) {
+	return h.Start("go-target", append([]string{path, h.ControlSocket(), job, "80", h.Name}, locked...)...)
+}
+
 // PythonRouter starts the routing application for HTTP under a name, for rules as "a.example=web-a", and waits until it is
 // registered.
 func (h *Host) PythonRouter(ctx context.Context, name string, rules ...string) (*Process, error) {
