@@ -38,16 +38,25 @@ var (
 		"250 2.1.0 Ok\r\n"}
 )
 
-// serveScript has a server with a script at ln. Each connection ends up in the channel, when all was said, or it was cut off.
+// serveScript has a server with a script at ln. Each connection ends up in the channel, when all was said, or it was cut off,
+// in the order in which they were accepted.
 func serveScript(ln net.Listener, s func(connection int) script) chan spoken {
-	ended := make(chan spoken, 10)
+	ended, inOrder := make(chan spoken, 10), make(chan chan spoken, 10)
 	go func() {
+		defer close(inOrder)
 		for i := 0; ; i++ {
 			c, err := ln.Accept()
 			if err != nil {
 				return
 			}
-			go func() { ended <- speak(c, s(i)) }()
+			one := make(chan spoken, 1)
+			inOrder <- one
+			go func() { one <- speak(c, s(i)) }()
+		}
+	}()
+	go func() {
+		for one := range inOrder {
+			ended <- <-one
 		}
 	}()
 	return ended
