@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -164,12 +163,7 @@ func (h *targetHost) source() admin.Source {
 
 // counters are the forwarder's, the agent's and the stack's.
 func (h *targetHost) counters() []admin.Counter {
-	rows := append(forwarderCounters(h.forwarder), h.agent.Counters()...)
-	counts := h.stack.Counts()
-	for _, name := range slices.Sorted(maps.Keys(counts)) {
-		rows = append(rows, admin.Counter{Group: "stack", Name: name, Value: counts[name]})
-	}
-	return rows
+	return slices.Concat(forwarderCounters(h.forwarder), h.agent.Counters(), admin.Counters("stack", h.stack.Counts()))
 }
 
 // sample is what Prometheus sees. The forwarder is the guard of this kind of target.

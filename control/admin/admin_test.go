@@ -191,3 +191,11 @@ func TestListenAgainAfterClose(t *testing.T) {
 		}
 	}
 }
+
+func TestCountersComeByTheirNames(t *testing.T) {
+	got := Counters("import", map[string]uint64{"not imported": 2, "done": 1, "expired": 3})
+	want := []Counter{{"import", "done", 1}, {"import", "expired", 3}, {"import", "not_imported", 2}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}

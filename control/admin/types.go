@@ -1,6 +1,11 @@
 package admin
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
 
 // Version says what runs.
 type Version struct {
@@ -100,9 +105,18 @@ type Transfer struct {
 
 // Counter is one named total.
 type Counter struct {
-	Group string `json:"group"` // packet, drop, punt, handshake, table, command, router, "xcf HOST"
+	Group string `json:"group"` // packet, drop, punt, handshake, table, command, router, guard, import, "xcf HOST" ...
 	Name  string `json:"name"`
 	Value uint64 `json:"value"`
+}
+
+// Counters lists totals of one group by their names, whose spaces become "_".
+func Counters(group string, totals map[string]uint64) []Counter {
+	list := make([]Counter, 0, len(totals))
+	for _, name := range slices.Sorted(maps.Keys(totals)) {
+		list = append(list, Counter{Group: group, Name: strings.ReplaceAll(name, " ", "_"), Value: totals[name]})
+	}
+	return list
 }
 
 // Port is one data port.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -363,16 +362,7 @@ func (a *Agent) Flows() []admin.Flow {
 func (a *Agent) Counters() []admin.Counter {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var list []admin.Counter
-	for group, outcomes := range map[string]map[string]uint64{"import": a.outcomes, "back": a.outcomesBack} {
-		for outcome, n := range outcomes {
-			list = append(list, admin.Counter{Group: group, Name: strings.ReplaceAll(outcome, " ", "_"), Value: n})
-		}
-	}
-	slices.SortFunc(list, func(x, y admin.Counter) int {
-		return cmp.Or(cmp.Compare(y.Group, x.Group), cmp.Compare(x.Name, y.Name))
-	})
-	return list
+	return append(admin.Counters("import", a.outcomes), admin.Counters("back", a.outcomesBack)...)
 }
 
 // Sample is what a scrape reads of the agent.

@@ -82,9 +82,5 @@ func (k *Kernel) Closes() map[string]uint64 {
 
 // CloseCounters are Closes as the admin socket tells them.
 func (k *Kernel) CloseCounters() []admin.Counter {
-	var list []admin.Counter
-	for outcome, n := range k.Closes() {
-		list = append(list, admin.Counter{Group: "close", Name: outcome, Value: n})
-	}
-	return list
+	return admin.Counters("close", k.Closes())
 }

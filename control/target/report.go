@@ -23,10 +23,7 @@ func (k *Kernel) GuardCounters() []admin.Counter {
 		{Group: "guard", Name: "passed", Value: guard.Passed},
 		{Group: "guard", Name: "decapsulated", Value: guard.Decapsulated},
 	}
-	for reason, n := range guard.Drops() {
-		list = append(list, admin.Counter{Group: "guard_drop", Name: reason, Value: n})
-	}
-	return list
+	return append(list, admin.Counters("guard_drop", guard.Drops())...)
 }
 
 // Guards adds up the counters of the guards of all namespaces.
@@ -54,14 +51,11 @@ func (k *Kernel) Guards() Counters {
 }
 
 // LockstepCounters lists what came of dialogues since the namespaces were set up; none where no server speaks first.
-func (k *Kernel) LockstepCounters() (list []admin.Counter) {
+func (k *Kernel) LockstepCounters() []admin.Counter {
 	if !slices.ContainsFunc(k.config.Jobs, config.TargetJob.Lockstep) {
 		return nil
 	}
-	for event, n := range k.Lockstep().Events() {
-		list = append(list, admin.Counter{Group: "lockstep", Name: event, Value: n})
-	}
-	return list
+	return admin.Counters("lockstep", k.Lockstep().Events())
 }
 
 // Lockstep adds up the counts of all namespaces.
