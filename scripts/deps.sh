@@ -5,26 +5,26 @@ set -euo pipefail
 
 build=(ca-certificates clang gcc git libbpf-dev libc6-dev libdpdk-dev llvm make pkg-config protobuf-compiler)
 test=(
-    clang-format
-    curl
-    dovecot-imapd
-    dovecot-pop3d
-    dpdk-dev
-    ethtool
-    haproxy
-    iproute2
-    iputils-ping
-    libclang-rt-14-dev
-    libjson-c-dev
-    nftables
-    nginx-light
-    openssl
-    pciutils
-    postfix
-    procps
-    python3
-    strace
-    tshark
+	clang-format
+	curl
+	dovecot-imapd
+	dovecot-pop3d
+	dpdk-dev
+	ethtool
+	haproxy
+	iproute2
+	iputils-ping
+	libclang-rt-14-dev
+	libjson-c-dev
+	nftables
+	nginx-light
+	openssl
+	pciutils
+	postfix
+	procps
+	python3
+	strace
+	tshark
 )
 
 case "${1:-all}" in

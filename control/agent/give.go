@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"baton/control/transfer"
+	"baton/fastpath/wire"
 )
 
 // ErrLost says that nobody knows who owns a connection that was given away: it is over here.
@@ -53,7 +54,7 @@ func (a *Agent) Give(g Gift) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	flow, problem := a.mayGive(&g, x.Record.Inc.Service.String(), x.Record)
+	flow, problem := a.mayGive(&g, x.Record.Inc)
 	if problem != nil {
 		x.Settle(false)
 		g.Settled("", problem)
@@ -73,14 +74,14 @@ func (a *Agent) Give(g Gift) {
 }
 
 // mayGive finds the flow of a gift, or says why it cannot be given. Called with mu held.
-func (a *Agent) mayGive(g *Gift, service string, r transfer.Record) (transfer.Flow, *Problem) {
-	flow, live := a.taker.Flow(r.Inc)
+func (a *Agent) mayGive(g *Gift, inc wire.Incarnation) (transfer.Flow, *Problem) {
+	flow, live := a.taker.Flow(inc)
 	switch {
 	case !live || flow.Host == "":
 		return flow, &Problem{transfer.ReasonReservation, "the connection is not known to have come from a routing host"}
-	case !slices.Contains(g.Jobs, Job{flow.Job, r.Inc.Service}):
+	case !slices.Contains(g.Jobs, Job{flow.Job, inc.Service}):
 		return flow, &Problem{transfer.ReasonApplication, fmt.Sprintf("the application is not registered for job %s of %s",
-			flow.Job, service)}
+			flow.Job, inc.Service)}
 	case g.Job == flow.Job && g.Host == a.config.Host:
 		return flow, &Problem{transfer.ReasonHops, "the connection is there already"}
 	}

@@ -125,9 +125,12 @@ type expected struct {
 }
 
 // Listen registers at the daemon's control socket and takes connections from inner, which listens as ever and is the
-// Listener's from then on. decide is asked about each offer, from goroutines of its own; its error rejects the offer, and
-// is the reason that the routing application gets. Nil takes everything. When the control socket ends, so does the
-// Listener: Accept says why, and the application may listen anew.
+// Listener's from then on. It must not be of Multipath TCP, to which no connection can be handed over: that is what
+// net.Listen makes, unless a net.ListenConfig has SetMultipathTCP(false).
+//
+// decide is asked about each offer, from goroutines of its own; its error rejects the offer, and is the reason that the
+// routing application gets. Nil takes everything. When the control socket ends, so does the Listener: Accept says why,
+// and the application may listen anew.
 func Listen(path string, r Registration, inner net.Listener, decide func(Offer) error) (*Listener, error) {
 	s, err := register(path, Message{Role: RoleTarget, Job: r.Job, Service: r.Service, Name: r.Name})
 	if err != nil {

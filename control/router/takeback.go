@@ -21,7 +21,8 @@ type takeBack struct {
 	timer timer.Timer
 	takes map[wire.Incarnation]*take
 	early map[wire.Incarnation]transfer.Received // given on before the forwarder has switched them
-	young time.Time                              // until then givers may wait for an answer that an earlier process of this host owes them
+	// young is until when givers may wait for an answer that an earlier process of this host owes them.
+	young time.Time
 }
 
 // take is a connection that a target host hands back, until the router has it or has refused it.
@@ -40,8 +41,12 @@ const maxTakes = 1024
 func newTakeBack(now time.Time) takeBack {
 	limits := transfer.DefaultLimits()
 	limits.Reservations = maxTakes
-	return takeBack{taker: transfer.NewTaker(limits, nil, nil, now), takes: map[wire.Incarnation]*take{}, early: map[wire.Incarnation]transfer.Received{},
-		young: now.Add(transfer.DefaultTimeouts().GiveUp)}
+	return takeBack{
+		taker: transfer.NewTaker(limits, nil, nil, now),
+		takes: map[wire.Incarnation]*take{},
+		early: map[wire.Incarnation]transfer.Received{},
+		young: now.Add(transfer.DefaultTimeouts().GiveUp),
+	}
 }
 
 // handsBack takes a target host's offer of a connection, or its question what became of one. A process that has just
