@@ -150,6 +150,17 @@ func (s *stage) play(r *transfer.Record, id transfer.ID, turns []transfer.Turn) 
 	return s.Play(ctx, "rh1", offer(s.t, r, id, turns), r.Inc.Service)
 }
 
+// greet has a POP3 server greet the client of a connection, which it returns: transfer 1 of "rh1".
+func (s *stage) greet() (served chan spoken, r *transfer.Record) {
+	s.t.Helper()
+	served = serveScript(s.listen(s.t, "tcp4", ":80", false), func(int) script { return pop3Script })
+	r = record(client4, service4, "USER ada\r\n")
+	if err := s.play(r, 1, greeted); err != nil {
+		s.t.Fatal(err)
+	}
+	return served, r
+}
+
 // quiet checks that the client hears nothing.
 func (s *stage) quiet() {
 	s.t.Helper()
@@ -344,11 +355,7 @@ func TestServerThatDoesNotTalkIsRejected(t *testing.T) {
 // What was played for nothing ends, and only the server hears of it.
 func TestAbandonedPlayEndsAtTheServerOnly(t *testing.T) {
 	s := newStage(t)
-	served := serveScript(s.listen(t, "tcp4", ":80", false), func(int) script { return pop3Script })
-	r := record(client4, service4, "USER ada\r\n")
-	if err := s.play(r, 1, greeted); err != nil {
-		t.Fatal(err)
-	}
+	served, r := s.greet()
 	if err := s.Abandon("rh1", 2); err != nil { // another one
 		t.Fatal(err)
 	}
@@ -400,11 +407,7 @@ func TestLaterOfferTakesTheTuple(t *testing.T) {
 func TestGuardKeepsTheClientOutOfADialogue(t *testing.T) {
 	s := newStage(t)
 	g := s.guard(t, s.dir, service4)
-	served := serveScript(s.listen(t, "tcp4", ":80", false), func(int) script { return pop3Script })
-	r := record(client4, service4, "USER ada\r\n")
-	if err := s.play(r, 1, greeted); err != nil {
-		t.Fatal(err)
-	}
+	served, r := s.greet()
 	newClient(s.lab, r).send(t, wire.ACK|wire.PSH, "PASS\r\n")
 	if got := s.counters(t, g); got.PlayedTo != 1 || got.Passed != 0 {
 		t.Errorf("guard counted %+v, want one played to", got)
@@ -420,11 +423,7 @@ func TestGuardKeepsTheClientOutOfADialogue(t *testing.T) {
 // A server that says something between dialogue and commit does not get the connection.
 func TestServerThatGoesOnIsRejectedAtTheCommit(t *testing.T) {
 	s := newStage(t)
-	served := serveScript(s.listen(t, "tcp4", ":80", false), func(int) script { return pop3Script })
-	r := record(client4, service4, "USER ada\r\n")
-	if err := s.play(r, 1, greeted); err != nil {
-		t.Fatal(err)
-	}
+	served, r := s.greet()
 	<-served
 	c := <-served
 	io.WriteString(c, "-ERR too slow\r\n")
@@ -442,11 +441,7 @@ func TestServerThatGoesOnIsRejectedAtTheCommit(t *testing.T) {
 // A server that repeats what was acknowledged late has not gone on.
 func TestRepeatedAnswerIsNoAnswer(t *testing.T) {
 	s := newStage(t)
-	served := serveScript(s.listen(t, "tcp4", ":80", false), func(int) script { return pop3Script })
-	r := record(client4, service4, "USER ada\r\n")
-	if err := s.play(r, 1, greeted); err != nil {
-		t.Fatal(err)
-	}
+	served, r := s.greet()
 	last := pop3Script[0][10:]
 	s.plays[r.Inc.Tuple].heard <- wire.Segment{Seq: r.SndNxt.Add(-len(last)), Ack: r.ReadFrom, Flags: wire.ACK,
 		Payload: []byte(last)}
@@ -460,11 +455,7 @@ func TestRepeatedAnswerIsNoAnswer(t *testing.T) {
 // The record of the commit must begin where the dialogue has ended.
 func TestOtherRecordIsNotContinued(t *testing.T) {
 	s := newStage(t)
-	serveScript(s.listen(t, "tcp4", ":80", false), func(int) script { return pop3Script })
-	r := record(client4, service4, "USER ada\r\n")
-	if err := s.play(r, 1, greeted); err != nil {
-		t.Fatal(err)
-	}
+	_, r := s.greet()
 	moved := record(client4, service4, "ada\r\n", func(r *transfer.Record) { r.ReadFrom = r.ReadFrom.Add(5) })
 	if _, err := s.Continue("rh1", 1, moved); !errors.Is(err, ErrRecord) {
 		t.Errorf("continued: %v", err)
@@ -476,11 +467,7 @@ func TestOtherRecordIsNotContinued(t *testing.T) {
 // Without its agent a server that believes to have a client stays unheard; the next agent ends its connection.
 func TestNextAgentEndsWhatWasPlayed(t *testing.T) {
 	s := newStage(t)
-	served := serveScript(s.listen(t, "tcp4", ":80", false), func(int) script { return pop3Script })
-	r := record(client4, service4, "USER ada\r\n")
-	if err := s.play(r, 1, greeted); err != nil {
-		t.Fatal(err)
-	}
+	served, r := s.greet()
 	<-served
 	c := <-served
 	s.kill()
