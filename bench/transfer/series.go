@@ -86,13 +86,14 @@ func (s *series) rows() []row {
 
 // briefly are the rows of another way than the usual one in which that differs.
 func (s *series) briefly(way string) []row {
-	return []row{
+	rows := []row{
 		{way + ": decision -> confirmed", s.Confirmed},
 		{"  decision -> accepted", s.Accepted},
 		{"  commit -> confirmed", s.Committed},
 		{"  fetch through Baton", s.Baton},
 		{"  XCF round trip", s.Trip},
 	}
+	return slices.DeleteFunc(rows, func(r row) bool { return len(r.s) == 0 })
 }
 
 // add takes in one round and what the router says about its transfer. The router and the capture read the same clock.
@@ -101,7 +102,9 @@ func (s *series) add(r round, t admin.Transfer) {
 	put := func(to *Series, d time.Duration) { *to = append(*to, d) }
 	put(&s.Confirmed, seconds(t.Total)-phase("switched"))
 	put(&s.Frozen, phase("frozen"))
-	put(&s.Accepted, phase("accepted"))
+	if accepted := phase("accepted"); accepted > 0 { // not if it was never offered
+		put(&s.Accepted, accepted)
+	}
 	put(&s.Committed, phase("confirmed"))
 	put(&s.Switched, phase("switched"))
 	put(&s.FreezeByte, r.baton.answered.Sub(t.Time))
