@@ -69,19 +69,22 @@ type rig struct {
 	agent  *Agent
 	server *xcf.Server
 	heard  chan *xcf.Envelope
+	hangUp func() // ends the routing host
 }
 
 func (r *rig) Up(*xcf.Peer)                         {}
 func (r *rig) Down(*xcf.Peer, error)                {}
 func (r *rig) Message(_ *xcf.Peer, e *xcf.Envelope) { r.heard <- e }
-func (r *rig) serve(t *testing.T, f func(context.Context)) {
+func (r *rig) serve(t *testing.T, f func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { f(ctx) })
-	t.Cleanup(func() {
+	stop = func() {
 		cancel()
 		running.Wait()
-	})
+	}
+	t.Cleanup(stop)
+	return stop
 }
 
 func newRig(t *testing.T, f *fake) *rig { return newRigWith(t, f, nil) }
@@ -105,7 +108,7 @@ func newRigWith(t *testing.T, f *fake, apps Applications, change ...func(*Config
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.serve(t, func(ctx context.Context) { r.server.Serve(ctx) })
+	r.hangUp = r.serve(t, func(ctx context.Context) { r.server.Serve(ctx) })
 	c := Config{Host: "t1", Software: "test", Jobs: []Job{web}, Log: quiet, Applications: apps,
 		XCF: config.TargetXCF{CA: file("ca.pem"), Cert: file("t1.pem"), Key: file("t1.key"),
 			Routers: []config.RouterHost{{Host: "rh1", Address: r.server.Addr().String()}}},

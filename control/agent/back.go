@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -66,13 +67,11 @@ func (a *Agent) doBack(b *back, action transfer.Action) transfer.Event {
 	case transfer.Freeze: // it was, before
 		return a.frozenBack(b)
 	case transfer.Send:
-		if err := a.dialer.Send(action.Host, xcf.Pack(action.Message)); err != nil {
-			return transfer.PeerLost{Host: action.Host}
-		}
+		return a.sendBack(action)
 	case transfer.Switch:
 		a.leave(b)
 		a.outcomesBack["taken"]++
-		a.log.Debug("idle connection went back", "client", client, "host", action.Host, "took", time.Since(b.began))
+		a.log.Debug("connection went back", "client", client, "host", action.Host, "took", time.Since(b.began))
 		return transfer.Switched{}
 	case transfer.Thaw:
 		b.settle(false)
@@ -89,6 +88,21 @@ func (a *Agent) doBack(b *back, action transfer.Action) transfer.Event {
 		a.log.Error("routing host breaks the protocol", "host", action.Host, "detail", action.Detail)
 	}
 	return nil
+}
+
+// sendBack sends a message about a connection on its way back. What surely has not left leaves the connection here: its
+// client must not wait for a routing host that knows of nothing.
+func (a *Agent) sendBack(s transfer.Send) transfer.Event {
+	err := a.dialer.Send(s.Host, xcf.Pack(s.Message))
+	assign, begins := s.Message.(transfer.Assign)
+	switch {
+	case err == nil:
+		return nil
+	case begins && errors.Is(err, xcf.ErrNotConnected):
+		return transfer.Received{Host: s.Host, Message: transfer.Confirm{Transfer: assign.Offer.Transfer,
+			Reason: transfer.ReasonHost, Detail: "no stream to the routing host"}}
+	}
+	return transfer.PeerLost{Host: s.Host}
 }
 
 // frozenBack is the record of a connection on its way back. Called with mu held.

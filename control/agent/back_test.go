@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"errors"
 	"testing"
 	"time"
 
 	"baton/control/admin"
 	"baton/control/transfer"
+	"baton/control/xcf"
 	"baton/fastpath/seq"
 )
 
@@ -95,6 +97,32 @@ func TestLostAnswerIsAskedFor(t *testing.T) {
 	}
 	b.say(transfer.QueryReply{Transfer: q.Transfer, Inc: inc, State: transfer.FlowLive, RcvNxt: 100})
 	b.wantSettled(true)
+}
+
+// Without a stream nobody can have taken it: its client must not wait until the transfer is given up.
+func TestConnectionStaysWithoutAStream(t *testing.T) {
+	r := newRig(t, importing())
+	if c := r.give(1); !c.Imported {
+		t.Fatalf("confirmation %+v", c)
+	}
+	r.hangUp()
+	for end := time.Now().Add(answerTimeout); !errors.Is(r.agent.dialer.Send("rh1", xcf.Pack(transfer.Release{})),
+		xcf.ErrNotConnected); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the stream stays")
+		}
+	}
+	settled := make(chan bool, 1)
+	r.to.Back(transfer.Record{Epoch: 1, Inc: inc, ReadFrom: 100, RcvNxt: 100, RcvAcked: 100, RcvEdge: 200, SndUna: 7, SndNxt: 7},
+		func(left bool) { settled <- left })
+	select {
+	case left := <-settled:
+		if left {
+			t.Error("it left")
+		}
+	default:
+		t.Error("it is not settled at once")
+	}
 }
 
 func TestConnectionOfNobodyStays(t *testing.T) {

@@ -82,6 +82,9 @@ func (l *Listener) ask(m Message, f *os.File) (Message, error) {
 	l.asked[m.Seq] = answer
 	l.mu.Unlock()
 	if err := l.socket.Send(m, f); err != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.asked, m.Seq)
 		return Message{}, err
 	}
 	select {

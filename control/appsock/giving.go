@@ -1,6 +1,7 @@
 package appsock
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"slices"
@@ -25,14 +26,14 @@ func (s *Serving) give(p *Peer, m app.Message, files []*os.File) {
 		Settled: func(host string, err error) { p.Send(givenAnswer(m.Seq, host, err)) }})
 }
 
-// jobsOf are the jobs that an application is registered for, and what it calls itself.
+// jobsOf are the jobs that an application is registered for, and what it calls itself, at the first of them.
 func (s *Serving) jobsOf(p *Peer) (jobs []agent.Job, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for job, members := range s.members {
-		for _, m := range members {
+	for _, job := range s.jobs {
+		for _, m := range s.members[job] {
 			if m.peer == p {
-				jobs, name = append(jobs, job), m.name
+				jobs, name = append(jobs, job), cmp.Or(name, m.name)
 			}
 		}
 	}

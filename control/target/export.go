@@ -56,7 +56,11 @@ func (k *Kernel) Export(socket *os.File) (agent.Export, *agent.Problem) {
 	if err := x.own(socket); err != nil {
 		return agent.Export{}, notExported(err)
 	}
-	if err := x.freeze(); err != nil {
+	if err := x.hold(); err != nil {
+		unix.Close(x.fd)
+		return agent.Export{}, notExported(err)
+	}
+	if err := x.read(); err != nil {
 		x.thaw()
 		return agent.Export{}, notExported(err)
 	}
@@ -135,15 +139,17 @@ func addrPortOf(a unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// freeze stops the connection and reads it. Leaving repair mode, in which the socket is not yet, makes it send a probe:
-// that is not let out, but shows which timestamp of the client it echoes.
-func (x *export) freeze() (err error) {
+// hold stops the connection.
+func (x *export) hold() (err error) {
 	if x.reuse, err = unix.GetsockoptInt(x.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR); err != nil {
 		return err
 	}
-	if err := x.space.mover.Hold(x.flow.Inc.Tuple); err != nil {
-		return err
-	}
+	return x.space.mover.Hold(x.flow.Inc)
+}
+
+// read reads a stopped connection. Leaving repair mode, in which the socket is not yet, makes it send a probe: that is
+// not let out, but shows which timestamp of the client it echoes.
+func (x *export) read() error {
 	for _, mode := range []int{unix.TCP_REPAIR_OFF, unix.TCP_REPAIR_ON} {
 		if err := unix.SetsockoptInt(x.fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, mode); err != nil {
 			return fmt.Errorf("TCP_REPAIR: %w", err)
@@ -184,7 +190,6 @@ func (x *export) options() error {
 		Scaling: info.Options&infoScaling != 0, SACK: info.Options&infoSACK != 0,
 		Timestamps: info.Options&infoTimestamps != 0,
 	}
-	x.talked = info.Bytes_sent > 0 || info.Bytes_received > 0 // less what is unread: see received
 	if !x.record.Handshake.Timestamps {
 		return nil
 	}
@@ -308,9 +313,7 @@ func (x *export) settle(left bool) {
 		return
 	}
 	k := x.kernel
-	k.mu.Lock()
-	k.drop(x.flow.Inc.Tuple)
-	k.mu.Unlock()
+	k.left(x.flow.Inc)
 	err := disconnect(x.fd)
 	if err == nil {
 		k.unfollow(x.space, x.flow.Inc) // else it stays frozen
@@ -335,7 +338,7 @@ func disconnect(fd int) error {
 func (x *export) thaw() {
 	err := errors.Join(
 		unix.SetsockoptInt(x.fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_QUEUE, queueNone),
-		x.space.mover.Release(x.flow.Inc.Tuple),
+		x.space.mover.Release(x.flow.Inc),
 		unix.SetsockoptInt(x.fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, unix.TCP_REPAIR_OFF),
 		unix.SetsockoptInt(x.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, x.reuse),
 		unix.Close(x.fd),

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 
 	"baton/control/transfer"
@@ -83,6 +84,28 @@ func TestExportedConnectionComesBackOrLeavesInSilence(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A connection that is on its way to another owner is not given a second time: who froze it decides what becomes of it.
+func TestFrozenConnectionIsNotExportedAgain(t *testing.T) {
+	m := move(t, client4, service4, "x")
+	k := m.keeper(t)
+	f := fileOf(t, m.app)
+	x, problem := k.Export(f)
+	if problem != nil {
+		t.Fatal(problem)
+	}
+	if _, again := k.Export(f); again == nil || !strings.Contains(again.Detail, ErrOtherPhase.Error()) {
+		t.Errorf("exported again: %v", again)
+	}
+	if err := m.mover.LetGo(wire.Incarnation{Tuple: m.rec.Inc.Tuple}); !errors.Is(err, ErrNotFollowed) {
+		t.Errorf("let go of another incarnation: %v", err)
+	}
+	x.Settle(false)
+	if x, problem = k.Export(f); problem != nil {
+		t.Fatalf("not exported after it was thawed: %v", problem)
+	}
+	x.Settle(false)
 }
 
 func TestOnlyOurOwnConnectionsAreExported(t *testing.T) {

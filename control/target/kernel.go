@@ -277,10 +277,11 @@ func (k *Kernel) Import(ctx context.Context, i *transfer.Import) (agent.Imported
 	if err := s.flows.put(flow); err != nil {
 		return agent.Imported{}, problemOf(err)
 	}
-	if err := s.follow(*job, r); err != nil {
-		return agent.Imported{}, problemOf(err)
+	var done Imported
+	err := s.follow(*job, r)
+	if err == nil {
+		done, err = s.take(ctx, i, *job)
 	}
-	done, err := s.take(ctx, i, *job)
 	if err != nil {
 		k.Forget(r.Inc)
 		k.unfollow(s, r.Inc)

@@ -133,8 +133,12 @@ func (l *Lockstep) restore() error {
 	var flow bpf.LockstepBatonFlow
 	var entry bpf.LockstepBatonPlay
 	var flows []bpf.LockstepBatonFlow
-	for all := l.entries.Iterate(); all.Next(&flow, &entry); {
+	all := l.entries.Iterate()
+	for all.Next(&flow, &entry) {
 		flows = append(flows, flow)
+	}
+	if err := all.Err(); err != nil {
+		return fmt.Errorf("connections that were played to: %w", err)
 	}
 	for _, f := range flows {
 		if err := l.finish(tupleOf(&f)); err != nil {
@@ -212,8 +216,11 @@ func (l *Lockstep) begin(p *play) error {
 func (l *Lockstep) attach(t wire.Tuple) error {
 	routes, err := l.routes.RouteGetWithOptions(t.Client.Addr().AsSlice(),
 		&netlink.RouteGetOptions{SrcAddr: t.Service.Addr().AsSlice()})
-	if err != nil || len(routes) == 0 {
-		return fmt.Errorf("no route to the client: %w", err)
+	if err == nil && len(routes) == 0 {
+		err = unix.ENETUNREACH
+	}
+	if err != nil {
+		return fmt.Errorf("route to the client: %w", err)
 	}
 	index := routes[0].LinkIndex
 	l.mu.Lock()
@@ -354,8 +361,8 @@ func (l *Lockstep) read() {
 		switch {
 		case err == unix.EINTR:
 			continue
-		case err != nil || poll[1].Revents != 0:
-			return
+		case err != nil || poll[1].Revents != 0 || poll[0].Revents&(unix.POLLERR|unix.POLLNVAL) != 0:
+			return // closed, or the TAP is gone
 		}
 		if n, err := unix.Read(tap, frame); err == nil {
 			l.stolen(frame[:n])

@@ -134,17 +134,8 @@ func (m *Mover) Forget(inc wire.Incarnation) error {
 
 // LetGo thaws a connection whose FIN was taken: it ends as if nobody had looked, with the kernel's next repetition of
 // the FIN.
-func (m *Mover) LetGo(t wire.Tuple) error {
-	var move bpf.MoveBatonMove
-	key := flowKeyOf(t)
-	if err := m.objects.Moves.Lookup(key, &move); err != nil {
-		return fmt.Errorf("let go of %v: %w", t, err)
-	}
-	move.Phase = bpf.MoveBatonPhaseBATON_PHASE_LEFT // of a taken flow nobody else changes anything
-	if err := m.objects.Moves.Update(key, &move, ebpf.UpdateExist); err != nil {
-		return fmt.Errorf("let go of %v: %w", t, err)
-	}
-	return nil
+func (m *Mover) LetGo(inc wire.Incarnation) error {
+	return m.setPhase(inc, bpf.MoveBatonPhaseBATON_PHASE_TAKEN, bpf.MoveBatonPhaseBATON_PHASE_LEFT)
 }
 
 // Bound has the program keep the promises of a connection within what a next owner can keep, and leave its FIN alone.
@@ -154,24 +145,42 @@ func (m *Mover) Bound(r *transfer.Record, window uint32) error {
 	return m.follow(r, bpf.MoveBatonMove{Window: max(window, promised), Closes: 1})
 }
 
-// ErrNotFollowed is a connection that came before the Mover was opened.
-var ErrNotFollowed = errors.New("it came before the agent was started")
+// Why a connection cannot be frozen or thawed.
+var (
+	// ErrNotFollowed is a connection that came before the Mover was opened.
+	ErrNotFollowed = errors.New("it came before the agent was started")
+	// ErrOtherPhase is a connection that is frozen already, or that has closed, or is not frozen any more.
+	ErrOtherPhase = errors.New("it is on its way to another owner, or closes")
+)
 
-// Hold freezes a connection that its application gives away: nothing of it passes until Release.
-func (m *Mover) Hold(t wire.Tuple) error { return m.setPhase(t, bpf.MoveBatonPhaseBATON_PHASE_TAKEN) }
+// Hold freezes a connection that its application gives away: nothing of it passes until Release. Only one that is open
+// can be: whoever froze it first decides what becomes of it.
+func (m *Mover) Hold(inc wire.Incarnation) error {
+	return m.setPhase(inc, bpf.MoveBatonPhaseBATON_PHASE_OPEN, bpf.MoveBatonPhaseBATON_PHASE_TAKEN)
+}
 
 // Release thaws a connection that Hold froze.
-func (m *Mover) Release(t wire.Tuple) error { return m.setPhase(t, bpf.MoveBatonPhaseBATON_PHASE_OPEN) }
+func (m *Mover) Release(inc wire.Incarnation) error {
+	return m.setPhase(inc, bpf.MoveBatonPhaseBATON_PHASE_TAKEN, bpf.MoveBatonPhaseBATON_PHASE_OPEN)
+}
 
-func (m *Mover) setPhase(t wire.Tuple, phase bpf.MoveBatonPhase) error {
+func (m *Mover) setPhase(inc wire.Incarnation, from, to bpf.MoveBatonPhase) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.flows[inc.Tuple].inc != inc {
+		return ErrNotFollowed
+	}
 	var move bpf.MoveBatonMove
-	key := flowKeyOf(t)
+	key := flowKeyOf(inc.Tuple)
 	if err := m.objects.Moves.Lookup(key, &move); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotFollowed, err)
 	}
-	move.Phase = phase
+	if move.Phase != from {
+		return ErrOtherPhase
+	}
+	move.Phase = to
 	if err := m.objects.Moves.Update(key, &move, ebpf.UpdateExist); err != nil {
-		return fmt.Errorf("freeze or thaw %v: %w", t, err)
+		return fmt.Errorf("freeze or thaw %v: %w", inc.Tuple, err)
 	}
 	return nil
 }
@@ -214,7 +223,9 @@ func (m *Mover) record(t *bpf.MoveBatonTaken) (transfer.Record, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	o, known := m.flows[movedTuple(&t.Flow)]
-	if !known {
+	var move bpf.MoveBatonMove
+	err := m.objects.Moves.Lookup(&t.Flow, &move)
+	if !known || err != nil || move.Phase != bpf.MoveBatonPhaseBATON_PHASE_TAKEN {
 		return transfer.Record{}, false
 	}
 	rcvNxt, sndNxt := seq.Value(t.RcvNxt), seq.Value(t.SndNxt)

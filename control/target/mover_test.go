@@ -186,7 +186,7 @@ func TestLetGoHasTheFINOut(t *testing.T) {
 	m.serve(t, len(asked), answered)
 	m.app.Close()
 	r := m.wantTaken(t)
-	if err := m.mover.LetGo(r.Inc.Tuple); err != nil {
+	if err := m.mover.LetGo(r.Inc); err != nil {
 		t.Fatal(err)
 	}
 	m.peer.receive(t, 1<<30)

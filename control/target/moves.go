@@ -45,17 +45,24 @@ func (k *Kernel) closing(s *space, r transfer.Record) {
 func (k *Kernel) settle(s *space, r *transfer.Record, left bool) {
 	var err error
 	if left {
-		k.mu.Lock()
-		k.drop(r.Inc.Tuple)
-		k.mu.Unlock()
+		k.left(r.Inc)
 		if err = s.importer.End(r.Inc.Tuple, r.RcvNxt); err == nil {
 			k.unfollow(s, r.Inc) // else it stays frozen
 		}
 	} else {
-		err = s.mover.LetGo(r.Inc.Tuple)
+		err = s.mover.LetGo(r.Inc)
 	}
 	if err != nil {
 		k.log.Error("closing connection is stuck", "client", r.Inc.Client, "left", left, "error", err)
+	}
+}
+
+// left takes a flow that has another owner out of the tables; a later one of its tuple stays.
+func (k *Kernel) left(inc wire.Incarnation) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.live[inc.Tuple].Inc == inc {
+		k.drop(inc.Tuple)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"time"
 
 	"baton/control/target/bpf"
 	"baton/control/transfer"
@@ -161,14 +160,11 @@ func (p *play) goOn(r *transfer.Record) (Imported, error) {
 	if err := checkRecord(r); err != nil {
 		return Imported{}, err
 	}
-	start := time.Now()
 	err := p.watch(bpf.LockstepBatonPlay{Open: 1, Seq: uint32(r.SndNxt), Ack: uint32(r.RcvNxt)})
 	if err != nil {
 		return Imported{}, err
 	}
-	done, err := p.lockstep.importer.Continue(r, p.from)
-	done.Took = time.Since(start)
-	return done, err
+	return p.lockstep.importer.Continue(r, p.from)
 }
 
 // addrOf is the address that lastWords has taken apart.
