@@ -63,15 +63,16 @@ backend reuse-b
 
 // rerouted is what was measured of requests that go to two servers in turn on one connection of the client.
 type rerouted struct {
-	Time    time.Time    `json:"time"`
-	Commit  string       `json:"commit"`
-	Rounds  int          `json:"rounds"`
-	Machine Machine      `json:"machine"`
-	Series  reroutes     `json:"series"`
-	pages   [2][]byte    // requests, by the server
-	hosts   [2]*lab.Host // servers
-	body    []byte       // the file
-	buf     []byte
+	Time     time.Time    `json:"time"`
+	Commit   string       `json:"commit"`
+	Modified bool         `json:"modified"` // as in Result
+	Rounds   int          `json:"rounds"`
+	Machine  Machine      `json:"machine"`
+	Series   reroutes     `json:"series"`
+	pages    [2][]byte    // requests, by the server
+	hosts    [2]*lab.Host // servers
+	body     []byte       // the file
+	buf      []byte
 }
 
 // reroutes are its quantities. Defined in bench/README.md.
@@ -89,7 +90,7 @@ func measureReroute(ctx context.Context, o options) (err error) {
 		return err
 	}
 	r := &rerouted{Time: time.Now().UTC(), Rounds: o.rerouted, body: lab.Data(bodySize), buf: make([]byte, 64<<10)}
-	if r.Commit, _, err = machine.Commit(ctx, ":!bench"); err != nil {
+	if r.Commit, r.Modified, err = machine.Commit(ctx, ":!bench"); err != nil {
 		return err
 	}
 	l, err := lab.New(lab.Options{Targets: 3, Hugepages: o.hugepages})
