@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"baton/cmd/internal/daemon"
 	"baton/control/exception"
@@ -22,6 +24,9 @@ func (d *routingHost) openExceptions(rc *router.Config) error {
 			return errors.Join(fmt.Errorf("exception path of data port %d: %w", i, err), d.closeExceptions())
 		}
 		d.kernel[uint16(i)] = path
+	}
+	if len(d.kernel) == 0 {
+		return nil
 	}
 	rc.Kernel = func(port uint16, frame []byte) bool {
 		path := d.kernel[port]
@@ -43,7 +48,8 @@ func (d *routingHost) closeExceptions() error {
 // runExceptions carries frames between the data ports and the kernel.
 func (d *routingHost) runExceptions(ctx context.Context) error {
 	parts := []func(context.Context) error{waitFor}
-	for port, path := range d.kernel {
+	for _, port := range slices.Sorted(maps.Keys(d.kernel)) {
+		path := d.kernel[port]
 		d.log.Info("kernel has a data port", "port", port, "interface", path.Name())
 		parts = append(parts, func(ctx context.Context) error {
 			return path.Run(ctx, func(frame []byte) error { return d.router.FromKernel(ctx, port, frame) },

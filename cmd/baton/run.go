@@ -84,8 +84,7 @@ func run(ctx context.Context, cfg *config.Router, log *slog.Logger) error {
 // serve starts the forwarder and runs everything else beside it.
 func (d *routingHost) serve(ctx context.Context, socket net.Listener) error {
 	if err := d.forwarder.Start(); err != nil {
-		_ = d.targets.Close()
-		return err
+		return errors.Join(err, d.targets.Close(), d.closeExceptions())
 	}
 	d.log.Info("routing host runs", "host", d.cfg.Host, "version", daemon.Version(), "services", len(services(d.cfg)),
 		"xcf", d.targets.Addr(), "admin", socket.Addr())

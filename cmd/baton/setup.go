@@ -247,5 +247,6 @@ func routerService(cfg *config.Router, s servicePort) (router.Service, error) {
 		ConfirmTimeout: time.Duration(s.port.Timeouts.Confirm),
 		GiveUp:         time.Duration(s.port.Timeouts.GiveUp),
 		NewSession:     func() inspect.Session { return app.Session(window) },
+		Greets:         app.SpeaksFirst(),
 	}, nil
 }

@@ -251,7 +251,7 @@ func (r *Router) relay(c *conn) {
 		c.app.stream.CloseWrite()
 	}
 	c.app.look = time.Time{}
-	if 2*len(data) > int(c.service.Window) || c.app.delivered < len(data) {
+	if 2*len(data) > int(c.window) || c.app.delivered < len(data) {
 		c.app.look = r.now.Add(appRetry) // the window, or the stream, is nearly full
 	}
 	r.act(c, c.tcp.AckNow(r.now))

@@ -39,10 +39,8 @@ type take struct {
 const maxTakes = 1024
 
 func newTakeBack(now time.Time) takeBack {
-	limits := transfer.DefaultLimits()
-	limits.Reservations = maxTakes
 	return takeBack{
-		taker: transfer.NewTaker(limits, nil, nil, now),
+		taker: transfer.NewTaker(transfer.DefaultLimits(), nil, nil, now),
 		takes: map[wire.Incarnation]*take{},
 		early: map[wire.Incarnation]transfer.Received{},
 		young: now.Add(transfer.DefaultTimeouts().GiveUp),
@@ -120,7 +118,7 @@ func (r *Router) unfitTake(k *take) (transfer.Reason, string) {
 	case o.Hops > transfer.MaxHops:
 		return transfer.ReasonHops, fmt.Sprintf("%d owners have passed it on without a word to or from the client, more than %d",
 			o.Hops, transfer.MaxHops)
-	case len(r.conns)+len(r.back.takes) > r.cfg.MaxConns:
+	case len(r.conns)+len(r.back.takes) > r.cfg.MaxConns, len(r.back.takes) > maxTakes:
 		return transfer.ReasonCapacity, fmt.Sprintf("%d connections", len(r.conns))
 	case o.From == "" && !s.Reroute:
 		return transfer.ReasonHost, fmt.Sprintf("connections to %s do not come back at their close: set reroute: per-request",

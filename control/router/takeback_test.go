@@ -115,20 +115,30 @@ func TestWhatCannotGoOnStaysWithItsGiver(t *testing.T) {
 	for name, try := range map[string]struct {
 		change func(*transfer.Assign, *transfer.Record)
 		want   transfer.Reason
+		config func(*Config)
 	}{
-		"unknown job":       {toJob("web-z"), transfer.ReasonUnknownJob},
-		"unknown host":      {func(m *transfer.Assign, _ *transfer.Record) { m.Offer.Job, m.Offer.Host = "web-b", "t1" }, transfer.ReasonUnknownJob},
-		"only at the giver": {func(m *transfer.Assign, _ *transfer.Record) { m.Offer.Job = "web-c" }, transfer.ReasonNotListening},
-		"goes round":        {func(m *transfer.Assign, _ *transfer.Record) { m.Offer.Hops = transfer.MaxHops + 1 }, transfer.ReasonHops},
-		"state for nobody":  {func(m *transfer.Assign, _ *transfer.Record) { m.Offer.State = []byte("x") }, transfer.ReasonHost},
-		"too wide": {func(_ *transfer.Assign, r *transfer.Record) {
+		"unknown job":       {change: toJob("web-z"), want: transfer.ReasonUnknownJob},
+		"unknown host":      {change: func(m *transfer.Assign, _ *transfer.Record) { m.Offer.Job, m.Offer.Host = "web-b", "t1" }, want: transfer.ReasonUnknownJob},
+		"only at the giver": {change: func(m *transfer.Assign, _ *transfer.Record) { m.Offer.Job = "web-c" }, want: transfer.ReasonNotListening},
+		"goes round":        {change: func(m *transfer.Assign, _ *transfer.Record) { m.Offer.Hops = transfer.MaxHops + 1 }, want: transfer.ReasonHops},
+		"state for nobody":  {change: func(m *transfer.Assign, _ *transfer.Record) { m.Offer.State = []byte("x") }, want: transfer.ReasonHost},
+		"too wide": {change: func(_ *transfer.Assign, r *transfer.Record) {
 			r.RcvEdge = r.ReadFrom.Add(transfer.MaxData + 1)
-		}, transfer.ReasonWindow},
+		}, want: transfer.ReasonWindow},
+		"the application would greet again": {change: toJob(""), want: transfer.ReasonHost, config: func(c *Config) {
+			c.Services[0].Greets = true
+		}},
+		"no routing application": {change: toJob(""), want: transfer.ReasonNotListening, config: func(c *Config) {
+			c.Services[0].External, c.Applications = true, &applications{absent: true}
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := bareWorld(t, func(c *Config) { c.Jobs["web-c"] = []string{"t1"} })
 			w.meet("web-a", "web-b", "web-c")
 			c := w.served()
+			if try.config != nil {
+				try.config(&w.router.cfg)
+			}
 			w.wantConfirm("t1", w.handBack("t1", c, try.change), false, try.want)
 			if c.owner != w.router.targets["t1"].owner || len(w.router.back.takes) != 0 || len(w.router.conns) != 0 {
 				t.Errorf("owner %d, %d takes, %d connections", c.owner, len(w.router.back.takes), len(w.router.conns))
