@@ -245,24 +245,21 @@ func (r *Router) knownJob(to *report, key, job string) {
 // warnUnused warns of jobs that nothing is routed to and of targets without a job.
 func (r *Router) warnUnused(to *report) {
 	routed, serving := map[string]bool{}, map[string]bool{}
+	anywhere := false // somebody else knows what is routed where
 	for _, d := range r.DVIPAs {
 		for i := range d.Ports {
 			routed[d.Ports[i].Job] = true
-			if d.Ports[i].External() {
-				return // who knows what it routes to
-			}
+			anywhere = anywhere || d.Ports[i].External()
 			for _, section := range d.Ports[i].sections() {
 				for _, route := range section.routes() {
 					routed[route.job] = true
 				}
-				if slices.ContainsFunc(section.choices(), func(c Choice) bool { return c.MapFile != "" }) {
-					return // the file is not read here
-				}
+				anywhere = anywhere || slices.ContainsFunc(section.choices(), func(c Choice) bool { return c.MapFile != "" })
 			}
 		}
 	}
 	for name, job := range r.Jobs {
-		if !routed[name] {
+		if !routed[name] && !anywhere {
 			to.warnf(join("jobs", name), "no rule and no default routes to this job")
 		}
 		for _, host := range job.Hosts {

@@ -16,7 +16,6 @@ type Choice struct {
 	Map     map[string]string `yaml:"map" default:""`      // job by key
 	MapFile string            `yaml:"map_file" default:""` // the same in a file
 	Hash    []string          `yaml:"hash" default:""`     // jobs
-	By      string            `yaml:"by" default:""`       // key of Map, MapFile and Hash; "": the protocol's first one
 }
 
 // MaxMap bounds the file of a map, octets.
@@ -34,7 +33,7 @@ func (c Choice) choice(files mapFiles) inspect.Choice {
 			jobs = map[string]string{}
 		}
 	}
-	return inspect.Choice{Job: c.Job, Map: jobs, Hash: c.Hash, By: c.By}
+	return inspect.Choice{Job: c.Job, Map: jobs, Hash: c.Hash}
 }
 
 // routes lists the jobs of the choice, as far as they are in the configuration, and their keys.

@@ -110,11 +110,8 @@ func fieldOf(err error, fields map[error]string) string {
 			return "." + field
 		}
 	}
-	switch {
-	case errors.Is(err, inspect.ErrMap):
+	if errors.Is(err, inspect.ErrMap) {
 		return ".map"
-	case errors.Is(err, inspect.ErrBy):
-		return ".by"
 	}
 	return ""
 }

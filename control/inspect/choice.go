@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -13,7 +14,6 @@ type Choice struct {
 	Job  string            // this one
 	Map  map[string]string // the job of the key; who has another key goes on to the next rule
 	Hash []string          // one of these by the key: the same on every host, as long as the list has it
-	By   string            // the key of Map and Hash, of those that the protocol has; "": the first of them
 }
 
 // Errors of choices.
@@ -22,12 +22,10 @@ var (
 	ErrJob = errors.New("rule without a job: want a job, a map or a hash")
 	// ErrMap is returned for a map that has a key or a job that cannot be.
 	ErrMap = errors.New("bad map")
-	// ErrBy is returned for a key that the protocol does not have.
-	ErrBy = errors.New("bad key")
 )
 
-// check returns why the choice cannot be used with a protocol's keys, of which the first is the usual one.
-func (c Choice) check(keys ...string) error {
+// check returns why the choice cannot be used.
+func (c Choice) check() error {
 	given := 0
 	for _, is := range []bool{c.Job != "", c.Map != nil, c.Hash != nil} {
 		if is {
@@ -41,13 +39,9 @@ func (c Choice) check(keys ...string) error {
 		return fmt.Errorf("%w: it has a job, a map or a hash, and only one of them", ErrMap)
 	case slices.Contains(c.Hash, ""):
 		return ErrJob
-	case c.By != "" && c.Job != "":
-		return fmt.Errorf("%w: %q is for a map or a hash", ErrBy, c.By)
-	case c.By != "" && !slices.Contains(keys, c.By):
-		return fmt.Errorf("%w: %q: want one of %q", ErrBy, c.By, keys)
 	}
-	for key, job := range c.Map {
-		if key == "" || job == "" {
+	for _, key := range slices.Sorted(maps.Keys(c.Map)) {
+		if job := c.Map[key]; key == "" || job == "" {
 			return fmt.Errorf("%w: %q has the job %q", ErrMap, key, job)
 		}
 	}

@@ -28,6 +28,10 @@ func parsePattern(s string) (p pattern, err error) {
 		p.regexp, err = regexp.Compile(expression)
 		return p, err
 	}
+	// A star has a meaning at one end only; elsewhere it would be compared as it is, which nobody means who writes it.
+	if inner := strings.TrimPrefix(strings.TrimSuffix(s, "*"), "*"); strings.Contains(inner, "*") || len(s) > len(inner)+1 {
+		return p, fmt.Errorf("%q: want * at the begin or the end, or ~ and a regular expression", s)
+	}
 	return pattern{text: s}, nil
 }
 

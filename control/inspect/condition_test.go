@@ -66,7 +66,7 @@ func TestBadConditions(t *testing.T) {
 	}{
 		{Rule{Method: "post", Job: "j"}, ErrMethod}, {Rule{Method: "A B", Job: "j"}, ErrMethod}, {Rule{Header: "a b=c", Job: "j"}, ErrHeader},
 		{Rule{Header: "=c", Job: "j"}, ErrHeader}, {Rule{Cookie: "c=~(", Job: "j"}, ErrCookie}, {Rule{Query: "?", Job: "j"}, ErrQuery},
-		{Rule{Path: "~(", Job: "j"}, ErrPath},
+		{Rule{Path: "~(", Job: "j"}, ErrPath}, {Rule{Header: "X=*a*", Job: "j"}, ErrHeader}, {Rule{Cookie: "x=a*b", Job: "j"}, ErrCookie},
 	} {
 		if err := row.rule.Check(); !errors.Is(err, row.want) {
 			t.Errorf("%+v: %v, want %v", row.rule, err, row.want)

@@ -65,15 +65,23 @@ func (h *HTTP) SpeaksFirst() bool { return false }
 func (h *HTTP) job(r *request, path, query []byte) (job string, rule int) {
 	host := r.host[:r.hostLen]
 	first := h.rules.find(host, path)
-	for i := 0; i < len(h.further) && h.further[i].index < first; i++ {
-		if h.further[i].matches(r, string(host), path, string(query)) {
-			first = h.further[i].index
-		}
+	if len(h.further) > 0 {
+		first = h.furtherRule(r, string(host), path, string(query), first)
 	}
 	if first != none {
 		return h.jobs[first], first + 1
 	}
 	return h.fallback, 0
+}
+
+// furtherRule is the first rule with conditions that matches and comes before a rule, or that.
+func (h *HTTP) furtherRule(r *request, host string, path []byte, query string, before int) int {
+	for i := 0; i < len(h.further) && h.further[i].index < before; i++ {
+		if h.further[i].matches(r, host, path, query) {
+			return h.further[i].index
+		}
+	}
+	return before
 }
 
 // httpSession reads requests line by line. All positions are offsets into the data of Inspect, which may move.

@@ -3,6 +3,8 @@ package inspect
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -28,7 +30,23 @@ func (r UserRule) Check() error {
 	if err := checkName(r.User); err != nil {
 		return err
 	}
-	return r.check("user")
+	if err := r.check(); err != nil {
+		return err
+	}
+	return r.sameNames()
+}
+
+// sameNames returns why the map names someone twice: a host would send them here or there.
+func (c Choice) sameNames() error {
+	first := make(map[string]string, len(c.Map))
+	for _, name := range slices.Sorted(maps.Keys(c.Map)) {
+		normal := normalName(name)
+		if other, twice := first[normal]; twice {
+			return fmt.Errorf("%w: %q and %q are the same name", ErrMap, other, name)
+		}
+		first[normal] = name
+	}
+	return nil
 }
 
 // checkName returns why no user, mailbox or the like could match a pattern.

@@ -27,6 +27,7 @@ func TestBadUserRules(t *testing.T) {
 		rule UserRule
 		want error
 	}{
+		{UserRule{"", Choice{Map: map[string]string{"ann@A.example": "j", "ann@a.example": "k"}}}, ErrMap},
 		{UserRule{"*@", to("j")}, ErrUser}, {UserRule{"a b", to("j")}, ErrUser},
 		{UserRule{"*", to("j")}, ErrUser}, {UserRule{"*a*", to("j")}, ErrUser}, {UserRule{"a*b", to("j")}, ErrUser}, {UserRule{"a\r", to("j")}, ErrUser}, {UserRule{"a", to("")}, ErrJob},
 	} {
@@ -88,9 +89,8 @@ func TestBadChoices(t *testing.T) {
 	}{
 		{Choice{}, ErrJob}, {Choice{Job: "a", Hash: []string{"b"}}, ErrMap}, {Choice{Hash: []string{"a", ""}}, ErrJob},
 		{Choice{Map: map[string]string{"": "a"}}, ErrMap}, {Choice{Map: map[string]string{"a": ""}}, ErrMap},
-		{Choice{Hash: []string{"a"}, By: "moon"}, ErrBy}, {Choice{Job: "a", By: "user"}, ErrBy},
 	} {
-		if err := row.choice.check("user"); !errors.Is(err, row.want) {
+		if err := row.choice.check(); !errors.Is(err, row.want) {
 			t.Errorf("%+v: %v, want %v", row.choice, err, row.want)
 		}
 	}
