@@ -21,8 +21,11 @@ test=(
 	openssl
 	pciutils
 	postfix
+	postgresql
 	procps
 	python3
+	redis-server
+	redis-tools
 	strace
 	tshark
 )

@@ -131,6 +131,7 @@ var scenarios = slices.Concat(
 	appScenarios,
 	giveScenarios,
 	tlsScenarios,
+	storeScenarios,
 	lockstepScenarios,
 	wireScenarios,
 	lossScenarios,
