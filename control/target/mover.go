@@ -164,23 +164,20 @@ func (m *Mover) Release(inc wire.Incarnation) error {
 	return m.setPhase(inc, bpf.MoveBatonPhaseBATON_PHASE_TAKEN, bpf.MoveBatonPhaseBATON_PHASE_OPEN)
 }
 
+// setPhase has the program change the phase: it may be about to do so itself, and notes promises in the same value.
 func (m *Mover) setPhase(inc wire.Incarnation, from, to bpf.MoveBatonPhase) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.flows[inc.Tuple].inc != inc {
 		return ErrNotFollowed
 	}
-	var move bpf.MoveBatonMove
-	key := flowKeyOf(inc.Tuple)
-	if err := m.objects.Moves.Lookup(key, &move); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotFollowed, err)
-	}
-	if move.Phase != from {
-		return ErrOtherPhase
-	}
-	move.Phase = to
-	if err := m.objects.Moves.Update(key, &move, ebpf.UpdateExist); err != nil {
+	wish := bpf.MoveBatonChange{Flow: *flowKeyOf(inc.Tuple), From: from, To: to}
+	changed, err := m.objects.BatonMoveChange.Run(&ebpf.RunOptions{Context: &wish})
+	if err != nil {
 		return fmt.Errorf("freeze or thaw %v: %w", inc.Tuple, err)
+	}
+	if changed == 0 {
+		return ErrOtherPhase
 	}
 	return nil
 }

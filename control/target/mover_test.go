@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"baton/control/target/bpf"
 	"baton/control/transfer"
 	"baton/fastpath/wire"
 )
@@ -178,6 +179,41 @@ func TestTakenConnectionIsFrozenAndComesBack(t *testing.T) {
 	m.serve(t, len(asked), answered)
 	m.app.Close()
 	m.wantTaken(t)
+}
+
+// Whatever the agent says about a flow's phase, what its client was promised meanwhile is not forgotten.
+func TestChangedPhaseForgetsNoPromise(t *testing.T) {
+	m := move(t, client4, service4, asked)
+	m.serve(t, len(asked), answered)
+	stop, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			default:
+			}
+			if err := m.mover.setPhase(m.rec.Inc, bpf.MoveBatonPhaseBATON_PHASE_OPEN, bpf.MoveBatonPhaseBATON_PHASE_OPEN); err != nil {
+				stopped <- err
+				return
+			}
+		}
+	}()
+	for range 1000 {
+		m.peer.send(t, wire.ACK|wire.PSH, "x")
+		if _, err := io.ReadFull(m.app, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		m.say(t, "y")
+		if acked, _, _, err := m.mover.Promised(m.rec.Inc.Tuple); err != nil || acked.Before(m.peer.snd) {
+			t.Fatalf("acknowledged up to %d by the program (%v), the client knows of %d", acked, err, m.peer.snd)
+		}
+	}
+	close(stop)
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Without an owner elsewhere the connection ends as ever.

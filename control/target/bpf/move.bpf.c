@@ -53,7 +53,7 @@ enum baton_close {
 	BATON_CLOSES = 12,
 };
 
-// enum baton_phase of a flow.
+// enum baton_phase of a flow. The programs and the agent change it, each by baton_change from the one that it knows.
 enum baton_phase {
 	BATON_PHASE_OPEN = 0,
 	BATON_PHASE_TAKEN = 1, // its FIN was
@@ -88,6 +88,12 @@ struct baton_move {
 	__u32 edge;     // highest right edge
 	__u32 tsecr;    // frozen: what the last segment that was dropped echoes
 	struct baton_stream request, response;
+};
+
+// struct baton_change is the agent's wish to change a flow's phase.
+struct baton_change {
+	struct baton_flow flow;
+	enum baton_phase from, to;
 };
 
 // struct baton_taken is a FIN that was taken: with what the agent knows, the whole state of the connection.
@@ -203,6 +209,12 @@ static __always_inline int baton_drop(enum baton_close why)
 {
 	baton_count(why);
 	return TCX_DROP;
+}
+
+// baton_change changes a flow's phase, unless somebody else has.
+static __always_inline int baton_change(struct baton_move *m, enum baton_phase from, enum baton_phase to)
+{
+	return __sync_bool_compare_and_swap(&m->phase, from, to);
 }
 
 // baton_after compares sequence numbers (RFC 9293 section 3.4).
@@ -565,12 +577,13 @@ static __always_inline enum baton_close baton_doubt(const struct baton_move *m, 
 	return BATON_CLOSE_TAKEN;
 }
 
-// baton_timestamps reads the option where Linux has it. Without one they stay 0.
+// baton_timestamps reads the option where Linux has it. Without one they are 0.
 static __attribute__((noinline)) void baton_timestamps(struct __sk_buff *skb, const struct baton_segment *s,
 						       struct baton_taken *t)
 {
 	__be32 option[3];
 
+	t->tsval = t->tsecr = 0;
 	if (s->payload_offset < s->tcp_offset + 20 + sizeof(option) ||
 	    bpf_skb_load_bytes(skb, s->tcp_offset + 20, option, sizeof(option)) || option[0] != bpf_htonl(0x0101080a))
 		return;
@@ -583,8 +596,8 @@ static __always_inline enum baton_close baton_take(struct __sk_buff *skb, struct
 						   const struct baton_segment *s, const struct baton_flow *f)
 {
 	enum baton_close doubt = baton_doubt(m, s);
-	struct baton_taken t = {};
 	struct tcp_sock *socket;
+	struct baton_taken *t;
 	struct sock *sk;
 
 	if (doubt != BATON_CLOSE_TAKEN)
@@ -597,16 +610,37 @@ static __always_inline enum baton_close baton_take(struct __sk_buff *skb, struct
 		return BATON_CLOSE_CLIENT;
 	if (socket->snd_una != s->seq)
 		return BATON_CLOSE_UNACKED;
-	t.flow = *f;
-	t.rcv_nxt = s->ack;
-	t.acked = m->acked;
-	t.edge = m->edge;
-	t.snd_nxt = s->seq;
-	t.snd_wnd = socket->snd_wnd;
-	t.snd_wl1 = socket->snd_wl1;
-	baton_timestamps(skb, s, &t);
-	m->phase = BATON_PHASE_TAKEN;
-	return bpf_ringbuf_output(&taken, &t, sizeof(t), 0) ? BATON_CLOSE_FULL : BATON_CLOSE_TAKEN;
+	t = bpf_ringbuf_reserve(&taken, sizeof(*t), 0);
+	if (!t)
+		return BATON_CLOSE_FULL;
+	t->flow = *f;
+	t->rcv_nxt = s->ack;
+	t->acked = m->acked;
+	t->edge = m->edge;
+	t->snd_nxt = s->seq;
+	t->snd_wnd = socket->snd_wnd;
+	t->snd_wl1 = socket->snd_wl1;
+	baton_timestamps(skb, s, t);
+	if (!baton_change(m, BATON_PHASE_OPEN, BATON_PHASE_TAKEN)) {
+		bpf_ringbuf_discard(t, 0);
+		return BATON_CLOSE_HELD_OUT;
+	}
+	bpf_ringbuf_submit(t, 0);
+	return BATON_CLOSE_TAKEN;
+}
+
+// baton_fin lets a FIN pass, or drops it.
+static __always_inline int baton_fin(struct __sk_buff *skb, struct baton_move *m, const struct baton_segment *s,
+				     const struct baton_flow *f)
+{
+	enum baton_close what = baton_take(skb, m, s, f);
+
+	if (what == BATON_CLOSE_TAKEN || what == BATON_CLOSE_HELD_OUT)
+		return baton_drop(what);
+	if (!baton_change(m, BATON_PHASE_OPEN, BATON_PHASE_LEFT))
+		return baton_drop(BATON_CLOSE_HELD_OUT);
+	baton_count(what);
+	return TCX_NEXT;
 }
 
 SEC("tc")
@@ -615,7 +649,6 @@ int baton_move_out(struct __sk_buff *skb)
 	struct baton_segment s = {};
 	struct baton_taken t = {};
 	struct baton_flow f = {};
-	enum baton_close what;
 	struct baton_move *m;
 
 	if (baton_parse(skb, &s))
@@ -630,14 +663,8 @@ int baton_move_out(struct __sk_buff *skb)
 	}
 	if (s.tcp.flags & (TCP_FLAG_SYN | TCP_FLAG_RST) || !(s.tcp.flags & TCP_FLAG_ACK))
 		return TCX_NEXT;
-	if (s.tcp.flags & TCP_FLAG_FIN) {
-		what = baton_take(skb, m, &s, &f);
-		baton_count(what);
-		if (what == BATON_CLOSE_TAKEN)
-			return TCX_DROP;
-		m->phase = BATON_PHASE_LEFT;
-		return TCX_NEXT;
-	}
+	if (s.tcp.flags & TCP_FLAG_FIN)
+		return baton_fin(skb, m, &s, &f);
 	baton_window(skb, m, &s);
 	baton_follow(skb, m, &s, 1);
 	return TCX_NEXT;
@@ -676,6 +703,16 @@ int baton_move_import(struct __sk_buff *skb)
 	if (m && m->phase == BATON_PHASE_OPEN)
 		baton_follow(skb, m, &s, 0);
 	return TCX_NEXT;
+}
+
+// baton_move_change changes a flow's phase for the agent, which cannot do so in one step. Returns whether it did.
+SEC("syscall")
+int baton_move_change(struct baton_change *wish)
+{
+	struct baton_flow f = wish->flow;
+	struct baton_move *m = bpf_map_lookup_elem(&moves, &f);
+
+	return m && baton_change(m, wish->from, wish->to);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

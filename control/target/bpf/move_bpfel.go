@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type MoveBatonChange struct {
+	_    structs.HostLayout
+	Flow MoveBatonFlow
+	From MoveBatonPhase
+	To   MoveBatonPhase
+}
+
 type MoveBatonClose uint32
 
 const (
@@ -110,6 +117,7 @@ const (
 	MoveMapHeads            = "heads"
 	MoveMapMoves            = "moves"
 	MoveMapTaken            = "taken"
+	MoveProgBatonMoveChange = "baton_move_change"
 	MoveProgBatonMoveImport = "baton_move_import"
 	MoveProgBatonMoveIn     = "baton_move_in"
 	MoveProgBatonMoveOut    = "baton_move_out"
@@ -157,6 +165,7 @@ type MoveSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MoveProgramSpecs struct {
+	BatonMoveChange *ebpf.ProgramSpec `ebpf:"baton_move_change"`
 	BatonMoveImport *ebpf.ProgramSpec `ebpf:"baton_move_import"`
 	BatonMoveIn     *ebpf.ProgramSpec `ebpf:"baton_move_in"`
 	BatonMoveOut    *ebpf.ProgramSpec `ebpf:"baton_move_out"`
@@ -223,6 +232,7 @@ type MoveVariables struct {
 //
 // It can be passed to LoadMoveObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MovePrograms struct {
+	BatonMoveChange *ebpf.Program `ebpf:"baton_move_change"`
 	BatonMoveImport *ebpf.Program `ebpf:"baton_move_import"`
 	BatonMoveIn     *ebpf.Program `ebpf:"baton_move_in"`
 	BatonMoveOut    *ebpf.Program `ebpf:"baton_move_out"`
@@ -230,6 +240,7 @@ type MovePrograms struct {
 
 func (p *MovePrograms) Close() error {
 	return _MoveClose(
+		p.BatonMoveChange,
 		p.BatonMoveImport,
 		p.BatonMoveIn,
 		p.BatonMoveOut,
