@@ -358,6 +358,7 @@ func (r *Redis) application(mapFiles) (inspect.Application, error) {
 type Raw struct {
 	Default string    `yaml:"default" default:""` // job; "": none
 	Octets  int       `yaml:"octets" default:"64" range:"1..4096"`
+	Refusal string    `yaml:"refusal" default:""`
 	Rules   []RawRule `yaml:"rules" default:""`
 }
 
@@ -383,5 +384,5 @@ func (r *Raw) problems() []ruleProblem {
 }
 
 func (r *Raw) application(mapFiles) (inspect.Application, error) {
-	return inspect.NewRaw(inspect.RawConfig{Rules: convert(r.Rules, rawRule), Default: r.Default, Octets: r.Octets})
+	return inspect.NewRaw(inspect.RawConfig{Rules: convert(r.Rules, rawRule), Default: r.Default, Octets: r.Octets, Refusal: r.Refusal})
 }

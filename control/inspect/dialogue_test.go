@@ -50,6 +50,7 @@ func TestDialoguesToBePlayed(t *testing.T) {
 	pop3 := newPOP3(t, "rest")
 	imap := newIMAP(t, "rest")
 	smtp := newSMTP(t, SMTPConfig{Auth: true, Default: "rest"})
+	picky := newSMTP(t, SMTPConfig{Auth: true, Rules: []SMTPRule{{Recipient: "z", Choice: to("z")}}})
 	for _, row := range []struct {
 		app    Application
 		said   string
@@ -65,6 +66,8 @@ func TestDialoguesToBePlayed(t *testing.T) {
 		{smtp, "HELO a\r\nEHLO b\r\nMAIL FROM:<x>\r\nNOOP\r\nRCPT TO:<y>\r\n",
 			"220-220 |EHLO b\r\n:250-250 |MAIL FROM:<x>\r\n:250-250 "},
 		{smtp, "MAIL FROM:<x>\r\nRSET\r\nMAIL FROM:<y>\r\nRCPT TO:<z>\r\n", "220-220 |MAIL FROM:<y>\r\n:250-250 "},
+		{picky, "MAIL FROM:<x>\r\nRCPT TO:<a@b>\r\nRCPT TO:<z>\r\n", "220-220 |MAIL FROM:<x>\r\n:250-250 "},
+		{picky, "AUTH LOGIN\r\nYW5u\r\nMAIL FROM:<x>\r\nRCPT TO:<z>\r\n", "220-220 |MAIL FROM:<x>\r\n:250-250 "},
 		{smtp, "EHLO a\r\nAUTH PLAIN\r\n*\r\nAUTH LOGIN\r\nYW5u\r\n", "220-220 |EHLO a\r\n:250-250 |AUTH LOGIN\r\n:334-334 "},
 	} {
 		_, d, _ := talk(row.app.Session(window), row.said, 1000)

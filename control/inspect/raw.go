@@ -13,6 +13,8 @@ type RawConfig struct {
 	Default string    // job of clients that no rule matches; "": they are refused
 	// Octets is how many octets of the client a pattern is compared with at most, 1 to 4096; fewer if a line ends before.
 	Octets int
+	// Refusal is what a client is told before its connection is closed; "": nothing.
+	Refusal string
 }
 
 // RawRule sends clients to a job by how they begin: by one of Prefix and Pattern; a rule without either matches.
@@ -49,8 +51,8 @@ func (r RawRule) compile() (*regexp.Regexp, error) {
 	return p, nil
 }
 
-// Raw routes connections of any protocol whose client speaks first, by its first octets, which the target reads. It has
-// no words to refuse a client with: the connection is closed.
+// Raw routes connections of any protocol whose client speaks first, by its first octets, which the target reads. The words
+// to refuse a client with, the same for every cause, are the configuration's.
 type Raw struct {
 	config   RawConfig
 	patterns []*regexp.Regexp // by rule
@@ -112,7 +114,7 @@ func (s *rawSession) decide(data []byte) Decision {
 	if s.raw.config.Default != "" {
 		return Decision{Verdict: Route, Job: s.raw.config.Default}
 	}
-	return Decision{Verdict: Refuse, Cause: NoMatch, Detail: "no rule for the first octets"}
+	return refuse(s, NoMatch, "no rule for the first octets")
 }
 
 // head is what the rules see: up to the end of the first line, or as many octets as configured; whole: it is all there.
@@ -124,4 +126,4 @@ func (s *rawSession) head(data []byte) (head []byte, whole bool) {
 }
 
 // Refusal implements Session.
-func (s *rawSession) Refusal(Cause) []byte { return nil }
+func (s *rawSession) Refusal(Cause) []byte { return []byte(s.raw.config.Refusal) }

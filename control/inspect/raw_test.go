@@ -35,6 +35,24 @@ func TestRawDefaultNeedsNoMoreThanOneOctetWithoutRules(t *testing.T) {
 	}
 }
 
+func TestRawRefusesAsConfigured(t *testing.T) {
+	for _, refusal := range []string{"", "busy\r\n"} {
+		app, err := NewRaw(RawConfig{Octets: 1, Refusal: refusal})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := app.Session(1000)
+		if d := s.Inspect([]byte("x")); outcome(d) != "no_match" || string(d.Reply) != refusal {
+			t.Errorf("%s, %q, want %q", outcome(d), d.Reply, refusal)
+		}
+		for c := Malformed; c <= Version; c++ {
+			if got := string(s.Refusal(c)); got != refusal {
+				t.Errorf("%v: %q, want %q", c, got, refusal)
+			}
+		}
+	}
+}
+
 func TestBadRawRules(t *testing.T) {
 	for _, row := range []struct {
 		rule RawRule

@@ -124,6 +124,9 @@ const (
 	smtpOK        = "250 2.0.0 OK\r\n"
 	smtpSender    = "250 2.1.0 sender OK\r\n"
 	smtpNoMail    = "503 5.5.1 say MAIL first\r\n"
+	smtpNobody    = "550 5.1.1 nobody here takes this\r\n"
+	smtpNoUser    = "535 5.7.8 nobody here knows this user\r\n"
+	smtpNoRcpt    = "554 5.5.1 no valid recipients\r\n"
 	smtpMail      = "503 5.5.1 there is a sender already\r\n"
 	smtpSyntax    = "501 5.5.4 malformed arguments\r\n"
 	smtpUnknown   = "500 5.5.2 unknown command\r\n"
@@ -138,11 +141,11 @@ const (
 	smtpBye       = "221 2.0.0 bye\r\n"
 )
 
+// smtpRefusals end with 421: a server that closes without having said it makes the client guess (RFC 5321 §3.8).
 var smtpRefusals = []string{
-	Malformed:   "500 5.5.2 malformed command\r\n",
-	NoMatch:     "550 5.1.1 nobody here takes this\r\n",
+	Malformed:   "500 5.5.2 malformed command\r\n421 4.5.0 closing\r\n",
 	Timeout:     "421 4.4.2 no recipient within the time\r\n",
-	TooLarge:    "500 5.5.2 line too long\r\n",
+	TooLarge:    "500 5.5.2 line too long\r\n421 4.5.0 closing\r\n",
 	Unavailable: "421 4.3.2 no server can take the connection now\r\n",
 }
 
@@ -197,6 +200,9 @@ func (s *smtpSession) hear(command []byte) Decision {
 	case "STARTTLS":
 		return say(smtpNoTLS)
 	case "DATA", "BDAT":
+		if s.sender != nil {
+			return say(smtpNoRcpt)
+		}
 		return say(smtpNoMail)
 	case "QUIT":
 		return Decision{Verdict: End, Reply: []byte(smtpBye)}
@@ -232,7 +238,7 @@ func (s *smtpSession) recipient(argument string) Decision {
 	case !ok || to == "":
 		return say(smtpSyntax)
 	}
-	return s.decide(&s.smtp.byRecipient, to, "no rule for the recipient")
+	return s.decide(&s.smtp.byRecipient, to, smtpNobody)
 }
 
 // path reads the address of MAIL or RCPT, "<ann@a.example>", which parameters may follow (RFC 5321 §4.1.1.2). A source
@@ -303,15 +309,16 @@ func (s *smtpSession) authMessage(kind smtpLineKind, message string) Decision {
 	if !ok || user == "" {
 		return say(smtpNotPlain)
 	}
-	return s.decide(&s.smtp.byUser, user, "no rule for the user")
+	return s.decide(&s.smtp.byUser, user, smtpNoUser)
 }
 
-func (s *smtpSession) decide(by *users, name, detail string) Decision {
+// decide lets a client go on whom no rule matches: the next recipient of its mail may be somebody's.
+func (s *smtpSession) decide(by *users, name, nobody string) Decision {
 	if d, ok := by.decide(name); ok {
 		d.Dialogue = slices.Concat(smtpTurn(nil, "220"), s.hello, s.sender, s.auth)
 		return d
 	}
-	return refuse(s, NoMatch, detail)
+	return say(nobody)
 }
 
 // smtpTurn is a command whose answer has that code (RFC 5321 §4.2.1).

@@ -25,7 +25,6 @@ func TestSMTPDialogue(t *testing.T) {
 	const greeting, helo = "220 mx.example ESMTP\r\n", "250 mx.example\r\n"
 	const ehlo = "250-mx.example\r\n250-PIPELINING\r\n250-AUTH PLAIN LOGIN\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
 	const mail = "MAIL FROM:<x@y.example>\r\n"
-	nobody := smtpRefusals[NoMatch]
 	for _, row := range []struct{ name, said, told, outcome, left string }{
 		{"greeting", "", "", "need more", ""},
 		{"recipient", "EHLO c\r\n" + mail + "RCPT TO:<ann@a.example>\r\nDATA\r\n", ehlo + smtpSender, "a",
@@ -36,8 +35,12 @@ func TestSMTPDialogue(t *testing.T) {
 			"RCPT TO:<@r.example,@s.example:x@b.example>\r\n"},
 		{"quoted", mail + `RCPT TO:<"a>\"b c"@b.example>` + "\r\n", smtpSender, "b", `RCPT TO:<"a>\"b c"@b.example>` + "\r\n"},
 		{"no domain", mail + "RCPT TO:<postmaster>\r\n", smtpSender, "a", "RCPT TO:<postmaster>\r\n"},
-		{"nobody", mail + "RCPT TO:<eve@a.example>\r\n", smtpSender + nobody, "no_match", ""},
-		{"a user is no recipient", mail + "RCPT TO:<ann>\r\n", smtpSender + nobody, "no_match", ""},
+		{"nobody", mail + "RCPT TO:<eve@a.example>\r\nDATA\r\n", smtpSender + smtpNobody + smtpNoRcpt, "need more", ""},
+		{"nobody, then ann", mail + "RCPT TO:<eve@a.example>\r\nRCPT TO:<ann@a.example>\r\nDATA\r\n", smtpSender + smtpNobody, "a",
+			"RCPT TO:<ann@a.example>\r\nDATA\r\n"},
+		{"a user is no recipient", mail + "RCPT TO:<ann>\r\n", smtpSender + smtpNobody, "need more", ""},
+		{"no such user", "AUTH PLAIN AGV2ZQB4\r\nAUTH LOGIN\r\nZXZl\r\nNOOP\r\n", smtpNoUser + smtpUsername + smtpNoUser + smtpOK,
+			"need more", ""},
 		{"recipient first", "RCPT TO:<ann@a.example>\r\nDATA\r\n", smtpNoMail + smtpNoMail, "need more", ""},
 		{"sender again", mail + mail, smtpSender + smtpMail, "need more", ""},
 		{"reset", mail + "RSET\r\n" + mail, smtpSender + smtpOK + smtpSender, "need more", ""},
@@ -56,6 +59,8 @@ func TestSMTPDialogue(t *testing.T) {
 		{"quit", "EHLO c\r\nQUIT\r\n", ehlo + smtpBye, "end", ""},
 		{"no CR", "EHLO c\n", smtpRefusals[Malformed], "malformed", ""},
 		{"no end", strings.Repeat("x", window), smtpRefusals[TooLarge], "too_large", ""},
+		{"endless", strings.Repeat("NOOP\r\n", dialogueCommands+1), strings.Repeat(smtpOK, dialogueCommands) + smtpRefusals[Malformed],
+			"malformed", ""},
 	} {
 		checkTalk(t, row.name, p, row.said, greeting+row.told, row.outcome, row.left)
 	}
@@ -98,8 +103,9 @@ func TestBadSMTP(t *testing.T) {
 func TestSMTPRefusesEveryCause(t *testing.T) {
 	s := newSMTP(t, SMTPConfig{Default: "rest"}).Session(window)
 	for c := Malformed; c <= Version; c++ {
-		if text := string(s.Refusal(c)); text[0] != '4' && text[0] != '5' || !strings.HasSuffix(text, "\r\n") {
-			t.Errorf("%v: %q", c, text)
+		lines := strings.SplitAfter(string(s.Refusal(c)), "\r\n")
+		if n := len(lines) - 1; n < 1 || lines[n] != "" || !strings.HasPrefix(lines[n-1], "421 4.") {
+			t.Errorf("%v: %q", c, lines)
 		}
 	}
 }
