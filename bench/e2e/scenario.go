@@ -132,6 +132,7 @@ var scenarios = slices.Concat(
 	giveScenarios,
 	tlsScenarios,
 	storeScenarios,
+	refuseScenarios,
 	lockstepScenarios,
 	wireScenarios,
 	lossScenarios,

@@ -27,7 +27,12 @@ func mailCluster() lab.Cluster {
 	c := lab.TwoSites()
 	c.Jobs = []lab.Job{{Name: "web-a", Hosts: []string{"t1"}}, {Name: "web-b", Hosts: []string{"t2"}},
 		{Name: "mail-a", Hosts: []string{"t1"}, Port: 110}, {Name: "mail-b", Hosts: []string{"t2"}, Port: 110}}
-	c.Mailboxes = []lab.Mailbox{{User: "*@a.example", Job: "mail-a"}, {User: "*@b.example", Job: "mail-b"}, {User: "root", Job: "mail-b"}}
+	c.Services = []lab.Service{{Port: 110, Section: `protocol: pop3
+pop3:
+  rules:
+    - { user: "*@a.example", job: mail-a }
+    - { user: "*@b.example", job: mail-b }
+    - { user: root, job: mail-b }`}}
 	return c
 }
 

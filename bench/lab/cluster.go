@@ -26,7 +26,7 @@ type Cluster struct {
 	Rules     []Rule // first match wins
 	Default   string // job of requests that match no rule; "" refuses them
 	Jobs      []Job
-	Mailboxes []Mailbox     // routed on port 110, which speaks POP3
+	Services  []Service     // on further ports
 	Request   time.Duration // timeout of a request head
 	Offer     time.Duration // timeout of an offer
 	Confirm   time.Duration // timeout of a confirmation
@@ -81,8 +81,11 @@ type Job struct {
 	Dialogue    string // lockstep or none, the default
 }
 
-// Mailbox routes a user of POP3 to a job: a name, or "*@a.example".
-type Mailbox struct{ User, Job string }
+// Service is a further port of the DVIPA.
+type Service struct {
+	Port    int
+	Section string // as that of Cluster
+}
 
 // TwoSites is the cluster of most scenarios: a.example and paths below /a/ on t1, *.b.example and below /b/ on t2,
 // everything else refused.
@@ -188,14 +191,9 @@ dvipas:
 {{- end}}
 {{- end}}
 {{- end}}
-{{- with .Mailboxes}}
-      - port: 110
-        protocol: pop3
-        pop3:
-          rules:
-{{- range .}}
-            - { user: "{{.User}}", job: {{.Job}} }
-{{- end}}
+{{- range .Services}}
+      - port: {{.Port}}
+{{indent 8 .Section}}
 {{- end}}
 jobs:
 {{- range .Jobs}}

@@ -14,7 +14,7 @@ func TestGeneratedConfigurationsAreRight(t *testing.T) {
 	full.Device, full.Hugepages, full.Default = "net_af_packet", "never", "web-b"
 	full.Request, full.Offer, full.Confirm, full.Linger = time.Second, 50*time.Millisecond, time.Second, time.Second
 	full.Window, full.Freeze, full.Transfer, full.LogLevel = 16384, "discard", "unconditional", "info"
-	full.Mailboxes = []Mailbox{{"ann", "web-a"}, {"*@b.example", "web-b"}}
+	full.Services = []Service{{110, "protocol: pop3\npop3: { default: web-a }"}, {4000, "protocol: raw\nraw: { default: web-b }"}}
 	for name, c := range map[string]Cluster{"defaults": TwoSites(), "everything": full} {
 		t.Run(name, func(t *testing.T) {
 			l := &Lab{Dir: t.TempDir()}
@@ -37,8 +37,9 @@ func TestGeneratedConfigurationsAreRight(t *testing.T) {
 			if len(port.HTTP.Rules) != len(c.Rules) || port.HTTP.Default != c.Default {
 				t.Errorf("rules %v, default %q", port.HTTP.Rules, port.HTTP.Default)
 			}
-			if boxes := len(c.Mailboxes); boxes > 0 && len(router.DVIPAs[0].Ports[1].POP3.Rules) != boxes {
-				t.Errorf("ports %+v, want %d mailboxes on the second", router.DVIPAs[0].Ports, boxes)
+			ports := router.DVIPAs[0].Ports
+			if len(ports) != 1+len(c.Services) || len(ports) > 1 && (ports[1].POP3.Default != "web-a" || ports[2].Port != 4000) {
+				t.Errorf("ports %+v, want those of %+v behind the first", ports, c.Services)
 			}
 			if c.Request != 0 && time.Duration(port.Timeouts.Request) != c.Request {
 				t.Errorf("request timeout %v, want %v", port.Timeouts.Request, c.Request)
