@@ -443,8 +443,10 @@ void *baton_ring_take(struct baton_ring *r, uint32_t *len);
 void baton_ring_release(struct baton_ring *r);
 
 /* Sleeping: the consumer announces it and must not sleep when this returns false; the producer calls baton_ring_wake
- * after publishing and has to wake the consumer when it returns true. */
+ * after publishing and has to wake the consumer when it returns true. baton_ring_holds tells the consumer whether there
+ * is a record, without an announcement. */
 bool baton_ring_announce(struct baton_ring *r);
+bool baton_ring_holds(struct baton_ring *r);
 bool baton_ring_wake(struct baton_ring *r);
 
 /* --------------------------------------------------------------------------------------------------------- ports */
@@ -727,6 +729,8 @@ void baton_connections_read(struct baton_forwarder *f, uint16_t service, uint32_
 /* baton_receive gives back what it returned before and fills out with up to n punts, each followed by its frame.
  * One thread at a time. */
 int baton_receive(struct baton_forwarder *f, struct baton_punt **out, int n);
+/* baton_punt_ready tells whether there is something to receive. The thread that receives. */
+bool baton_punt_ready(struct baton_forwarder *f);
 /* baton_punt_sleep announces that the consumer will wait on baton_punt_fd; false: there is something to receive. */
 bool baton_punt_sleep(struct baton_forwarder *f);
 int baton_punt_fd(struct baton_forwarder *f);

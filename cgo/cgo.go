@@ -394,6 +394,9 @@ func (f *Forwarder) Receive(n int) []*Punt {
 	return unsafe.Slice((**Punt)(unsafe.Pointer(f.punts)), got)
 }
 
+// PuntReady tells whether there is something to receive. For the goroutine that receives.
+func (f *Forwarder) PuntReady() bool { return bool(C.baton_punt_ready(f.c)) }
+
 // PreparePuntWait announces a sleep on PuntFD; false: there is something to receive already.
 func (f *Forwarder) PreparePuntWait() bool { return bool(C.baton_punt_sleep(f.c)) }
 

@@ -391,6 +391,11 @@ int baton_receive(struct baton_forwarder *f, struct baton_punt **out, int n)
 	return i;
 }
 
+bool baton_punt_ready(struct baton_forwarder *f)
+{
+	return baton_ring_holds(&f->punts);
+}
+
 bool baton_punt_sleep(struct baton_forwarder *f)
 {
 	return baton_ring_announce(&f->punts);

@@ -108,12 +108,17 @@ void baton_ring_release(struct baton_ring *r)
 	atomic_store_explicit(&r->tail, r->read, memory_order_release);
 }
 
+bool baton_ring_holds(struct baton_ring *r)
+{
+	return atomic_load_explicit(&r->head, memory_order_acquire) != r->read;
+}
+
 bool baton_ring_announce(struct baton_ring *r)
 {
 	/* Either we see the producer's record or it sees that we sleep: both sides store, fence, then load. */
 	atomic_store_explicit(&r->sleeping, 1, memory_order_seq_cst);
 	atomic_thread_fence(memory_order_seq_cst);
-	if (atomic_load_explicit(&r->head, memory_order_acquire) == r->read)
+	if (!baton_ring_holds(r))
 		return true;
 	atomic_store_explicit(&r->sleeping, 0, memory_order_relaxed);
 	return false;

@@ -70,6 +70,7 @@ func (f *Forwarder) Freeze(id flow.ID, mode flow.HoldMode) error {
 	if mode == flow.HoldDiscard {
 		c.Discard = 1
 	}
+	f.asked = true
 	return f.sendFlow(&c)
 }
 
@@ -81,6 +82,7 @@ func (f *Forwarder) Thaw(id flow.ID) error {
 // Switch sends what was held to the owner, in order, and makes it the flow's owner. Answered by flow.Switched. owner
 // must not be flow.Router.
 func (f *Forwarder) Switch(id flow.ID, owner flow.OwnerID) error {
+	f.asked = true
 	return f.sendFlow(&cgo.Command{Kind: cgo.Switch, Flow: uint64(id), Owner: uint16(owner)})
 }
 
@@ -101,6 +103,7 @@ func (f *Forwarder) Remove(inc wire.Incarnation, owner flow.OwnerID) error {
 // whatever port they come. An older flow of the tuple ends (flow.Gone). Answered by flow.Adopted. With from it is a
 // connection that this owner hands back: where the entry is another owner's or incarnation's, there is no flow.
 func (f *Forwarder) Adopt(port uint16, inc wire.Incarnation, from flow.OwnerID) error {
+	f.asked = true
 	return f.sendTuple(&cgo.Command{
 		Kind: cgo.Adopt, Port: port, Owner: uint16(from), Tuple: toTuple(inc.Tuple), IRS: uint32(inc.IRS), ISS: uint32(inc.ISS),
 	}, nil)

@@ -104,6 +104,7 @@ type Forwarder struct {
 	bell  *os.File      // the loop's eventfd
 	woken chan struct{} // holds one: Wait has a reason to return
 	alarm *time.Timer   // of Wait
+	asked bool          // since the last Wait, a command that a loop answers
 
 	mu     sync.RWMutex // readers of counters and tables against Close
 	closed bool

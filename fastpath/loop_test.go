@@ -196,6 +196,33 @@ func TestDeviceStrings(t *testing.T) {
 	}
 }
 
+// BenchmarkAnswer has the loop of an open flow freeze it, and waits for the answer: the first step of every transfer.
+func BenchmarkAnswer(b *testing.B) {
+	r := startRig(b)
+	p := r.peer(client4, 5)
+	r.must(r.Inject(0, p.syn()))
+	f, err := wire.ParseTCP(r.await())
+	r.must(err)
+	p.synAck, p.iss = f.Segment, f.Segment.Seq
+	r.must(r.Inject(0, p.frame(p.segment(0, wire.ACK, "x"))))
+	punts := make([]flow.Punt, 8)
+	answer := func(want flow.Kind) flow.ID {
+		for r.Receive(punts) == 0 {
+			r.Wait(time.Second)
+		}
+		if punts[0].Kind != want {
+			b.Fatalf("punt %+v, want kind %v", punts[0], want)
+		}
+		return punts[0].Flow
+	}
+	id := answer(flow.First)
+	for b.Loop() {
+		r.must(r.Freeze(id, flow.HoldBuffer))
+		answer(flow.Frozen)
+		r.must(r.Thaw(id))
+	}
+}
+
 func BenchmarkHit(b *testing.B) {
 	for _, flows := range []int{1, 1000, 60000} {
 		b.Run(map[int]string{1: "1", 1000: "1k", 60000: "60k"}[flows]+" flows", func(b *testing.B) { benchmarkHit(b, flows) })

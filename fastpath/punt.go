@@ -3,6 +3,8 @@ package fastpath
 import (
 	"fmt"
 	"os"
+	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,10 +66,20 @@ func handshake(p *cgo.Punt) wire.Handshake {
 	}
 }
 
+// answerTime is how long Wait looks for the answer to a command before it sleeps: a loop that is awake answers within a
+// few microseconds, and waking up takes many times as long.
+const answerTime = 20 * time.Microsecond
+
 // Wait blocks until there is something to receive, Wake is called, or d has passed. It may return early.
 func (f *Forwarder) Wait(d time.Duration) {
 	if f.closed {
 		return
+	}
+	if f.asked {
+		f.asked = false
+		if f.answered() {
+			return
+		}
 	}
 	for _, l := range f.loops {
 		if !l.PreparePuntWait() {
@@ -80,6 +92,16 @@ func (f *Forwarder) Wait(d time.Duration) {
 		f.alarm.Stop()
 	case <-f.alarm.C:
 	}
+}
+
+// answered looks for punts for a short time, or until Wake is called. It leaves the processor to other goroutines.
+func (f *Forwarder) answered() bool {
+	for end := time.Now().Add(answerTime); time.Now().Before(end); runtime.Gosched() {
+		if len(f.woken) > 0 || slices.ContainsFunc(f.loops, (*cgo.Forwarder).PuntReady) {
+			return true
+		}
+	}
+	return false
 }
 
 // Wake ends a Wait, now or the next one. Safe from any goroutine.
