@@ -215,6 +215,14 @@ var appScenarios = []Scenario{
 		Run:    runTargetInGo,
 	},
 	{
+		Name: "go-router",
+		Doc: "a routing application with the library for Go authenticates users, hears why a mailbox rejects one, and hands " +
+			"another's connection over with its state",
+		Shape:  Shape{Cluster: authenticated(), Server: targetInGo},
+		Expect: Expect{Connections: 1, Transferred: 1},
+		Run:    runRouterInGo,
+	},
+	{
 		Name:  "peer-not-allowed",
 		Doc:   "applications of users that the configuration does not name are not listened to, on either kind of host",
 		Shape: Shape{Cluster: forNobody, Server: asking.Server, NoBaton: true, Private: true},
@@ -278,6 +286,27 @@ func targetInGo(e *Env, h *lab.Host) error {
 func runTargetInGo(e *Env) error {
 	err := e.refusedFirst("eve", "x", "-ERR application: application: the mailbox of eve is locked", "mail rejected")
 	return errors.Join(err, e.Target(1).Process("go-target").Says(e.Ctx, "for ada from front"))
+}
+
+// runRouterInGo logs in as eve, whose mailbox is locked, and then as ada, whose next commands are under way already.
+func runRouterInGo(e *Env) error {
+	path, err := filepath.Abs(filepath.Join(e.bin, "go-router"))
+	if err != nil {
+		return err
+	}
+	p, err := e.Lab.Router.AuthenticateInGo(e.Ctx, path, "front", "eve:x=mail", "ada:lovelace=mail")
+	if err != nil {
+		return err
+	}
+	defer p.Stop()
+	d, err := e.login("eve", "x")
+	if err != nil {
+		return err
+	}
+	err = d.talk("", "-ERR application: application: the mailbox of eve is locked", "USER ada", "+OK",
+		"PASS lovelace\r\nSTAT\r\nQUIT", "+OK * has the mailbox of ada", "", "+OK 0 0", "", "+OK bye")
+	return errors.Join(err, d.end(), p.Says(e.Ctx, "transfer eve mail rejected"), p.Says(e.Ctx, "transfer ada mail accepted"),
+		e.Target(1).Process("go-target").Says(e.Ctx, "for ada from front"))
 }
 
 // forNobody is authenticated whose applications belong to another user.

@@ -18,6 +18,15 @@ func (h *Host) Authenticate(ctx context.Context, name string, users ...string) (
 	return h.router(ctx, "pop3_router.py", name, users)
 }
 
+// AuthenticateInGo is Authenticate by the example in Go, the program at path.
+func (h *Host) AuthenticateInGo(ctx context.Context, path, name string, users ...string) (*Process, error) {
+	p, err := h.Start(name, append([]string{path, h.ControlSocket(), service(), name}, users...)...)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.Says(ctx, "registered")
+}
+
 // Mailboxes starts the target application for POP3 on port 80, for words about users as "eve=locked". It registers once the
 // host's daemon is there.
 func (h *Host) Mailboxes(job string, words ...string) (*Process, error) {
@@ -51,12 +60,15 @@ func (h *Host) Quiz(job string) (*Process, error) {
 }
 
 func (h *Host) router(ctx context.Context, script, name string, args []string) (*Process, error) {
-	p, err := h.example(name, script, append([]string{netip.AddrPortFrom(DVIPA, 80).String(), name}, args...)...)
+	p, err := h.example(name, script, append([]string{service(), name}, args...)...)
 	if err != nil {
 		return nil, err
 	}
 	return p, p.Says(ctx, "registered ")
 }
+
+// service is what routing applications register for.
+func service() string { return netip.AddrPortFrom(DVIPA, 80).String() }
 
 // example starts one of the applications in Python with the path of the host's control socket and arguments.
 func (h *Host) example(name, script string, args ...string) (*Process, error) {

@@ -5,7 +5,7 @@
 //
 // Its central type is Socket, the control socket between an application and the Baton daemon of its host. Router and
 // Listener are what applications in Go use; other languages speak the protocol below, which needs no more than a Unix
-// socket and JSON: see the examples in Python (directory examples) and the library for target applications in C (directory
+// socket and JSON: see the examples in Python and Go (directory examples) and the library for applications in C (directory
 // c).
 //
 // # The control socket
