@@ -18,6 +18,7 @@ import (
 // Numbers of these scenarios.
 const (
 	shortKeepAlive = 150 * time.Millisecond
+	earlyKeepAlive = 5 * time.Millisecond // shorter than a client's ACK may take
 	movedRequests  = 6
 )
 
@@ -43,6 +44,15 @@ var moveScenarios = []Scenario{
 		Shape:  Shape{Cluster: moving(lab.TwoSites()), Server: impatientNginx},
 		Expect: Expect{Connections: 1, Transferred: 1, Moves: true},
 		Run:    runReroute,
+		Check:  checkTurns,
+	},
+	{
+		Name: "move-before-ack",
+		Doc: "nginx closes before its client has acknowledged the response: the FIN waits for that, and the connection " +
+			"goes from host to host as ever",
+		Shape:  Shape{Cluster: moving(lab.TwoSites()), Server: hastyNginx},
+		Expect: Expect{Connections: 1, Transferred: 1, Moves: true},
+		Run:    runMoveBeforeACK,
 		Check:  checkTurns,
 	},
 	{
@@ -78,6 +88,12 @@ func briefly(c lab.Cluster) lab.Cluster {
 // impatientNginx closes idle connections soon.
 func impatientNginx(e *Env, h *lab.Host) error {
 	_, err := h.Nginx(e.Ctx, lab.ServerOptions{KeepAlive: shortKeepAlive})
+	return err
+}
+
+// hastyNginx closes before clients acknowledge.
+func hastyNginx(e *Env, h *lab.Host) error {
+	_, err := h.Nginx(e.Ctx, lab.ServerOptions{KeepAlive: earlyKeepAlive})
 	return err
 }
 
@@ -138,6 +154,54 @@ func runReroute(e *Env) error {
 		return e.Ctx.Err()
 	}
 	return python.Exit()
+}
+
+// runMoveBeforeACK makes requests that are answered by the two hosts in turn, and has the client's kernel delay its ACKs
+// of the responses by 40 ms.
+func runMoveBeforeACK(e *Env) error {
+	c, err := e.Dial()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }() // closed below when all went well
+	responses := lab.NewResponses(c)
+	for i := range movedRequests {
+		host, target := turn(i)
+		path := fmt.Sprintf("/%d", i)
+		if err := c.DelayACKs(); err != nil {
+			return err
+		}
+		if _, err := c.Write(lab.Request(host, path)); err != nil {
+			return err
+		}
+		r, err := responses.Next()
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if err := errors.Join(want(r, target, host, path), e.cameBack(i+1)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(c.Close(), e.wantWaited())
+}
+
+// wantWaited checks that FINs have waited at the targets, and that none has passed.
+func (e *Env) wantWaited() error {
+	var waited uint64
+	for target := range 2 {
+		closes, err := e.closed(target + 1)
+		if err != nil {
+			return err
+		}
+		waited += closes["waited"]
+		if want := uint64(movedRequests / 2); closes["taken"] != want || closes["passed_unacknowledged"] != 0 {
+			return fmt.Errorf("t%d: %v, want %d FINs taken and none that passed unacknowledged", target+1, closes, want)
+		}
+	}
+	if waited == 0 {
+		return errors.New("no FIN has waited: the client's ACKs were not late")
+	}
+	return nil
 }
 
 // cameBack waits until so many connections have come back since the daemon began.
@@ -233,8 +297,7 @@ func (e *Env) wantOwner(client netip.AddrPort, owner string) error {
 	return nil
 }
 
-// closes waits for a target's counters of closes; those that are not named are to be 0, but for what the wire made the
-// server repeat.
+// closes waits for a target's counters of closes; those that are not named are to be 0, but for how often a FIN waited.
 func (e *Env) closes(target int, want map[string]uint64) error {
 	return lab.Until(e.Ctx, "closes are counted", func() error {
 		counters, err := e.Target(target).Admin().Counters(e.Ctx)
@@ -242,7 +305,7 @@ func (e *Env) closes(target int, want map[string]uint64) error {
 			return err
 		}
 		for _, c := range counters {
-			if c.Group == "close" && c.Value != want[c.Name] {
+			if c.Group == "close" && c.Name != "waited" && c.Value != want[c.Name] {
 				return fmt.Errorf("%s %d, want %d", c.Name, c.Value, want[c.Name])
 			}
 		}

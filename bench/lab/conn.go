@@ -2,6 +2,7 @@ package lab
 
 import (
 	"crypto/sha256"
+	"errors"
 	"hash"
 	"net"
 	"net/netip"
@@ -72,6 +73,20 @@ func (c *Conn) Abort() error {
 
 // TCP is the connection itself, for options; octets that pass it are not remembered.
 func (c *Conn) TCP() *net.TCPConn { return c.Conn.(*net.TCPConn) }
+
+// DelayACKs has the client's kernel delay the ACK of what comes next, by 40 ms on Linux, unless there is something to
+// send.
+func (c *Conn) DelayACKs() error {
+	raw, err := c.TCP().SyscallConn()
+	if err != nil {
+		return err
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) {
+		set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
+	})
+	return errors.Join(err, set)
+}
 
 // Local is the client's end.
 func (c *Conn) Local() netip.AddrPort {

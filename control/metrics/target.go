@@ -57,7 +57,7 @@ var (
 	targetFlowsDesc = desc("baton_target_flows", "Transferred connections that live on this host.")
 	reservedDesc    = desc("baton_target_reservations", "Offers accepted and not yet committed.")
 	guardDesc       = desc("baton_target_guard_drops_total", "Packets dropped by the guard program, or the port in userspace, by reason.", "reason")
-	closesDesc      = desc("baton_target_closes_total", "FINs of applications whose idle connections go back to their routing host, by outcome: taken, or why they passed.", "outcome")
+	closesDesc      = desc("baton_target_closes_total", "FINs of applications whose idle connections go back to their routing host, by outcome: taken, why they passed, or that they waited for the client's ACK.", "outcome")
 	decapDesc       = desc("baton_target_decapsulated_total", "Packets that the guard program took out of tunnels.")
 	lockstepDesc    = desc("baton_target_lockstep_total", "Dialogues played to servers that speak first, and segments stolen from them, by event.", "event")
 	routerUpDesc    = desc("baton_target_router_up", "Whether the routing host is connected.", "host")

@@ -254,7 +254,8 @@ func addressOf(w [4]uint32) netip.Addr {
 type Closes struct {
 	Taken    uint64            // FINs: their connections went back, or were let go of again
 	Passed   map[string]uint64 // FINs, by the reason
-	Held     uint64            // packets of frozen connections that were dropped: the client repeats them
+	Waited   uint64            // FINs that the kernel was made to repeat, until the client had acknowledged all before
+	Held     uint64            // packets that were dropped because a FIN was taken, or waits: the client repeats them
 	Repeated uint64            // FINs and others of their orphans, dropped
 }
 
@@ -285,6 +286,7 @@ func (m *Mover) Closes() (Closes, error) {
 		}
 	}
 	c.Taken = totals[bpf.MoveBatonCloseBATON_CLOSE_TAKEN]
+	c.Waited = totals[bpf.MoveBatonCloseBATON_CLOSE_WAITS]
 	c.Held = totals[bpf.MoveBatonCloseBATON_CLOSE_HELD_IN]
 	c.Repeated = totals[bpf.MoveBatonCloseBATON_CLOSE_HELD_OUT]
 	for reason, name := range passed {

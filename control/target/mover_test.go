@@ -19,6 +19,7 @@ import (
 
 const (
 	moveWindow = 32768
+	waitMax    = 2200 * time.Millisecond // for which a FIN waits, and a little
 	asked      = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 	answered   = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 )
@@ -318,14 +319,71 @@ func TestFramingIsFollowed(t *testing.T) {
 	}
 }
 
+// A FIN waits for the client's acknowledgment of the response, and is then decided about.
+func TestFINWaitsForTheAcknowledgment(t *testing.T) {
+	for _, end := range [][2]netip.AddrPort{{client4, service4}, {client6, service6}} {
+		t.Run(end[1].Addr().String(), func(t *testing.T) {
+			m := closeEarly(t, end[0], end[1])
+			if c := m.closes(t); c.Waited == 0 || c.Taken != 0 || c.Passed["unacknowledged"] != 0 {
+				t.Errorf("%+v, want a FIN that waits", c)
+			}
+			m.peer.receive(t, len(answered))
+			if r := m.wantTaken(t); r.SndNxt != m.peer.rcv || r.RcvNxt != m.peer.snd {
+				t.Errorf("at %d and %d, want %d and %d", r.SndNxt, r.RcvNxt, m.peer.rcv, m.peer.snd)
+			}
+		})
+	}
+}
+
+// closeEarly has the application answer and close before the client acknowledges anything.
+func closeEarly(t *testing.T, client, service netip.AddrPort) *moving {
+	t.Helper()
+	m := move(t, client, service, asked)
+	if _, err := io.ReadFull(m.app, make([]byte, len(asked))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(m.app, answered); err != nil {
+		t.Fatal(err)
+	}
+	m.app.Close()
+	return m
+}
+
+// A request that comes while a FIN waits would be answered with an RST: it is dropped, and its client, which has the
+// response, repeats it to the next owner.
+func TestWaitingFINKeepsRequestsFromTheSocket(t *testing.T) {
+	m := closeEarly(t, client4, service4)
+	m.peer.rcv = m.peer.rcv.Add(len(answered))
+	m.send(t, client4, service4, m.peer.segment(wire.ACK|wire.PSH, asked))
+	m.peer.rcv = m.peer.rcv.Add(-len(answered))
+	m.peer.receive(t, len(answered)) // the server's repetition is acknowledged
+	if r := m.wantTaken(t); r.RcvNxt != m.peer.snd {
+		t.Errorf("received up to %d, want %d", r.RcvNxt, m.peer.snd)
+	}
+	if c := m.closes(t); c.Held != 1 || m.peer.rst {
+		t.Errorf("%+v RST %v, want one segment held", c, m.peer.rst)
+	}
+}
+
+// Without the acknowledgment a FIN does not wait for ever.
+func TestFINPassesThatHasWaitedForLong(t *testing.T) {
+	m := closeEarly(t, client4, service4)
+	time.Sleep(waitMax)
+	m.wantPassed(t, "unacknowledged")
+	if c := m.closes(t); c.Waited == 0 {
+		t.Errorf("%+v, want a FIN that has waited", c)
+	}
+}
+
+// A client that closes meanwhile gets the FIN.
+func TestWaitingFINPassesWhenTheClientCloses(t *testing.T) {
+	m := closeEarly(t, client4, service4)
+	m.peer.rcv = m.peer.rcv.Add(len(answered))
+	m.peer.send(t, wire.ACK|wire.FIN, "")
+	m.wantPassed(t, "request") // its FIN counts as one
+}
+
 func TestFINPassesWhileTheClientHasSomethingOpen(t *testing.T) {
-	t.Run("not acknowledged", func(t *testing.T) {
-		m := move(t, client4, service4, asked)
-		io.ReadFull(m.app, make([]byte, len(asked)))
-		io.WriteString(m.app, answered)
-		m.app.Close()
-		m.wantPassed(t, "unacknowledged")
-	})
 	t.Run("half a request", func(t *testing.T) {
 		m := move(t, client4, service4, asked)
 		m.serve(t, len(asked), answered)

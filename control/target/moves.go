@@ -66,7 +66,7 @@ func (k *Kernel) left(inc wire.Incarnation) {
 	}
 }
 
-// Closes adds up what became of FINs in all namespaces, by outcome: taken, or why they passed.
+// Closes adds up what became of FINs in all namespaces, by outcome: taken, or why they passed; waited are repetitions.
 func (k *Kernel) Closes() map[string]uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -80,6 +80,7 @@ func (k *Kernel) Closes() map[string]uint64 {
 			k.log.Error("counters of closes cannot be read", "netns", name, "error", err)
 		}
 		sum["taken"] += c.Taken
+		sum["waited"] += c.Waited
 		for reason, n := range c.Passed {
 			sum["passed_"+reason] += n
 		}

@@ -10,6 +10,11 @@
 // two messages: it follows the framing of requests (in) and responses (out) by their heads. Whatever it cannot follow
 // makes the FIN pass, as does any other doubt; each is counted by its reason.
 //
+// Only the client's acknowledgment of the last response can be waited for: a server with a short timeout closes before
+// it comes. The FIN is dropped, and to the kernel, which learns of it, it is not sent: it tries again when the
+// acknowledgment has come. Until then nothing with data passes to the socket, which would answer with an RST. Whoever
+// has waited for WAIT_NS closes as ever.
+//
 // From the FIN that was taken until the agent lets go, neither direction of the flow passes. The window that the server
 // announces is cut to what the flow's next owner can promise; sequence numbers are never changed.
 //
@@ -36,6 +41,9 @@ enum {
 	BODY_MAX = 1 << 30,  // octets: sequence numbers are compared within 2^31
 };
 
+// WAIT_NS: time for the server to repeat a response whose acknowledgment got lost, twice.
+#define WAIT_NS 2000000000ull
+
 // enum baton_close: what became of a FIN, and of the packets of a flow whose FIN was taken.
 enum baton_close {
 	BATON_CLOSE_TAKEN = 0,     // the flow goes back to its routing host
@@ -44,13 +52,14 @@ enum baton_close {
 	BATON_CLOSE_FRAMING = 3,   // passed: the messages could not be followed
 	BATON_CLOSE_RESPONSE = 4,  // passed: within a response, or before the first
 	BATON_CLOSE_REQUEST = 5,   // passed: a request has come that is not answered
-	BATON_CLOSE_UNACKED = 6,   // passed: the client has not acknowledged all
+	BATON_CLOSE_UNACKED = 6,   // passed: the client has not acknowledged all for long
 	BATON_CLOSE_CLIENT = 7,    // passed: the client has closed, or the application only its half
 	BATON_CLOSE_WINDOW = 8,    // passed: the client was promised more than a next owner can keep
 	BATON_CLOSE_FULL = 9,      // passed: the agent does not keep up
 	BATON_CLOSE_HELD_OUT = 10, // dropped: from a flow whose FIN was taken
 	BATON_CLOSE_HELD_IN = 11,  // dropped: for such a flow; the client repeats it
-	BATON_CLOSES = 12,
+	BATON_CLOSE_WAITS = 12,    // dropped: a FIN before the client has acknowledged all; the kernel repeats it
+	BATON_CLOSES = 13,
 };
 
 // enum baton_phase of a flow. The programs and the agent change it, each by baton_change from the one that it knows.
@@ -58,6 +67,7 @@ enum baton_phase {
 	BATON_PHASE_OPEN = 0,
 	BATON_PHASE_TAKEN = 1, // its FIN was
 	BATON_PHASE_LEFT = 2,  // a FIN has passed, or will
+	BATON_PHASE_WAITS = 3, // for the client's acknowledgment: then its FIN is decided about
 };
 
 // struct baton_flow names a flow. IPv4 addresses are IPv4-mapped.
@@ -88,6 +98,7 @@ struct baton_move {
 	__u32 edge;     // highest right edge
 	__u32 tsecr;    // frozen: what the last segment that was dropped echoes
 	struct baton_stream request, response;
+	__u64 since; // when the FIN began to wait, ns of the monotonic clock
 };
 
 // struct baton_change is the agent's wish to change a flow's phase.
@@ -215,6 +226,15 @@ static __always_inline int baton_drop(enum baton_close why)
 static __always_inline int baton_change(struct baton_move *m, enum baton_phase from, enum baton_phase to)
 {
 	return __sync_bool_compare_and_swap(&m->phase, from, to);
+}
+
+// baton_phase is the phase that a flow is in: who has waited for long closes as ever.
+static __always_inline enum baton_phase baton_phase(struct baton_move *m)
+{
+	if (m->phase == BATON_PHASE_WAITS && bpf_ktime_get_ns() - m->since > WAIT_NS &&
+	    baton_change(m, BATON_PHASE_WAITS, BATON_PHASE_LEFT))
+		baton_count(BATON_CLOSE_UNACKED);
+	return m->phase;
 }
 
 // baton_after compares sequence numbers (RFC 9293 section 3.4).
@@ -591,9 +611,21 @@ static __attribute__((noinline)) void baton_timestamps(struct __sk_buff *skb, co
 	t->tsecr = bpf_ntohl(option[2]);
 }
 
+// baton_wait has a FIN wait. What it returns drops it.
+static __always_inline enum baton_close baton_wait(struct baton_move *m, enum baton_phase phase)
+{
+	if (phase == BATON_PHASE_OPEN) {
+		m->since = bpf_ktime_get_ns();
+		if (!baton_change(m, BATON_PHASE_OPEN, BATON_PHASE_WAITS))
+			return BATON_CLOSE_HELD_OUT;
+	}
+	return BATON_CLOSE_WAITS;
+}
+
 // baton_take decides about a FIN, and tells the agent if it is taken.
 static __always_inline enum baton_close baton_take(struct __sk_buff *skb, struct baton_move *m,
-						   const struct baton_segment *s, const struct baton_flow *f)
+						   const struct baton_segment *s, const struct baton_flow *f,
+						   enum baton_phase phase)
 {
 	enum baton_close doubt = baton_doubt(m, s);
 	struct tcp_sock *socket;
@@ -609,7 +641,7 @@ static __always_inline enum baton_close baton_take(struct __sk_buff *skb, struct
 	if (sk->__sk_common.skc_state != TCP_FIN_WAIT1 || sk->sk_shutdown != SHUTDOWN_BOTH)
 		return BATON_CLOSE_CLIENT;
 	if (socket->snd_una != s->seq)
-		return BATON_CLOSE_UNACKED;
+		return baton_wait(m, phase);
 	t = bpf_ringbuf_reserve(&taken, sizeof(*t), 0);
 	if (!t)
 		return BATON_CLOSE_FULL;
@@ -621,7 +653,7 @@ static __always_inline enum baton_close baton_take(struct __sk_buff *skb, struct
 	t->snd_wnd = socket->snd_wnd;
 	t->snd_wl1 = socket->snd_wl1;
 	baton_timestamps(skb, s, t);
-	if (!baton_change(m, BATON_PHASE_OPEN, BATON_PHASE_TAKEN)) {
+	if (!baton_change(m, phase, BATON_PHASE_TAKEN)) {
 		bpf_ringbuf_discard(t, 0);
 		return BATON_CLOSE_HELD_OUT;
 	}
@@ -629,15 +661,15 @@ static __always_inline enum baton_close baton_take(struct __sk_buff *skb, struct
 	return BATON_CLOSE_TAKEN;
 }
 
-// baton_fin lets a FIN pass, or drops it.
+// baton_fin lets a FIN pass, or drops it. It waits for nothing else any more if it passes.
 static __always_inline int baton_fin(struct __sk_buff *skb, struct baton_move *m, const struct baton_segment *s,
-				     const struct baton_flow *f)
+				     const struct baton_flow *f, enum baton_phase phase)
 {
-	enum baton_close what = baton_take(skb, m, s, f);
+	enum baton_close what = baton_take(skb, m, s, f, phase);
 
-	if (what == BATON_CLOSE_TAKEN || what == BATON_CLOSE_HELD_OUT)
+	if (what == BATON_CLOSE_TAKEN || what == BATON_CLOSE_WAITS || what == BATON_CLOSE_HELD_OUT)
 		return baton_drop(what);
-	if (!baton_change(m, BATON_PHASE_OPEN, BATON_PHASE_LEFT))
+	if (!baton_change(m, phase, BATON_PHASE_LEFT))
 		return baton_drop(BATON_CLOSE_HELD_OUT);
 	baton_count(what);
 	return TCX_NEXT;
@@ -649,14 +681,18 @@ int baton_move_out(struct __sk_buff *skb)
 	struct baton_segment s = {};
 	struct baton_taken t = {};
 	struct baton_flow f = {};
+	enum baton_phase phase;
 	struct baton_move *m;
 
 	if (baton_parse(skb, &s))
 		return TCX_NEXT;
 	m = baton_find(&s, 0, &f);
-	if (!m || m->phase == BATON_PHASE_LEFT)
+	if (!m)
 		return TCX_NEXT;
-	if (m->phase == BATON_PHASE_TAKEN) {
+	phase = baton_phase(m);
+	if (phase == BATON_PHASE_LEFT)
+		return TCX_NEXT;
+	if (phase == BATON_PHASE_TAKEN) {
 		baton_timestamps(skb, &s, &t);
 		m->tsecr = t.tsecr;
 		return baton_drop(BATON_CLOSE_HELD_OUT);
@@ -664,26 +700,31 @@ int baton_move_out(struct __sk_buff *skb)
 	if (s.tcp.flags & (TCP_FLAG_SYN | TCP_FLAG_RST) || !(s.tcp.flags & TCP_FLAG_ACK))
 		return TCX_NEXT;
 	if (s.tcp.flags & TCP_FLAG_FIN)
-		return baton_fin(skb, m, &s, &f);
+		return baton_fin(skb, m, &s, &f, phase);
 	baton_window(skb, m, &s);
 	baton_follow(skb, m, &s, 1);
 	return TCX_NEXT;
 }
 
-// baton_move_in follows what comes from the client, behind the guard. Nothing passes to a flow whose FIN was taken.
+// baton_move_in follows what comes from the client, behind the guard. Nothing passes to a flow whose FIN was taken, and
+// only acknowledgments to one whose FIN waits for them.
 SEC("tc")
 int baton_move_in(struct __sk_buff *skb)
 {
 	struct baton_segment s = {};
 	struct baton_flow f = {};
+	enum baton_phase phase;
 	struct baton_move *m;
 
 	if (baton_parse(skb, &s))
 		return TCX_NEXT;
 	m = baton_find(&s, 1, &f);
-	if (!m || m->phase == BATON_PHASE_LEFT)
+	if (!m)
 		return TCX_NEXT;
-	if (m->phase == BATON_PHASE_TAKEN)
+	phase = baton_phase(m);
+	if (phase == BATON_PHASE_LEFT)
+		return TCX_NEXT;
+	if (phase == BATON_PHASE_TAKEN || (phase == BATON_PHASE_WAITS && s.length))
 		return baton_drop(BATON_CLOSE_HELD_IN);
 	baton_follow(skb, m, &s, 0);
 	return TCX_NEXT;

@@ -35,7 +35,8 @@ const (
 	MoveBatonCloseBATON_CLOSE_FULL     MoveBatonClose = 9
 	MoveBatonCloseBATON_CLOSE_HELD_OUT MoveBatonClose = 10
 	MoveBatonCloseBATON_CLOSE_HELD_IN  MoveBatonClose = 11
-	MoveBatonCloseBATON_CLOSES         MoveBatonClose = 12
+	MoveBatonCloseBATON_CLOSE_WAITS    MoveBatonClose = 12
+	MoveBatonCloseBATON_CLOSES         MoveBatonClose = 13
 )
 
 type MoveBatonFlow struct {
@@ -86,6 +87,8 @@ type MoveBatonMove struct {
 		Count    uint32
 		InChunks uint32
 	}
+	_     [4]byte
+	Since uint64
 }
 
 type MoveBatonPhase uint32
@@ -94,6 +97,7 @@ const (
 	MoveBatonPhaseBATON_PHASE_OPEN  MoveBatonPhase = 0
 	MoveBatonPhaseBATON_PHASE_TAKEN MoveBatonPhase = 1
 	MoveBatonPhaseBATON_PHASE_LEFT  MoveBatonPhase = 2
+	MoveBatonPhaseBATON_PHASE_WAITS MoveBatonPhase = 3
 )
 
 type MoveBatonTaken struct {
