@@ -49,9 +49,9 @@ var httpScenarios = []Scenario{
 	},
 	{
 		Name:   "http-cookie",
-		Doc:    "method, header, cookie and query decide where Host and path do not",
+		Doc:    "method, header, cookie and query decide where Host and path do not, or maps by them",
 		Shape:  Shape{Cluster: byCookie},
-		Expect: Expect{Connections: 6, Transferred: 6},
+		Expect: Expect{Connections: 9, Transferred: 9},
 		Run:    runCookie,
 	},
 	{
@@ -305,7 +305,9 @@ http:
     - { cookie: "session=b-*", job: web-b }
     - { header: "X-Tenant=~^b[0-9]$", job: web-b }
     - { query: version=2, job: web-b }
-    - { method: DELETE, job: web-b }`
+    - { method: DELETE, job: web-b }
+    - { by: path, map: { /shop/: web-b, /shop/free: web-a } }
+    - { by: cookie theme, map: { light: web-b } }`
 	return c
 }()
 
@@ -320,6 +322,9 @@ func runCookie(e *Env) error {
 		{"t1", "/", "GET", []string{"--header", "x-tenant: b10"}},
 		{"t2", "/?a=1&version=2", "GET", nil},
 		{"t2", "/", "DELETE", []string{"--request", "DELETE"}},
+		{"t2", "/shop/1", "GET", nil},
+		{"t1", "/shop/free", "GET", nil},
+		{"t2", "/", "GET", []string{"--cookie", "theme=light"}},
 	} {
 		got, err := e.Curl("a.example", row.path, row.args...)
 		if err != nil {

@@ -60,3 +60,18 @@ func checkMapped(t *testing.T, app inspect.Application) {
 		}
 	}
 }
+
+func TestErrorsOfKeysSayWhere(t *testing.T) {
+	for _, row := range []struct{ section, want string }{
+		{`protocol: http, http: {rules: [{by: cookies s, map: {a: j}}]}`, "http.rules[0].by: bad key"},
+		{`protocol: http, http: {rules: [{job: j}, {map: {"a:80": j}}]}`, "http.rules[1].map: bad map"},
+		{`protocol: http, http: {rules: [{by: path, map: {/a: x}}]}`, "http.rules[0].map./a: "},
+		{`protocol: http, http: {rules: [{by: path, hash: [j, x]}]}`, "http.rules[0].hash[1]: "},
+		{`protocol: tls, tls: {rules: [{map: {A.example: j, a.example: k}}]}`, "tls.rules[0].map: bad map"},
+	} {
+		text := strings.Replace(usersText, "protocol: imap, imap: {rules: [{map_file: users}]}", row.section, 1)
+		if _, err := parseRouter("x", []byte(text)); !strings.Contains(fmt.Sprint(err), "dvipas[0].ports[0]."+row.want) {
+			t.Errorf("%s: %v, want %s", row.section, err, row.want)
+		}
+	}
+}

@@ -71,7 +71,7 @@ func (r *Router) checkProtocol(to *report, key string, p *Port) {
 		}
 	}
 	if p.Protocol == "http" {
-		to.warnRules(key+".rules", convert(p.HTTP.Rules, httpRule), p.HTTP.Default, p.Reroutes())
+		to.warnRules(key+".rules", p.HTTP.rules(nil), p.HTTP.Default, p.Reroutes())
 	}
 }
 
@@ -105,13 +105,13 @@ func problemsOf[R interface{ Check() error }](rules []R, fields map[error]string
 
 // fieldOf is the part of the key for an error of a rule.
 func fieldOf(err error, fields map[error]string) string {
+	if errors.Is(err, inspect.ErrMap) { // which may be an error of one of its keys
+		return ".map"
+	}
 	for kind, field := range fields {
 		if errors.Is(err, kind) {
 			return "." + field
 		}
-	}
-	if errors.Is(err, inspect.ErrMap) {
-		return ".map"
 	}
 	return ""
 }
@@ -140,26 +140,35 @@ type Rule struct {
 	Header string `yaml:"header" default:""` // "": any
 	Cookie string `yaml:"cookie" default:""` // "": any
 	Query  string `yaml:"query" default:""`  // "": any
-	Job    string `yaml:"job"`
+	By     string `yaml:"by" default:""`     // "": host
+	Choice
 }
 
-func httpRule(r Rule) inspect.Rule { return inspect.Rule(r) }
+func (r Rule) rule(files mapFiles) inspect.Rule {
+	return inspect.Rule{Host: r.Host, Path: r.Path, Method: r.Method, Header: r.Header, Cookie: r.Cookie, Query: r.Query,
+		By: r.By, Choice: r.choice(files)}
+}
 
 func (h *HTTP) routes() []route {
 	return routesOf(h.Default, h.choices())
 }
 
 func (h *HTTP) choices() []Choice {
-	return convert(h.Rules, func(r Rule) Choice { return Choice{Job: r.Job} })
+	return convert(h.Rules, func(r Rule) Choice { return r.Choice })
 }
 
 func (h *HTTP) problems() []ruleProblem {
-	return problemsOf(convert(h.Rules, httpRule), map[error]string{inspect.ErrHost: "host", inspect.ErrPath: "path",
-		inspect.ErrMethod: "method", inspect.ErrHeader: "header", inspect.ErrCookie: "cookie", inspect.ErrQuery: "query"})
+	return problemsOf(h.rules(nil), map[error]string{inspect.ErrHost: "host", inspect.ErrPath: "path",
+		inspect.ErrMethod: "method", inspect.ErrHeader: "header", inspect.ErrCookie: "cookie", inspect.ErrQuery: "query",
+		inspect.ErrBy: "by"})
 }
 
-func (h *HTTP) application(mapFiles) (inspect.Application, error) {
-	return inspect.NewHTTP(inspect.HTTPConfig{Rules: convert(h.Rules, httpRule), Default: h.Default})
+func (h *HTTP) rules(files mapFiles) []inspect.Rule {
+	return convert(h.Rules, func(r Rule) inspect.Rule { return r.rule(files) })
+}
+
+func (h *HTTP) application(files mapFiles) (inspect.Application, error) {
+	return inspect.NewHTTP(inspect.HTTPConfig{Rules: h.rules(files), Default: h.Default})
 }
 
 // Users is a routing application's section in which the user decides.
@@ -267,26 +276,30 @@ type TLSRule struct {
 	SNI     string `yaml:"sni" default:""`     // "": any
 	ALPN    string `yaml:"alpn" default:""`    // "": any
 	Version string `yaml:"version" default:""` // "": any
-	Job     string `yaml:"job"`
+	Choice
 }
-
-func tlsRule(r TLSRule) inspect.TLSRule { return inspect.TLSRule(r) }
 
 func (t *TLS) routes() []route {
 	return routesOf(t.Default, t.choices())
 }
 
 func (t *TLS) choices() []Choice {
-	return convert(t.Rules, func(r TLSRule) Choice { return Choice{Job: r.Job} })
+	return convert(t.Rules, func(r TLSRule) Choice { return r.Choice })
 }
 
 func (t *TLS) problems() []ruleProblem {
-	return problemsOf(convert(t.Rules, tlsRule),
+	return problemsOf(t.rules(nil),
 		map[error]string{inspect.ErrHost: "sni", inspect.ErrALPN: "alpn", inspect.ErrVersion: "version"})
 }
 
-func (t *TLS) application(mapFiles) (inspect.Application, error) {
-	return inspect.NewTLS(inspect.TLSConfig{Rules: convert(t.Rules, tlsRule), Default: t.Default})
+func (t *TLS) rules(files mapFiles) []inspect.TLSRule {
+	return convert(t.Rules, func(r TLSRule) inspect.TLSRule {
+		return inspect.TLSRule{SNI: r.SNI, ALPN: r.ALPN, Version: r.Version, Choice: r.choice(files)}
+	})
+}
+
+func (t *TLS) application(files mapFiles) (inspect.Application, error) {
+	return inspect.NewTLS(inspect.TLSConfig{Rules: t.rules(files), Default: t.Default})
 }
 
 // Postgres is the routing application for PostgreSQL.

@@ -34,7 +34,7 @@ func BenchmarkRules(b *testing.B) {
 	for _, n := range []int{1, 100, 10_000} {
 		rules := make([]Rule, n)
 		for i := range rules {
-			rules[i] = Rule{Host: fmt.Sprintf("h%d.example", i), Path: fmt.Sprintf("/p%d/", i), Job: "job"}
+			rules[i] = Rule{Host: fmt.Sprintf("h%d.example", i), Path: fmt.Sprintf("/p%d/", i), Choice: to("job")}
 		}
 		h := newHTTP(b, "rest", rules...)
 		data := get(fmt.Sprintf("h%d.example", n-1), fmt.Sprintf("/p%d/x", n-1))

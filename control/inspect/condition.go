@@ -1,9 +1,9 @@
 package inspect
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"regexp"
 	"strings"
 )
@@ -95,32 +95,59 @@ func (r Rule) conditions() (c conditions, err error) {
 // asks reports whether there is any condition.
 func (c *conditions) asks() bool { return *c != conditions{} }
 
-// conditional is a rule with conditions.
+// subject is what rules that are not in the table are compared with.
+type subject struct {
+	*request
+	host, path, query string // normalised, but for the query
+}
+
+// conditional is a rule that asks for more than host and path, or whose choice goes by a key.
 type conditional struct {
 	index int
 	rule  compiled
 }
 
-// matches compares the rule with a request, its normalised host and path.
-func (c *conditional) matches(r *request, host string, path []byte, query string) bool {
+// fields are the header fields that the rule is about.
+func (c *compiled) fields() (all []string) {
+	if m := c.conditions.header; m != nil {
+		all = append(all, m.name)
+	}
+	if c.conditions.cookie != nil || c.by.kind == byCookie {
+		all = append(all, cookieField)
+	}
+	if c.by.kind == byHeader {
+		all = append(all, c.by.name)
+	}
+	return all
+}
+
+// job returns who serves a request by the rule, "" if the rule does not say.
+func (c *conditional) job(s *subject) string {
+	if !c.matches(s) {
+		return ""
+	}
+	return c.rule.by.job(&c.rule.choice, s)
+}
+
+func (c *conditional) matches(s *subject) bool {
 	need := &c.rule.conditions
-	return matchesHost(c.rule.host, host) && matchesPath(c.rule.path, path) &&
-		(need.path == nil || need.path.Match(path)) &&
-		(need.method == "" || need.method == r.method) &&
-		(need.header == nil || r.hasHeader(need.header)) &&
-		(need.cookie == nil || r.hasCookie(need.cookie)) &&
-		(need.query == nil || hasParameter(query, need.query))
+	return matchesHost(c.rule.host, s.host) && matchesPath(c.rule.path, s.path) &&
+		(need.path == nil || need.path.MatchString(s.path)) &&
+		(need.method == "" || need.method == s.method) &&
+		(need.header == nil || need.header.isAmong(s.headers(need.header.name))) &&
+		(need.cookie == nil || need.cookie.isAmong(s.cookies(need.cookie.name))) &&
+		(need.query == nil || need.query.isAmong(parameters(s.query, need.query.name)))
 }
 
 // matchesPath compares a normalised path with a pattern of parsePath.
-func matchesPath(pattern string, path []byte) bool {
+func matchesPath(pattern, path string) bool {
 	switch {
 	case pattern == "":
 		return true
 	case pattern[len(pattern)-1] == '/':
-		return bytes.HasPrefix(path, []byte(pattern))
+		return strings.HasPrefix(path, pattern)
 	}
-	return string(path) == pattern
+	return path == pattern
 }
 
 // noted is a header field that a condition is about.
@@ -136,37 +163,48 @@ func (s *httpSession) note(name, value []byte) {
 	}
 }
 
-func (r *request) hasHeader(m *member) bool {
-	for _, f := range r.noted {
-		if strings.EqualFold(f.name, m.name) && m.value.matches(f.value) {
-			return true
-		}
-	}
-	return false
-}
-
-// hasCookie looks in the lists of the Cookie fields (RFC 6265 §4.2.1).
-func (r *request) hasCookie(m *member) bool {
-	for _, f := range r.noted {
-		if f.name != cookieField {
-			continue
-		}
-		for pair := range strings.SplitSeq(f.value, ";") {
-			if name, value, _ := strings.Cut(strings.TrimSpace(pair), "="); name == m.name && m.value.matches(value) {
-				return true
+// headers are the values of a field's lines.
+func (r *request) headers(name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, f := range r.noted {
+			if strings.EqualFold(f.name, name) && !yield(f.value) {
+				return
 			}
 		}
 	}
-	return false
 }
 
 const cookieField = "cookie"
 
-// hasParameter looks in a query of the form "a=1&b=2".
-func hasParameter(query string, m *member) bool {
-	for pair := range strings.SplitSeq(query, "&") {
-		name, value, _ := strings.Cut(pair, "=")
-		if unescape(name) == m.name && m.value.matches(unescape(value)) {
+// cookies are the values of a cookie in the lists of the Cookie fields (RFC 6265 §4.2.1).
+func (r *request) cookies(cookie string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for list := range r.headers(cookieField) {
+			for pair := range strings.SplitSeq(list, ";") {
+				if name, value, _ := strings.Cut(strings.TrimSpace(pair), "="); name == cookie && !yield(value) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// parameters are the values of a parameter in a query of the form "a=1&b=2".
+func parameters(query, parameter string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for pair := range strings.SplitSeq(query, "&") {
+			name, value, _ := strings.Cut(pair, "=")
+			if unescape(name) == parameter && !yield(unescape(value)) {
+				return
+			}
+		}
+	}
+}
+
+// isAmong reports whether one of the values is as the condition has it.
+func (m *member) isAmong(values iter.Seq[string]) bool {
+	for v := range values {
+		if m.value.matches(v) {
 			return true
 		}
 	}

@@ -13,11 +13,11 @@ func requestWith(method, target string, lines ...string) string {
 
 func TestConditionsOfRules(t *testing.T) {
 	h := newHTTP(t, "rest",
-		Rule{Method: "POST", Host: "a.example", Path: "/api/", Job: "post"},
-		Rule{Header: "X-Tenant=shop", Job: "shop"}, Rule{Header: "X-Tenant=~^[0-9]+$", Job: "number"}, Rule{Header: "X-Any", Job: "any"},
-		Rule{Path: "/plain", Job: "plain"},
-		Rule{Cookie: "s=b-*", Job: "cookie-b"}, Rule{Cookie: "beta", Query: "v=2", Job: "both"},
-		Rule{Query: "q=a b", Job: "query"}, Rule{Path: "~^/u/[0-9]+$", Job: "regexp"}, Rule{Query: "deep=*x", Path: "/deep/", Job: "deep"})
+		Rule{Method: "POST", Host: "a.example", Path: "/api/", Choice: to("post")},
+		Rule{Header: "X-Tenant=shop", Choice: to("shop")}, Rule{Header: "X-Tenant=~^[0-9]+$", Choice: to("number")}, Rule{Header: "X-Any", Choice: to("any")},
+		Rule{Path: "/plain", Choice: to("plain")},
+		Rule{Cookie: "s=b-*", Choice: to("cookie-b")}, Rule{Cookie: "beta", Query: "v=2", Choice: to("both")},
+		Rule{Query: "q=a b", Choice: to("query")}, Rule{Path: "~^/u/[0-9]+$", Choice: to("regexp")}, Rule{Query: "deep=*x", Path: "/deep/", Choice: to("deep")})
 	for _, row := range []struct{ name, request, job string }{
 		{"method", requestWith("POST", "/api/x"), "post"},
 		{"another method", requestWith("GET", "/api/x"), "rest"},
@@ -64,9 +64,9 @@ func TestBadConditions(t *testing.T) {
 		rule Rule
 		want error
 	}{
-		{Rule{Method: "post", Job: "j"}, ErrMethod}, {Rule{Method: "A B", Job: "j"}, ErrMethod}, {Rule{Header: "a b=c", Job: "j"}, ErrHeader},
-		{Rule{Header: "=c", Job: "j"}, ErrHeader}, {Rule{Cookie: "c=~(", Job: "j"}, ErrCookie}, {Rule{Query: "?", Job: "j"}, ErrQuery},
-		{Rule{Path: "~(", Job: "j"}, ErrPath}, {Rule{Header: "X=*a*", Job: "j"}, ErrHeader}, {Rule{Cookie: "x=a*b", Job: "j"}, ErrCookie},
+		{Rule{Method: "post", Choice: to("j")}, ErrMethod}, {Rule{Method: "A B", Choice: to("j")}, ErrMethod}, {Rule{Header: "a b=c", Choice: to("j")}, ErrHeader},
+		{Rule{Header: "=c", Choice: to("j")}, ErrHeader}, {Rule{Cookie: "c=~(", Choice: to("j")}, ErrCookie}, {Rule{Query: "?", Choice: to("j")}, ErrQuery},
+		{Rule{Path: "~(", Choice: to("j")}, ErrPath}, {Rule{Header: "X=*a*", Choice: to("j")}, ErrHeader}, {Rule{Cookie: "x=a*b", Choice: to("j")}, ErrCookie},
 	} {
 		if err := row.rule.Check(); !errors.Is(err, row.want) {
 			t.Errorf("%+v: %v, want %v", row.rule, err, row.want)
@@ -76,7 +76,7 @@ func TestBadConditions(t *testing.T) {
 
 // A rule that asks for more hides nothing, and may be hidden.
 func TestConditionsAreNotShadows(t *testing.T) {
-	by := Shadowed([]Rule{{Host: "a.example", Header: "X", Job: "0"}, {Host: "a.example", Job: "1"}, {Host: "a.example", Query: "x", Job: "2"}})
+	by := Shadowed([]Rule{{Host: "a.example", Header: "X", Choice: to("0")}, {Host: "a.example", Choice: to("1")}, {Host: "a.example", Query: "x", Choice: to("2")}})
 	if by[0] != -1 || by[1] != -1 || by[2] != 1 {
 		t.Errorf("%v", by)
 	}

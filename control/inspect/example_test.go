@@ -9,7 +9,7 @@ import (
 // A request that comes in two segments is decided by the second.
 func Example() {
 	http, err := inspect.NewHTTP(inspect.HTTPConfig{
-		Rules:   []inspect.Rule{{Host: "a.example", Path: "/static/", Job: "files"}, {Host: "*.example", Job: "web"}},
+		Rules:   []inspect.Rule{{Host: "a.example", Path: "/static/", Choice: inspect.Choice{Job: "files"}}, {Host: "*.example", Choice: inspect.Choice{Job: "web"}}},
 		Default: "web",
 	})
 	if err != nil {
@@ -30,7 +30,7 @@ func Example() {
 // Later requests in hand must be for the same job.
 func ExampleSession_pipelined() {
 	http, err := inspect.NewHTTP(inspect.HTTPConfig{
-		Rules: []inspect.Rule{{Host: "a.example", Job: "a"}, {Host: "b.example", Job: "b"}},
+		Rules: []inspect.Rule{{Host: "a.example", Choice: inspect.Choice{Job: "a"}}, {Host: "b.example", Choice: inspect.Choice{Job: "b"}}},
 	})
 	if err != nil {
 		fmt.Println(err)

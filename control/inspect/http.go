@@ -19,7 +19,7 @@ type HTTP struct {
 	rules    table
 	further  []conditional // rules that ask for more than host and path, which are not in the table
 	wanted   []string      // header fields that they are about, in lower case
-	jobs     []string      // by index of the rule
+	jobs     []string      // by index of the rule, of those in the table
 	fallback string
 }
 
@@ -31,17 +31,14 @@ func NewHTTP(c HTTPConfig) (*HTTP, error) {
 		if err != nil {
 			return nil, fmt.Errorf("compile rule %d: %w", i+1, err)
 		}
-		h.jobs[i] = rule.job
-		if !rule.conditions.asks() {
+		h.jobs[i] = rule.choice.Job
+		if !rule.asks() {
 			h.rules.add(rule.host, rule.path, i)
 			continue
 		}
 		h.further = append(h.further, conditional{i, rule})
-		if m := rule.conditions.header; m != nil {
-			h.want(strings.ToLower(m.name))
-		}
-		if rule.conditions.cookie != nil {
-			h.want(cookieField)
+		for _, field := range rule.fields() {
+			h.want(strings.ToLower(field))
 		}
 	}
 	return h, nil
@@ -65,8 +62,8 @@ func (h *HTTP) SpeaksFirst() bool { return false }
 func (h *HTTP) job(r *request, path, query []byte) (job string, rule int) {
 	host := r.host[:r.hostLen]
 	first := h.rules.find(host, path)
-	if len(h.further) > 0 {
-		first = h.furtherRule(r, string(host), path, string(query), first)
+	if job, rule := h.furtherJob(r, path, query, first); job != "" {
+		return job, rule
 	}
 	if first != none {
 		return h.jobs[first], first + 1
@@ -74,14 +71,19 @@ func (h *HTTP) job(r *request, path, query []byte) (job string, rule int) {
 	return h.fallback, 0
 }
 
-// furtherRule is the first rule with conditions that matches and comes before a rule, or that.
-func (h *HTTP) furtherRule(r *request, host string, path []byte, query string, before int) int {
+// furtherJob is that of the first rule that is not in the table, matches and comes before a rule, and its number; "" if
+// there is none.
+func (h *HTTP) furtherJob(r *request, path, query []byte, before int) (job string, rule int) {
+	if len(h.further) == 0 || h.further[0].index >= before {
+		return "", 0
+	}
+	of := subject{r, string(r.host[:r.hostLen]), string(path), string(query)}
 	for i := 0; i < len(h.further) && h.further[i].index < before; i++ {
-		if h.further[i].matches(r, host, path, query) {
-			return h.further[i].index
+		if job := h.further[i].job(&of); job != "" {
+			return job, h.further[i].index + 1
 		}
 	}
-	return before
+	return "", 0
 }
 
 // httpSession reads requests line by line. All positions are offsets into the data of Inspect, which may move.

@@ -13,14 +13,14 @@ const window = 512
 
 // testRules is an order in which each kind of pattern comes before one that it overlaps.
 var testRules = []Rule{
-	{Host: "a.example", Path: "/static/", Job: "static"},
-	{Host: "a.example", Path: "/exact", Job: "exact"},
-	{Host: "A.Example.", Job: "a"},
-	{Host: "deep.b.example", Job: "deep"},
-	{Host: "*.b.example", Job: "b"},
-	{Host: "[2001:DB8:0::1]", Job: "v6"},
-	{Host: "192.0.2.1", Job: "v4"},
-	{Path: "/any/*", Job: "any"},
+	{Host: "a.example", Path: "/static/", Choice: to("static")},
+	{Host: "a.example", Path: "/exact", Choice: to("exact")},
+	{Host: "A.Example.", Choice: to("a")},
+	{Host: "deep.b.example", Choice: to("deep")},
+	{Host: "*.b.example", Choice: to("b")},
+	{Host: "[2001:DB8:0::1]", Choice: to("v6")},
+	{Host: "192.0.2.1", Choice: to("v4")},
+	{Path: "/any/*", Choice: to("any")},
 }
 
 func newHTTP(t testing.TB, fallback string, rules ...Rule) *HTTP {

@@ -21,7 +21,7 @@ func Shadowed(rules []Rule) []int {
 		if first := seen.find([]byte(c.host), []byte(c.path)); first != none {
 			by[i] = first
 		}
-		if !c.conditions.asks() {
+		if !c.asks() {
 			seen.add(c.host, c.path, i)
 		}
 	}
@@ -36,7 +36,7 @@ func SplitByPath(rules []Rule, fallback string) []int {
 	byHost := map[string][]branch{}
 	for i, r := range rules {
 		c, err := r.parse()
-		if err == nil && !c.conditions.asks() && !slices.ContainsFunc(byHost[c.host], branch{i, c}.repeats) {
+		if err == nil && !c.asks() && !slices.ContainsFunc(byHost[c.host], branch{i, c}.repeats) {
 			byHost[c.host] = append(byHost[c.host], branch{i, c})
 		}
 	}
@@ -57,7 +57,7 @@ type branch struct {
 
 // repeats reports whether b leads where an earlier rule of the same host pattern leads, as far as jobs go.
 func (b branch) repeats(earlier branch) bool {
-	return b.rule.job == earlier.rule.job && (b.rule.path == "") == (earlier.rule.path == "")
+	return b.rule.choice.Job == earlier.rule.choice.Job && (b.rule.path == "") == (earlier.rule.path == "")
 }
 
 // branches returns the rules for a host pattern and those above it, in their order.
@@ -84,7 +84,7 @@ func firstSplit(all []branch, fallback string) (int, bool) {
 	if first < 0 || rest >= 0 && rest < first {
 		return 0, false
 	}
-	job := all[first].rule.job
+	job := all[first].rule.choice.Job
 	if rest < 0 {
 		rest = len(all)
 		if fallback != job {
@@ -93,6 +93,6 @@ func firstSplit(all []branch, fallback string) (int, bool) {
 	} else {
 		rest++
 	}
-	other := slices.ContainsFunc(all[first:rest], func(b branch) bool { return b.rule.job != job })
+	other := slices.ContainsFunc(all[first:rest], func(b branch) bool { return b.rule.choice.Job != job })
 	return all[first].index, other
 }

@@ -31,11 +31,15 @@ type Rule struct {
 	Header string
 	Cookie string
 	Query  string // parameter, decoded
-	Job    string // job name
+	// By is what a map or a hash goes by: "" or "host", "path", or the first value of "header NAME", "cookie NAME" or
+	// "query NAME". The keys of a map of hosts or paths are patterns as Host and Path, regular expressions excepted, of which
+	// the longest that fits decides. A request that has no such key goes on to the next rule.
+	By     string
+	Choice // by that
 }
 
-// Check returns why the rule cannot be used, as ErrHost, ErrPath, ErrMethod, ErrHeader, ErrCookie, ErrQuery or ErrJob with
-// what would be right, or nil.
+// Check returns why the rule cannot be used, as ErrHost, ErrPath, ErrMethod, ErrHeader, ErrCookie, ErrQuery, ErrBy or an error
+// of choices, with what would be right, or nil.
 func (r Rule) Check() error {
 	_, err := r.parse()
 	return err
@@ -45,8 +49,12 @@ func (r Rule) Check() error {
 type compiled struct {
 	host, path string // patterns
 	conditions conditions
-	job        string
+	choice     Choice
+	by         key
 }
+
+// asks reports whether host and path do not tell by themselves that the rule decides.
+func (c *compiled) asks() bool { return c.conditions.asks() || c.choice.Job == "" }
 
 func (r Rule) parse() (compiled, error) {
 	host, err := parseHost(r.Host)
@@ -61,10 +69,15 @@ func (r Rule) parse() (compiled, error) {
 	if err != nil {
 		return compiled{}, err
 	}
-	if r.Job == "" {
-		return compiled{}, ErrJob
+	if err := r.check(); err != nil {
+		return compiled{}, err
 	}
-	return compiled{host: host, path: path, conditions: conditions, job: r.Job}, nil
+	by, err := r.key()
+	if err != nil {
+		return compiled{}, err
+	}
+	choice, err := by.normal(r.Choice)
+	return compiled{host: host, path: path, conditions: conditions, choice: choice, by: by}, err
 }
 
 // A pattern is a text whose last octet or first one says what it matches, so one map holds all: "" matches anything,

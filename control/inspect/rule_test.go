@@ -15,25 +15,25 @@ func TestUnusableRulesSayWhatWouldBeRight(t *testing.T) {
 		want error
 		text string // part of the message
 	}{
-		{Rule{Host: "a.example:80", Job: "j"}, ErrHost, `without the port, "a.example"`},
-		{Rule{Host: "*", Job: "j"}, ErrHost, "leave the host out"},
-		{Rule{Host: "a.*.example", Job: "j"}, ErrHost, `"*.example" for all below`},
-		{Rule{Host: "*example", Job: "j"}, ErrHost, `"*.example" for all below`},
-		{Rule{Host: "*.", Job: "j"}, ErrHost, "want a name"},
-		{Rule{Host: "*..example", Job: "j"}, ErrHost, "want a name"},
-		{Rule{Host: ".example", Job: "j"}, ErrHost, "want a name"},
-		{Rule{Host: "http://a.example", Job: "j"}, ErrHost, "want a name"},
-		{Rule{Host: strings.Repeat("a", 256), Job: "j"}, ErrHost, "want a name"},
-		{Rule{Host: "2001:db8:0::1", Job: "j"}, ErrHost, `"[2001:db8::1]"`},
-		{Rule{Host: "[2001:db8::1", Job: "j"}, ErrHost, "in brackets"},
-		{Rule{Host: "[192.0.2.1]", Job: "j"}, ErrHost, "in brackets"},
-		{Rule{Path: "x", Job: "j"}, ErrPath, `begins with a slash, "/x"`},
-		{Rule{Path: "/x*", Job: "j"}, ErrPath, `'*' cannot match`},
-		{Rule{Path: "/x/*/y", Job: "j"}, ErrPath, `'*' cannot match`},
-		{Rule{Path: "/x?y", Job: "j"}, ErrPath, `'?' cannot match`},
-		{Rule{Path: "/a b", Job: "j"}, ErrPath, `as %20`},
-		{Rule{Path: "/a/../b", Job: "j"}, ErrPath, `write it as "/b"`},
-		{Rule{Path: "/%7euser/", Job: "j"}, ErrPath, `write it as "/~user/"`},
+		{Rule{Host: "a.example:80", Choice: to("j")}, ErrHost, `without the port, "a.example"`},
+		{Rule{Host: "*", Choice: to("j")}, ErrHost, "leave the host out"},
+		{Rule{Host: "a.*.example", Choice: to("j")}, ErrHost, `"*.example" for all below`},
+		{Rule{Host: "*example", Choice: to("j")}, ErrHost, `"*.example" for all below`},
+		{Rule{Host: "*.", Choice: to("j")}, ErrHost, "want a name"},
+		{Rule{Host: "*..example", Choice: to("j")}, ErrHost, "want a name"},
+		{Rule{Host: ".example", Choice: to("j")}, ErrHost, "want a name"},
+		{Rule{Host: "http://a.example", Choice: to("j")}, ErrHost, "want a name"},
+		{Rule{Host: strings.Repeat("a", 256), Choice: to("j")}, ErrHost, "want a name"},
+		{Rule{Host: "2001:db8:0::1", Choice: to("j")}, ErrHost, `"[2001:db8::1]"`},
+		{Rule{Host: "[2001:db8::1", Choice: to("j")}, ErrHost, "in brackets"},
+		{Rule{Host: "[192.0.2.1]", Choice: to("j")}, ErrHost, "in brackets"},
+		{Rule{Path: "x", Choice: to("j")}, ErrPath, `begins with a slash, "/x"`},
+		{Rule{Path: "/x*", Choice: to("j")}, ErrPath, `'*' cannot match`},
+		{Rule{Path: "/x/*/y", Choice: to("j")}, ErrPath, `'*' cannot match`},
+		{Rule{Path: "/x?y", Choice: to("j")}, ErrPath, `'?' cannot match`},
+		{Rule{Path: "/a b", Choice: to("j")}, ErrPath, `as %20`},
+		{Rule{Path: "/a/../b", Choice: to("j")}, ErrPath, `write it as "/b"`},
+		{Rule{Path: "/%7euser/", Choice: to("j")}, ErrPath, `write it as "/~user/"`},
 		{Rule{Host: "a.example"}, ErrJob, "without a job"},
 	} {
 		t.Run(row.rule.Host+row.rule.Path, func(t *testing.T) {
@@ -50,18 +50,18 @@ func TestUnusableRulesSayWhatWouldBeRight(t *testing.T) {
 
 func TestShadowedRules(t *testing.T) {
 	rules := []Rule{
-		{Host: "a.example", Path: "/x/", Job: "0"},
-		{Host: "A.example.", Path: "/x/y", Job: "1"},
-		{Host: "a.example", Path: "/x", Job: "2"},
-		{Host: "*.example", Job: "3"},
-		{Host: "a.example", Path: "/z", Job: "4"},
-		{Host: "*.b.example", Path: "/", Job: "5"},
-		{Host: "example", Job: "6"},
-		{Path: "/any/*", Job: "7"},
-		{Path: "/any/x/", Job: "8"},
-		{Job: "9"},
-		{Host: "a", Job: "10"},
-		{Path: "bad", Job: "11"},
+		{Host: "a.example", Path: "/x/", Choice: to("0")},
+		{Host: "A.example.", Path: "/x/y", Choice: to("1")},
+		{Host: "a.example", Path: "/x", Choice: to("2")},
+		{Host: "*.example", Choice: to("3")},
+		{Host: "a.example", Path: "/z", Choice: to("4")},
+		{Host: "*.b.example", Path: "/", Choice: to("5")},
+		{Host: "example", Choice: to("6")},
+		{Path: "/any/*", Choice: to("7")},
+		{Path: "/any/x/", Choice: to("8")},
+		{Choice: to("9")},
+		{Host: "a", Choice: to("10")},
+		{Path: "bad", Choice: to("11")},
 	}
 	want := []int{-1, 0, -1, -1, 3, 3, -1, -1, 7, -1, 9, -1}
 	if got := Shadowed(rules); !slices.Equal(got, want) {
@@ -76,18 +76,18 @@ func TestSplitByPath(t *testing.T) {
 		fallback string
 		want     []int
 	}{
-		{"hosts only", []Rule{{Host: "a", Job: "x"}, {Host: "b", Job: "y"}}, "z", nil},
-		{"path and default", []Rule{{Host: "a", Path: "/x", Job: "x"}}, "y", []int{0}},
-		{"path and none", []Rule{{Host: "a", Path: "/x", Job: "x"}}, "", []int{0}},
-		{"path and same default", []Rule{{Host: "a", Path: "/x", Job: "x"}}, "x", nil},
-		{"two paths", []Rule{{Host: "a", Path: "/x", Job: "x"}, {Host: "a", Path: "/y", Job: "y"}}, "x", []int{0}},
-		{"path and the rest of it", []Rule{{Host: "a", Path: "/x", Job: "x"}, {Host: "a", Job: "y"}}, "x", []int{0}},
-		{"same job for the rest", []Rule{{Host: "a", Path: "/x", Job: "x"}, {Host: "a", Job: "x"}}, "y", nil},
-		{"path of a wildcard", []Rule{{Host: "*.e", Path: "/x", Job: "x"}, {Host: "a.e", Job: "y"}}, "x", []int{0}},
-		{"path of any host", []Rule{{Path: "/x", Job: "x"}, {Host: "a", Job: "y"}, {Job: "x"}}, "", []int{0}},
-		{"path behind all of the host", []Rule{{Host: "a", Job: "x"}, {Host: "a", Path: "/x", Job: "y"}}, "z", nil},
+		{"hosts only", []Rule{{Host: "a", Choice: to("x")}, {Host: "b", Choice: to("y")}}, "z", nil},
+		{"path and default", []Rule{{Host: "a", Path: "/x", Choice: to("x")}}, "y", []int{0}},
+		{"path and none", []Rule{{Host: "a", Path: "/x", Choice: to("x")}}, "", []int{0}},
+		{"path and same default", []Rule{{Host: "a", Path: "/x", Choice: to("x")}}, "x", nil},
+		{"two paths", []Rule{{Host: "a", Path: "/x", Choice: to("x")}, {Host: "a", Path: "/y", Choice: to("y")}}, "x", []int{0}},
+		{"path and the rest of it", []Rule{{Host: "a", Path: "/x", Choice: to("x")}, {Host: "a", Choice: to("y")}}, "x", []int{0}},
+		{"same job for the rest", []Rule{{Host: "a", Path: "/x", Choice: to("x")}, {Host: "a", Choice: to("x")}}, "y", nil},
+		{"path of a wildcard", []Rule{{Host: "*.e", Path: "/x", Choice: to("x")}, {Host: "a.e", Choice: to("y")}}, "x", []int{0}},
+		{"path of any host", []Rule{{Path: "/x", Choice: to("x")}, {Host: "a", Choice: to("y")}, {Choice: to("x")}}, "", []int{0}},
+		{"path behind all of the host", []Rule{{Host: "a", Choice: to("x")}, {Host: "a", Path: "/x", Choice: to("y")}}, "z", nil},
 		{"once for each host", []Rule{
-			{Host: "a", Path: "/1", Job: "x"}, {Host: "a", Path: "/2", Job: "y"}, {Host: "b", Path: "/1", Job: "x"},
+			{Host: "a", Path: "/1", Choice: to("x")}, {Host: "a", Path: "/2", Choice: to("y")}, {Host: "b", Path: "/1", Choice: to("x")},
 		}, "", []int{0, 2}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -106,9 +106,9 @@ func TestTableFindsWhatAScanFinds(t *testing.T) {
 		var rules []Rule
 		for i := range 1 + rng.IntN(12) {
 			rules = append(rules, Rule{
-				Host: pick("", "a.b.c", "b.c", "*.b.c", "*.c", "x.c"),
-				Path: pick("", "/", "/p", "/p/", "/p/q", "/p/q/", "/r"),
-				Job:  fmt.Sprint(i),
+				Host:   pick("", "a.b.c", "b.c", "*.b.c", "*.c", "x.c"),
+				Path:   pick("", "/", "/p", "/p/", "/p/q", "/p/q/", "/r"),
+				Choice: to(fmt.Sprint(i)),
 			})
 		}
 		h := newHTTP(t, "none", rules...)

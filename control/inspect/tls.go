@@ -21,7 +21,7 @@ type TLSRule struct {
 	SNI     string // as the host of a Rule
 	ALPN    string // a protocol that the client offers, as in "h2"
 	Version string // "1.2" or "1.3": the highest version that the client offers
-	Job     string
+	Choice         // by the server name, as a Rule's by the host
 }
 
 // Errors of TLS rules.
@@ -33,7 +33,7 @@ var (
 // tlsVersions are the versions that a rule can name, as they are on the wire (RFC 8446 §4.2.1).
 var tlsVersions = map[string]uint16{"": 0, "1.0": 0x0301, "1.1": 0x0302, "1.2": 0x0303, "1.3": 0x0304}
 
-// Check returns why the rule cannot be used, as ErrHost, ErrALPN, ErrVersion or ErrJob, or nil.
+// Check returns why the rule cannot be used, as ErrHost, ErrALPN, ErrVersion or an error of choices, or nil.
 func (r TLSRule) Check() error {
 	if _, err := parseHost(r.SNI); err != nil {
 		return err
@@ -44,16 +44,17 @@ func (r TLSRule) Check() error {
 	if _, ok := tlsVersions[r.Version]; !ok {
 		return fmt.Errorf("%w: %q: want 1.0, 1.1, 1.2 or 1.3", ErrVersion, r.Version)
 	}
-	if r.Job == "" {
-		return ErrJob
+	if err := r.check(); err != nil {
+		return err
 	}
-	return nil
+	_, err := r.normal(parseHost)
+	return err
 }
 
 // TLS routes TLS connections by their ClientHello (RFC 8446 §4.1.2), of which nothing is changed or answered: the target
 // completes the handshake.
 type TLS struct {
-	rules    []TLSRule // SNI as a pattern
+	rules    []TLSRule // normal
 	fallback string
 }
 
@@ -65,6 +66,7 @@ func NewTLS(c TLSConfig) (*TLS, error) {
 			return nil, fmt.Errorf("compile rule %d: %w", i+1, err)
 		}
 		t.rules[i].SNI, _ = parseHost(r.SNI)
+		t.rules[i].Choice, _ = r.normal(parseHost)
 	}
 	return t, nil
 }
@@ -77,10 +79,14 @@ func (t *TLS) SpeaksFirst() bool { return false }
 
 // job returns who serves a client, or "", and the number of the rule.
 func (t *TLS) job(h *clientHello) (job string, rule int) {
-	for i, r := range t.rules {
-		if matchesHost(r.SNI, h.sni) && (r.ALPN == "" || slices.Contains(h.alpn, r.ALPN)) &&
-			(r.Version == "" || tlsVersions[r.Version] == h.version) {
-			return r.Job, i + 1
+	for i := range t.rules {
+		r := &t.rules[i]
+		if !matchesHost(r.SNI, h.sni) || r.ALPN != "" && !slices.Contains(h.alpn, r.ALPN) ||
+			r.Version != "" && tlsVersions[r.Version] != h.version {
+			continue
+		}
+		if job := r.ofHost(h.sni); job != "" {
+			return job, i + 1
 		}
 	}
 	return t.fallback, 0

@@ -50,8 +50,8 @@ func newTLS(t testing.TB, fallback string, rules ...TLSRule) *TLS {
 }
 
 func TestClientHelloDecides(t *testing.T) {
-	app := newTLS(t, "rest", TLSRule{SNI: "a.example", Job: "a"}, TLSRule{SNI: "*.b.example", ALPN: "h2", Job: "b-h2"},
-		TLSRule{SNI: "*.b.example", Job: "b"}, TLSRule{Version: "1.2", Job: "old"})
+	app := newTLS(t, "rest", TLSRule{SNI: "a.example", Choice: to("a")}, TLSRule{SNI: "*.b.example", ALPN: "h2", Choice: to("b-h2")},
+		TLSRule{SNI: "*.b.example", Choice: to("b")}, TLSRule{Version: "1.2", Choice: to("old")})
 	for _, row := range []struct {
 		name   string
 		config *tls.Config
@@ -129,8 +129,8 @@ func TestBadTLSRules(t *testing.T) {
 		rule TLSRule
 		want error
 	}{
-		{TLSRule{SNI: "a b", Job: "j"}, ErrHost}, {TLSRule{ALPN: string(make([]byte, 256)), Job: "j"}, ErrALPN},
-		{TLSRule{Version: "1.4", Job: "j"}, ErrVersion}, {TLSRule{}, ErrJob},
+		{TLSRule{SNI: "a b", Choice: to("j")}, ErrHost}, {TLSRule{ALPN: string(make([]byte, 256)), Choice: to("j")}, ErrALPN},
+		{TLSRule{Version: "1.4", Choice: to("j")}, ErrVersion}, {TLSRule{}, ErrJob},
 	} {
 		if _, err := NewTLS(TLSConfig{Rules: []TLSRule{row.rule}}); !errors.Is(err, row.want) {
 			t.Errorf("%+v: %v", row.rule, err)
@@ -140,7 +140,7 @@ func TestBadTLSRules(t *testing.T) {
 
 func FuzzTLS(f *testing.F) {
 	f.Add(hello(f, &tls.Config{ServerName: "a.example", NextProtos: []string{"h2"}}), 9)
-	app := newTLS(f, "rest", TLSRule{SNI: "a.example", Job: "a"})
+	app := newTLS(f, "rest", TLSRule{SNI: "a.example", Choice: to("a")})
 	f.Fuzz(func(t *testing.T, data []byte, cut int) {
 		whole := outcome(app.Session(window).Inspect(data))
 		s := app.Session(window)

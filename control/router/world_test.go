@@ -62,7 +62,7 @@ func bareWorld(t *testing.T, change ...func(*Config)) *world {
 		targets: map[netip.AddrPort][]flow.Targets{}, answerARP: true}
 	w.cluster = &cluster{w: w, reply: map[string]func(transfer.Message) transfer.Message{}}
 	http, err := inspect.NewHTTP(inspect.HTTPConfig{Rules: []inspect.Rule{
-		{Host: "a.example", Job: "web-a"}, {Host: "b.example", Job: "web-b"}, {Host: "x.example", Job: "web-x"},
+		{Host: "a.example", Choice: inspect.Choice{Job: "web-a"}}, {Host: "b.example", Choice: inspect.Choice{Job: "web-b"}}, {Host: "x.example", Choice: inspect.Choice{Job: "web-x"}},
 	}})
 	if err != nil {
 		t.Fatal(err)

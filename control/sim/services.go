@@ -45,7 +45,7 @@ func jobs(targets int) map[string][]string {
 // newHTTP is the routing application of the HTTP services.
 func newHTTP() *inspect.HTTP {
 	h, err := inspect.NewHTTP(inspect.HTTPConfig{Rules: []inspect.Rule{
-		{Host: "web.example", Job: "web"}, {Host: "solo.example", Job: "solo"}, {Host: "void.example", Job: "void"},
+		{Host: "web.example", Choice: inspect.Choice{Job: "web"}}, {Host: "solo.example", Choice: inspect.Choice{Job: "solo"}}, {Host: "void.example", Choice: inspect.Choice{Job: "void"}},
 	}})
 	if err != nil {
 		panic(err)
