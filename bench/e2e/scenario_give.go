@@ -85,6 +85,84 @@ var giveScenarios = []Scenario{
 			})
 		},
 	},
+	{
+		Name: "app-messages",
+		Doc: "applications of the routing host and of both targets write to each other while connections are handed over; a " +
+			"flood for one that does not read is refused and holds up nothing",
+		Shape:  private(quizzing),
+		Expect: Expect{Connections: 8, Transferred: 8},
+		Run: func(e *Env) error {
+			return e.quiz(func(d *dialogue, _ *lab.Process) error {
+				if err := e.write(d); err != nil {
+					return err
+				}
+				return e.overwhelm(d)
+			})
+		},
+	},
+}
+
+// write has the applications write to each other, to all that a connection passes, while others are handed over.
+func (e *Env) write(d *dialogue) error {
+	handed := make(chan error, 1)
+	go func() { handed <- e.quizzes(3) }()
+	err := d.talk("TELL t2 early", "+OK t2 heard early", "GO quiz t1\r\none", "t1 1 one", "TELL rh1 back", "+OK rh1 heard back",
+		"TELL t2 across", "+OK t2 heard across", "TELL t9 nobody", "-ERR unknown host")
+	return errors.Join(err, <-handed, e.Lab.Router.Process("rh1").Says(e.Ctx, "asked by target t1 quiz back"),
+		e.Target(2).Process("quiz").Says(e.Ctx, "asked by target t1 quiz across"))
+}
+
+// overwhelm has t1, which has the connection, write to t2 without end, where nobody reads.
+func (e *Env) overwhelm(d *dialogue) error {
+	deaf := e.Target(2).Process("quiz")
+	defer func() { _ = deaf.Continue() }() // so that it can be stopped, whatever happens
+	if err := errors.Join(deaf.Pause(e.Ctx), d.talk("FLOOD t2", "+OK")); err != nil {
+		return err
+	}
+	err := errors.Join(e.refusedMessages(e.Target(2), "queue_full"), e.quizzes(3), d.talk("CALM", "+OK"), deaf.Continue())
+	if err != nil {
+		return err
+	}
+	err = lab.Until(e.Ctx, "t2 has read the flood", func() error { return d.talk("TELL t2 again", "+OK t2 heard again") })
+	if err := errors.Join(err, e.quizOn("t2")); err != nil {
+		return err
+	}
+	deaf.Stop()
+	err = lab.Until(e.Ctx, "t2 misses its application", func() error { return d.talk("TELL t2 gone", "-ERR unknown application") })
+	return errors.Join(err, e.refusedMessages(e.Target(2), "unknown_application"), d.talk("QUIT", "bye"), d.end())
+}
+
+// quizzes hands connections over to t1, one after the other.
+func (e *Env) quizzes(n int) error {
+	for range n {
+		if err := e.quizOn("t1"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quizOn hands a connection over to a host.
+func (e *Env) quizOn(host string) error {
+	c, err := e.Dial()
+	if err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	d := &dialogue{c, bufio.NewReader(c)}
+	return errors.Join(d.talk("a", "rh1 1 a", "GO quiz "+host+"\r\nb", host+" 2 b", "QUIT", "bye"), d.end())
+}
+
+// refusedMessages waits until a host has refused messages between applications for a reason.
+func (e *Env) refusedMessages(h *lab.Host, code string) error {
+	return lab.Until(e.Ctx, "messages are refused: "+code, func() error {
+		counters, err := h.Admin().Counters(e.Ctx)
+		for _, c := range counters {
+			if c.Group == "message" && c.Name == "refused_"+code && c.Value > 0 {
+				return nil
+			}
+		}
+		return errors.Join(err, errors.New("none is"))
+	})
 }
 
 // quiz runs the routing application and a client's dialogue meanwhile.

@@ -60,7 +60,7 @@ func runAgent(cmd *cobra.Command, c *config.Target) error {
 		return err
 	}
 	defer func() { _ = socket.Close() }()
-	apps, err := daemon.OpenTargetApps(c.Host, c.Apps, target.Asked(c), log)
+	apps, err := daemon.OpenTargetApps(c.Host, c.Apps, c.XCF, target.Asked(c), log)
 	if err != nil {
 		return err
 	}
@@ -71,11 +71,12 @@ func runAgent(cmd *cobra.Command, c *config.Target) error {
 	var observed *metrics.Target
 	a, err := agent.New(agent.Config{
 		Host: c.Host, Software: "baton-target " + daemon.Version(), XCF: c.XCF, Jobs: target.Jobs(c), Limits: c.Limits,
-		Applications: apps.Agent(), Lockstep: kernel, Log: log, Observe: func(outcome string, took time.Duration) { observed.Imported(outcome, took) },
+		Applications: apps.Agent(), Notes: apps.Notes, Lockstep: kernel, Log: log, Observe: func(outcome string, took time.Duration) { observed.Imported(outcome, took) },
 	}, kernel)
 	if err != nil {
 		return errors.Join(err, kernel.Close())
 	}
+	apps.Notes.Use(a)
 	h := &targetHost{c, a, kernel, apps, time.Now()}
 	observed = metrics.NewTarget(h.sample)
 	log.Info("target host runs", "host", c.Host, "version", daemon.Version(), "jobs", len(c.Jobs), "admin", socket.Addr())
@@ -109,7 +110,8 @@ func (h *targetHost) source() admin.Source {
 			return daemon.Describe("baton-target", h.config.Host, h.started), nil
 		},
 		Counters: func(context.Context) ([]admin.Counter, error) {
-			return slices.Concat(h.kernel.GuardCounters(), h.kernel.LockstepCounters(), h.kernel.CloseCounters(), h.agent.Counters()), nil
+			return slices.Concat(h.kernel.GuardCounters(), h.kernel.LockstepCounters(), h.kernel.CloseCounters(), h.agent.Counters(),
+				admin.Counters("message", h.apps.Notes.Counts())), nil
 		},
 		Applications: h.apps.List,
 		Flows:        func(context.Context) ([]admin.Flow, error) { return h.agent.Flows(), nil },
@@ -124,5 +126,6 @@ func (h *targetHost) sample() metrics.TargetSample {
 	s.GuardDrops, s.Decapsulated = guards.Drops(), guards.Decapsulated
 	s.Lockstep = h.kernel.Lockstep().Events()
 	s.Closes = h.kernel.Closes()
+	s.Messages = h.apps.Notes.Counts()
 	return s
 }

@@ -60,6 +60,7 @@ type routingHost struct {
 	router    *router.Router
 	targets   *xcf.Server
 	apps      *appsock.Routing // nil if nobody may register
+	notes     *appsock.Notes
 	metrics   *metrics.Router
 	links     *links
 	keys      *keyring
@@ -126,8 +127,9 @@ func (d *routingHost) open() error {
 	if err != nil {
 		return err
 	}
+	d.notes = appsock.NewNotes(d.cfg.Host, nil, d.log)
 	if len(d.cfg.Apps.Allow) > 0 {
-		d.apps = appsock.NewRouting(d.cfg.Host, externalServices(d.cfg), d.log)
+		d.apps = appsock.NewRouting(d.cfg.Host, externalServices(d.cfg), d.notes, d.log)
 		rc.Applications = d.apps
 	}
 	if d.forwarder, err = fastpath.Open(fc); err != nil {
@@ -157,8 +159,11 @@ func (d *routingHost) connect(rc router.Config) (err error) {
 	}
 	software := fmt.Sprintf("baton %s", daemon.Version())
 	c := xcf.Config{Name: d.cfg.Host, Files: xcfFiles(d.cfg), Software: software, Epoch: d.cfg.Epoch}
-	d.targets, err = xcf.Listen(d.cfg.XCF.Listen, c, receiver{d.router, d.log}, d.log)
-	return err
+	if d.targets, err = xcf.Listen(d.cfg.XCF.Listen, c, receiver{d.router, d.notes, d.log}, d.log); err != nil {
+		return err
+	}
+	d.notes.Use(d.targets)
+	return nil
 }
 
 // sender is the router's way to the targets. The server is there before the router sends anything.
@@ -172,6 +177,7 @@ func (s sender) Send(host string, m transfer.Message) error {
 // receiver tells the router what comes from the targets.
 type receiver struct {
 	router *router.Router
+	notes  *appsock.Notes
 	log    *slog.Logger
 }
 
@@ -185,6 +191,9 @@ func (r receiver) Down(p *xcf.Peer, _ error) { r.router.HostDown(p.Name()) }
 func (r receiver) Message(p *xcf.Peer, e *xcf.Envelope) {
 	if jobs := e.GetJobs(); jobs != nil {
 		r.router.HostJobs(p.Name(), r.jobs(p, jobs))
+		return
+	}
+	if r.notes.Heard(p.Name(), e) {
 		return
 	}
 	m, err := xcf.Unpack(e)

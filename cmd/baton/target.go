@@ -104,7 +104,7 @@ func (h *targetHost) connect() error {
 		}
 	}
 	var err error
-	if h.apps, err = daemon.OpenTargetApps(h.cfg.Host, h.cfg.Apps, asked, h.log); err != nil {
+	if h.apps, err = daemon.OpenTargetApps(h.cfg.Host, h.cfg.Apps, h.cfg.XCF, asked, h.log); err != nil {
 		return err
 	}
 	h.stack = userstack.New(userstack.Config{
@@ -121,8 +121,9 @@ func (h *targetHost) connect() error {
 	h.agent, err = agent.New(agent.Config{
 		Host: h.cfg.Host, Software: "baton " + daemon.Version(), XCF: h.cfg.XCF, Jobs: jobs, Log: h.log,
 		Limits:       config.Limits{Reservations: h.cfg.Limits.Reservations, BacklogRetry: h.cfg.Limits.BacklogRetry},
-		Applications: h.apps.Agent(), Observe: h.metrics.Imported,
+		Applications: h.apps.Agent(), Notes: h.apps.Notes, Observe: h.metrics.Imported,
 	}, h.stack)
+	h.apps.Notes.Use(h.agent)
 	return err
 }
 
@@ -163,12 +164,14 @@ func (h *targetHost) source() admin.Source {
 
 // counters are the forwarder's, the agent's and the stack's.
 func (h *targetHost) counters() []admin.Counter {
-	return slices.Concat(forwarderCounters(h.forwarder), h.agent.Counters(), admin.Counters("stack", h.stack.Counts()))
+	return slices.Concat(forwarderCounters(h.forwarder), h.agent.Counters(), admin.Counters("stack", h.stack.Counts()),
+		admin.Counters("message", h.apps.Notes.Counts()))
 }
 
 // sample is what Prometheus sees. The forwarder is the guard of this kind of target.
 func (h *targetHost) sample() metrics.TargetSample {
 	s := h.agent.Sample()
+	s.Messages = h.apps.Notes.Counts()
 	s.GuardDrops = map[string]uint64{}
 	for _, c := range h.forwarder.Counters() {
 		if c.Group == "drops" {

@@ -216,7 +216,7 @@ func (d *routingHost) counters(ctx context.Context) ([]admin.Counter, error) {
 			admin.Counter{Group: group, Name: "received", Value: s.Received},
 			admin.Counter{Group: group, Name: "refused", Value: s.Refused})
 	}
-	return rows, nil
+	return append(rows, admin.Counters("message", d.notes.Counts())...), nil
 }
 
 func forwarderCounters(f *fastpath.Forwarder) []admin.Counter {
@@ -294,6 +294,7 @@ func (d *routingHost) sample() metrics.RouterSample {
 	}
 	s.Services = d.shares(ctx)
 	s.Peers = d.peers(d.targets.Stats())
+	s.Messages = d.notes.Counts()
 	return s
 }
 

@@ -34,6 +34,7 @@ type Config struct {
 	Log      *slog.Logger
 	// Applications are asked before they get a connection; nil: all applications are conventional.
 	Applications Applications
+	Notes        Notes                                    // nil: messages between applications are ignored
 	Lockstep     Lockstep                                 // nil: no job's server speaks first
 	Observe      func(outcome string, took time.Duration) // called for every commit; may be nil
 }
@@ -140,6 +141,9 @@ func (a *Agent) Down(p *xcf.Peer, err error) {
 
 // Message implements xcf.Handler.
 func (a *Agent) Message(p *xcf.Peer, e *xcf.Envelope) {
+	if a.config.Notes != nil && a.config.Notes.Heard(p.Name(), e) {
+		return
+	}
 	m, err := xcf.Unpack(e)
 	if err != nil {
 		a.log.Error("malformed message", "host", p.Name(), "error", err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"baton/control/transfer"
+	"baton/control/xcf"
 )
 
 // Applications are this host's target applications with a control socket (package appsock). The Agent calls its methods
@@ -33,6 +34,15 @@ type Decider interface {
 	// Give gives a connection of an application away.
 	Give(g Gift)
 }
+
+// Notes carry messages between applications (package appsock), which the Agent only brings and takes away.
+type Notes interface {
+	// Heard takes a message of a routing host, and reports whether it was about notes.
+	Heard(host string, e *xcf.Envelope) bool
+}
+
+// Send sends to a routing host, as the Dialer of package xcf does.
+func (a *Agent) Send(host string, e *xcf.Envelope) error { return a.dialer.Send(host, e) }
 
 // Decided implements Decider.
 func (a *Agent) Decided(host string, id transfer.ID, p *Problem) {

@@ -84,5 +84,25 @@
 // The connection arrives by accept() on the listening socket of the job; its peer address is the offer's client. The
 // application binds and listens as ever, but clients' SYNs never reach it: only transfers do.
 //
+// # Messages between applications
+//
+//	application                          daemon
+//	message to tag data seq        ──>
+//	                               <──   error seq code detail to   nobody was given it
+//	                               <──   message from tag data      of another application
+//
+// Every application that is registered may write to any other: of its host, of a routing host and its target hosts, and, by
+// way of a routing host, of two target hosts. "to" is an object that has "host" (default: this one) and at least one of
+// "role", "name", "job" and "id"; the message goes to the application that has been registered for longest of those for whom
+// all of it is true. "from" is filled in by the daemons, in the same form and with the id, so an answer to it reaches the
+// same application, or nobody; hosts are who their certificates say. Rejections, offers and "given" tell no ids: who
+// wants to be answered writes first. Data has at most 32 KiB, the tag and each text of an address 255 octets.
+//
+// A message comes once or not at all, and those of one application to another in the order in which they were sent. The
+// "error" has "to", and the code "unknown host", "unknown application", "queue full" (512 messages wait for the receiver, or
+// 1 MiB for its host), "too large", "malformed" or "not allowed". That none comes says nothing, as a host may fail:
+// applications that need to know answer each other. Messages wait until nothing of a transfer does, and the
+// other half of what may wait for an application is kept for offers.
+//
 // Units: lengths in octets, addresses as text ("10.77.0.10:80", "[2001:db8::1]:80"), octets in JSON as base64.
 package app

@@ -108,6 +108,7 @@ func (l *Listener) answered(m Message) {
 // Listener is a target application's: it takes the connections of its job, each with its state.
 type Listener struct {
 	net.Listener
+	*notes
 	socket *Socket
 	decide func(Offer) error
 	conns  chan net.Conn
@@ -142,7 +143,7 @@ func Listen(path string, r Registration, inner net.Listener, decide func(Offer) 
 	if decide == nil {
 		decide = func(Offer) error { return nil }
 	}
-	l := &Listener{Listener: inner, socket: s, decide: decide, conns: make(chan net.Conn), ended: make(chan struct{}),
+	l := &Listener{Listener: inner, notes: newNotes(s), socket: s, decide: decide, conns: make(chan net.Conn), ended: make(chan struct{}),
 		expected: make(map[netip.AddrPort]*expected), asked: make(map[uint64]chan Message)}
 	go l.receive()
 	go l.accept()
@@ -282,6 +283,7 @@ func isClosed(c chan struct{}) bool {
 
 // receive takes the daemon's messages until the control socket ends.
 func (l *Listener) receive() {
+	defer close(l.taken)
 	for {
 		m, files, err := l.socket.Receive()
 		closeAll(files)
@@ -290,6 +292,7 @@ func (l *Listener) receive() {
 		case err != nil:
 			l.stop(err)
 			return
+		case l.notes.hear(m):
 		default:
 			l.hear(m)
 		}

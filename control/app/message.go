@@ -5,6 +5,8 @@ const (
 	MaxMessage = 64 << 10 // octets of one packet
 	MaxInline  = 32 << 10 // octets of state, before base64, that go into the packet itself
 	MaxState   = 1 << 20  // octets of application state
+	MaxData    = MaxInline
+	MaxText    = 255 // octets of an application's name, a message's tag, and each text of an address
 	maxFiles   = 4
 )
 
@@ -30,6 +32,7 @@ const (
 	TypeCanceled   Type = "canceled"   // D: Transfer, Detail
 	TypeGive       Type = "give"       // A: Job, Host, State; FileConnection. Answered by TypeGiven, TypeRejected, TypeEnded
 	TypeGiven      Type = "given"      // D: Host
+	TypeMessage    Type = "message"    // A: To, Tag, Data. D: From, Tag, Data. One that is not delivered: TypeError, To
 )
 
 // Role is what an application registers as. One program may do both, on two control sockets or on one.
@@ -70,6 +73,8 @@ const (
 	CodeTooLarge        = "too large"
 	CodeHops            = "hop limit"        // too many owners have passed it on without a word to or from the client
 	CodeUnknownTransfer = "unknown transfer" // it was never offered to this application
+	CodeUnknownApp      = "unknown application"
+	CodeQueueFull       = "queue full" // too much waits for the receiver, or for its host
 )
 
 // Message is one packet of a control socket. Which fields a type has is written at the type; others are ignored.
@@ -98,6 +103,10 @@ type Message struct {
 	Targets []Target `json:"targets,omitempty"`
 	From    *Party   `json:"from,omitempty"`
 
+	To   *Party `json:"to,omitempty"`
+	Tag  string `json:"tag,omitempty"`
+	Data []byte `json:"data,omitempty"`
+
 	Files []string `json:"files,omitempty"` // what the file descriptors are, in order
 }
 
@@ -110,8 +119,11 @@ type Target struct {
 	Reason  string `json:"reason,omitempty"` // why not ready
 }
 
-// Party is an application somewhere in the cluster that gives a connection.
+// Party is an application somewhere in the cluster. As an address it names those for whom all that it says is true.
 type Party struct {
 	Host string `json:"host,omitempty"`
-	Name string `json:"name,omitempty"` // "": one that is built in
+	Name string `json:"name,omitempty"` // of who gives a connection; "": one that is built in
+	Role Role   `json:"role,omitempty"`
+	Job  string `json:"job,omitempty"` // of a target application: one that it is registered for
+	ID   uint64 `json:"id,omitempty"`  // of its control socket; below 2^53, and never given again by its host
 }

@@ -32,6 +32,7 @@ func (e *RejectedError) Error() string { return fmt.Sprintf("%s: %s: %s", e.By, 
 
 // Router is a routing application: it talks with clients, and has their connections handed over.
 type Router struct {
+	*notes
 	socket  *Socket
 	clients chan *Client
 	ended   chan struct{}
@@ -49,7 +50,7 @@ func NewRouter(path string, r Registration) (*Router, error) {
 	if err != nil {
 		return nil, err
 	}
-	router := &Router{socket: s, clients: make(chan *Client), ended: make(chan struct{}), conns: make(map[uint64]*Client)}
+	router := &Router{notes: newNotes(s), socket: s, clients: make(chan *Client), ended: make(chan struct{}), conns: make(map[uint64]*Client)}
 	go router.receive()
 	return router, nil
 }
@@ -86,6 +87,7 @@ func (r *Router) stop(why error) {
 }
 
 func (r *Router) receive() {
+	defer close(r.taken)
 	for {
 		m, files, err := r.socket.Receive()
 		switch {
@@ -95,6 +97,7 @@ func (r *Router) receive() {
 			return
 		case m.Type == TypeConnection:
 			r.open(m, files)
+		case r.notes.hear(m):
 		default:
 			r.hear(m)
 		}

@@ -33,6 +33,7 @@ type Routing struct {
 	services map[netip.AddrPort]bool // that are external
 	log      *slog.Logger
 	router   Router
+	notes    *Notes
 	ended    chan struct{} // closed when Run returns
 
 	opening sync.Mutex // held while members change and the router is told, so it hears of changes in their order
@@ -61,8 +62,8 @@ type applicant struct {
 }
 
 // NewRouting makes the end for a host whose external services are these. Use sets the router before the first call.
-func NewRouting(host string, services []netip.AddrPort, log *slog.Logger) *Routing {
-	a := &Routing{host: host, services: map[netip.AddrPort]bool{}, log: log, members: map[netip.AddrPort][]*Peer{},
+func NewRouting(host string, services []netip.AddrPort, notes *Notes, log *slog.Logger) *Routing {
+	a := &Routing{host: host, notes: notes, services: map[netip.AddrPort]bool{}, log: log, members: map[netip.AddrPort][]*Peer{},
 		serving: map[netip.AddrPort]bool{}, waiting: map[netip.AddrPort][]applicant{}, conns: map[flow.ID]dealt{},
 		ended: make(chan struct{})}
 	for _, s := range services {
@@ -87,6 +88,8 @@ func (a *Routing) Said(p *Peer, m app.Message, files []*os.File) {
 		p.Send(a.tableFor(m.Seq, a.servicesOf(p)))
 	case app.TypeTransfer:
 		a.transfer(p, m)
+	case app.TypeMessage:
+		a.notes.send(p, m)
 	default:
 		p.Error(m.Seq, app.CodeMalformed, "a routing host knows no "+string(m.Type))
 	}
@@ -113,6 +116,7 @@ func (a *Routing) Left(p *Peer) {
 		}
 	}
 	a.mu.Unlock()
+	a.notes.leave(p) // from here on nobody confirms its registrations
 	for _, s := range empty {
 		a.router.Serve(s, false)
 		a.log.Info("no routing application is left", "service", s)
@@ -126,6 +130,9 @@ func (a *Routing) register(p *Peer, m app.Message, files []*os.File) {
 	switch {
 	case err != nil:
 		p.Error(m.Seq, app.CodeMalformed, err.Error())
+		return
+	case len(m.Name) > app.MaxText:
+		p.Error(m.Seq, app.CodeTooLarge, nameTooLong)
 		return
 	case m.Role != app.RoleRouter:
 		p.Error(m.Seq, app.CodeMalformed, "a routing host takes applications with the role router")
@@ -169,6 +176,7 @@ func (a *Routing) confirm(service netip.AddrPort) {
 	for _, r := range a.waiting[service] {
 		r.peer.Send(app.Message{Type: app.TypeRegistered, Seq: r.seq, Host: a.host, Service: service.String()})
 		r.peer.Send(a.tableOf(0, []netip.AddrPort{service}))
+		a.notes.join(r.peer, r.peer.Name, app.RoleRouter, "")
 	}
 	delete(a.waiting, service)
 }

@@ -83,7 +83,7 @@ func (c calls) wantSoon(t *testing.T, call string) {
 // serve runs control sockets for this user until the test ends.
 func serve(t *testing.T, right Right, more ...netip.AddrPort) (*Routing, calls, string) {
 	t.Helper()
-	a := NewRouting("rh1", append(more, service), slog.New(slog.DiscardHandler))
+	a := NewRouting("rh1", append(more, service), NewNotes("rh1", nil, slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler))
 	told := make(calls, 16)
 	a.Use(told)
 	path := filepath.Join(t.TempDir(), "s")

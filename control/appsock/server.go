@@ -21,6 +21,9 @@ import (
 // maxWaiting is how many messages may wait for an application.
 const maxWaiting = 1024
 
+// nameTooLong turns down a name that would not leave messages to others their room.
+var nameTooLong = fmt.Sprintf("the application's name is longer than %d octets", app.MaxText)
+
 // Handler is told what applications do. Calls about one Peer come from one goroutine, Joined first and Left last.
 type Handler interface {
 	Joined(p *Peer)

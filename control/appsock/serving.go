@@ -33,6 +33,8 @@ type Serving struct {
 	log  *slog.Logger
 	to   agent.Decider
 
+	notes *Notes
+
 	mu      sync.Mutex
 	members map[agent.Job][]*member // in turn
 	offers  map[uint64]*offer       // by the number that the application knows
@@ -67,8 +69,8 @@ type offer struct {
 }
 
 // NewServing makes the end for a host that asks the applications of these jobs.
-func NewServing(host string, jobs []agent.Job, log *slog.Logger) *Serving {
-	return &Serving{host: host, jobs: jobs, log: log, members: map[agent.Job][]*member{}, offers: map[uint64]*offer{},
+func NewServing(host string, jobs []agent.Job, notes *Notes, log *slog.Logger) *Serving {
+	return &Serving{host: host, jobs: jobs, notes: notes, log: log, members: map[agent.Job][]*member{}, offers: map[uint64]*offer{},
 		numbers: map[offered]uint64{}}
 }
 
@@ -193,6 +195,8 @@ func (s *Serving) Said(p *Peer, m app.Message, files []*os.File) {
 	switch m.Type {
 	case app.TypeRegister:
 		s.register(p, m)
+	case app.TypeMessage:
+		s.notes.send(p, m)
 	case app.TypeAccept:
 		s.answer(p, m, nil)
 	case app.TypeReject:
@@ -205,6 +209,7 @@ func (s *Serving) Said(p *Peer, m app.Message, files []*os.File) {
 
 // Left implements Handler: nobody waits for an application that is gone.
 func (s *Serving) Left(p *Peer) {
+	s.notes.leave(p)
 	s.mu.Lock()
 	for job, members := range s.members {
 		s.members[job] = slices.DeleteFunc(members, func(m *member) bool { return m.peer == p })
@@ -227,8 +232,12 @@ func (s *Serving) Left(p *Peer) {
 
 // register takes an application for a job.
 func (s *Serving) register(p *Peer, m app.Message) {
-	if m.Role != app.RoleTarget {
+	switch {
+	case m.Role != app.RoleTarget:
 		p.Error(m.Seq, app.CodeMalformed, "a target host takes applications with the role target")
+		return
+	case len(m.Name) > app.MaxText:
+		p.Error(m.Seq, app.CodeTooLarge, nameTooLong)
 		return
 	}
 	job, code, err := s.find(m.Job, m.Service)
@@ -248,6 +257,7 @@ func (s *Serving) register(p *Peer, m app.Message) {
 	}
 	s.mu.Unlock()
 	p.Send(app.Message{Type: app.TypeRegistered, Seq: m.Seq, Host: s.host, Job: job.Name, Service: job.Service.String()})
+	s.notes.join(p, cmp.Or(m.Name, p.Name), app.RoleTarget, job.Name)
 	s.to.LookAgain()
 }
 

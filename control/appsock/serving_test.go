@@ -103,7 +103,7 @@ func TestApplicationGivesAConnection(t *testing.T) {
 // serveTarget runs control sockets for this user until the test ends.
 func serveTarget(t *testing.T, right Right, jobs ...agent.Job) (*Serving, decisions, string) {
 	t.Helper()
-	s := NewServing("t1", jobs, slog.New(slog.DiscardHandler))
+	s := NewServing("t1", jobs, NewNotes("t1", []string{"rh1"}, slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler))
 	told := make(decisions, 4*maxOffers)
 	s.Begin(told)
 	path := filepath.Join(t.TempDir(), "s")

@@ -29,6 +29,7 @@ func fullRouter() (*Router, *int) {
 			Lcores:     []Lcore{{Share: 0.25, Busy: time.Second, Polls: 9, GapMax: time.Millisecond}},
 			Flows:      1,
 			Events:     map[string]uint64{"opened": 4},
+			Messages:   map[string]uint64{"delivered": 6},
 			Peers:      []Peer{{Host: "t1", Up: true, RTT: time.Millisecond}, {Host: "t2"}},
 			Services:   []Share{{Service: "10.77.0.10:443", Target: "t1", Ready: true, Weight: 3, Connections: 17}},
 		}
@@ -42,7 +43,8 @@ func fullRouter() (*Router, *int) {
 func fullTarget() *Target {
 	m := NewTarget(func() TargetSample {
 		return TargetSample{Flows: 4, Reservations: 1, GuardDrops: map[string]uint64{"syn": 9}, Decapsulated: 5,
-			Routers: []Peer{{Host: "rh1", Up: true}}}
+			Messages: map[string]uint64{"refused_queue_full": 1},
+			Routers:  []Peer{{Host: "rh1", Up: true}}}
 	})
 	m.Imported("imported", 40*time.Microsecond)
 	m.Imported("window", 0)

@@ -63,6 +63,7 @@ type RouterSample struct {
 	Lcores     []Lcore           // poll loops
 	Flows      int               // connections in the router's hands
 	Events     map[string]uint64 // what the router counts, by event
+	Messages   map[string]uint64 // between applications, by result
 	Peers      []Peer
 	Services   []Share
 }
@@ -133,6 +134,7 @@ var (
 	gapMaxDesc   = desc("baton_poll_gap_max_seconds", "Longest wait for a poll since the start, without intended sleep.", "lcore")
 	flowsDesc    = desc("baton_router_connections", "Connections that the router owns at the moment.")
 	eventsDesc   = desc("baton_router_events_total", "What happened in the router, by event.", "event")
+	messagesDesc = desc("baton_app_messages_total", "Messages between applications, by what became of them at this host.", "result")
 	peerDesc     = desc("baton_xcf_peer_up", "Whether the target host is connected.", "host")
 	sharesDesc   = desc("baton_service_connections", "Connections of a conventional service, by target.", "service", "target")
 	weightDesc   = desc("baton_service_target_weight", "Share of a target of a conventional service.", "service", "target")
@@ -146,7 +148,7 @@ type routerCollector struct{ read func() RouterSample }
 func (c *routerCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{packetsDesc, bytesDesc, linkDesc, linksDesc, dropsDesc, puntsDesc, shakesDesc,
 		actsDesc, commandsDesc, tableDesc, entriesDesc, roomDesc, busyDesc, spentDesc, pollsDesc, gapDesc, gapMaxDesc,
-		sharesDesc, weightDesc, readyDesc, flowsDesc, eventsDesc, peerDesc, rttDesc} {
+		sharesDesc, weightDesc, readyDesc, flowsDesc, eventsDesc, messagesDesc, peerDesc, rttDesc} {
 		ch <- d
 	}
 }
@@ -183,6 +185,7 @@ func (c *routerCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- gauge(flowsDesc, float64(s.Flows))
 	counters(ch, eventsDesc, s.Events)
+	counters(ch, messagesDesc, s.Messages)
 	for _, x := range s.Services {
 		ch <- gauge(sharesDesc, float64(x.Connections), x.Service, x.Target)
 		ch <- gauge(weightDesc, float64(x.Weight), x.Service, x.Target)

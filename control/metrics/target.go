@@ -14,6 +14,7 @@ type TargetSample struct {
 	Lockstep     map[string]uint64 // what came of dialogues with servers that speak first, by event
 	Decapsulated uint64            // packets that the guard program took out of tunnels
 	Closes       map[string]uint64 // FINs of applications, where idle connections are routed anew, by outcome
+	Messages     map[string]uint64 // between applications, by result
 	Routers      []Peer            // routing hosts, seen over XCF
 }
 
@@ -67,7 +68,7 @@ type targetCollector struct{ read func() TargetSample }
 
 // Describe implements prometheus.Collector.
 func (c *targetCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{targetFlowsDesc, reservedDesc, guardDesc, decapDesc, lockstepDesc, closesDesc, routerUpDesc} {
+	for _, d := range []*prometheus.Desc{targetFlowsDesc, reservedDesc, guardDesc, decapDesc, lockstepDesc, closesDesc, messagesDesc, routerUpDesc} {
 		ch <- d
 	}
 }
@@ -80,6 +81,7 @@ func (c *targetCollector) Collect(ch chan<- prometheus.Metric) {
 	counters(ch, guardDesc, s.GuardDrops)
 	counters(ch, lockstepDesc, s.Lockstep)
 	counters(ch, closesDesc, s.Closes)
+	counters(ch, messagesDesc, s.Messages)
 	ch <- counter(decapDesc, s.Decapsulated)
 	for _, p := range s.Routers {
 		ch <- gauge(routerUpDesc, one(p.Up), p.Host)

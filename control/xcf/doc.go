@@ -35,6 +35,9 @@
 // sent while nothing waits is written by the caller itself, which saves a wake-up (5-50 us) on the way of a transfer;
 // otherwise one writing goroutine per peer takes all that has queued up at once.
 //
+// Notes, the messages of applications to each other, have a queue of their own (1 MiB), which is written when nothing else
+// waits, and the socket takes little ahead of time (TCP_NOTSENT_LOWAT): transfers do not wait for them.
+//
 // A message that Send took is delivered in order or not at all, and whoever needs to know asks again after Up: the
 // transfer's machines do (package transfer).
 package xcf

@@ -71,6 +71,9 @@ func (s *stream) begin(ctx context.Context, c Config, own Role, side func(net.Co
 	if err := s.raw.SetWriteBuffer(sendBuffer); err != nil {
 		return err
 	}
+	if err := boundNotSent(s.raw); err != nil {
+		return err
+	}
 	s.conn = side(s.raw, creds.tlsConfig(role, name, &s.id))
 	if err := s.conn.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("handshake: %w", explainHandshake(err))

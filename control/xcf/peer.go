@@ -22,6 +22,7 @@ const (
 	pingInterval  = time.Second
 	deadAfter     = 3 * time.Second // without an answer to a ping, or without anything at all
 	queueMax      = 8 << 20         // octets that may wait for a peer that does not read
+	notesMax      = 1 << 20         // octets of notes that may wait, beside the others
 	directMax     = 64 << 10        // octets on their way that surely fit into the socket's send buffer
 	sendBuffer    = 208 << 10       // SO_SNDBUF asked for: the default net.core.wmem_max, which Linux doubles
 )
@@ -30,7 +31,7 @@ const (
 var (
 	// ErrNotConnected is returned by Send for a host without a stream.
 	ErrNotConnected = errors.New("no stream to this host")
-	// ErrQueueFull is returned by Send when the peer has not read for so long that 8 MiB wait for it.
+	// ErrQueueFull is returned by Send when the peer has not read for so long that 8 MiB wait for it, or 1 MiB of notes.
 	ErrQueueFull = errors.New("queue to this host is full")
 	// ErrDead ends a stream whose peer did not answer in time.
 	ErrDead = errors.New("peer does not answer")
@@ -69,6 +70,7 @@ type Peer struct {
 
 	mu      sync.Mutex
 	queue   []byte // frames that wait for the writer
+	notes   notes  // frames that wait until no other does
 	scratch []byte // the frame that a caller of Send writes itself; whoever set writing owns it
 	writing bool   // someone writes to conn
 	wake    chan struct{}
@@ -110,7 +112,9 @@ func newPeer(s *stream, count *counters) (*Peer, error) {
 }
 
 // Send sends e, after all messages sent before. It does not wait for the network: what cannot go out at once is queued,
-// and the octets are copied before it returns. The message may still be lost with the stream; Down tells.
+// and the octets are copied before it returns. The message may still be lost with the stream; Down tells. A Note or
+// Undelivered comes after those before and may be overtaken by everything else: a transfer waits for one of them at most,
+// and for what the socket holds (notSent).
 func (p *Peer) Send(e *Envelope) error {
 	direct, err := p.enqueue(e)
 	if err != nil {
@@ -139,6 +143,10 @@ func (p *Peer) enqueue(e *Envelope) (direct bool, err error) {
 	case <-p.closed:
 		return false, p.reason
 	default:
+	}
+	if isNote(e) && (p.writing || len(p.queue) > 0 || p.notes.size > 0) {
+		p.signal()
+		return false, p.notes.add(e, p.id.Name)
 	}
 	if !p.writing && len(p.queue) == 0 {
 		if p.scratch, err = appendFrame(recycle(p.scratch), e); err != nil {
@@ -184,7 +192,7 @@ func (p *Peer) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.writing = false
-	if len(p.queue) > 0 {
+	if len(p.queue) > 0 || p.notes.size > 0 {
 		p.signal()
 	}
 }
@@ -197,20 +205,26 @@ func (p *Peer) signal() {
 	}
 }
 
-// take gives the writer everything that waits, or nil; the writer then holds writing.
+// take gives the writer everything that waits, or one note, or nil; the writer then holds writing.
 func (p *Peer) take(spare []byte) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.writing || len(p.queue) == 0 {
+	switch {
+	case p.writing:
 		return nil
+	case len(p.queue) > 0:
+		batch := p.queue
+		p.queue = recycle(spare)
+		p.writing = true
+		return batch
+	case p.notes.size > 0:
+		p.writing = true
+		return p.notes.next()
 	}
-	batch := p.queue
-	p.queue = recycle(spare)
-	p.writing = true
-	return batch
+	return nil
 }
 
-// write is the writer goroutine: it writes all that has queued up in one go, until the stream is closed.
+// write is the writer goroutine: it writes all that has queued up in one go, and then notes, until the stream is closed.
 func (p *Peer) write() {
 	var batch []byte
 	for {

@@ -542,6 +542,51 @@ func TestSendNeverBlocksOnAPeerThatDoesNotRead(t *testing.T) {
 	h.next(t, "down") // dead: its pings do not come through
 }
 
+// TestNotesWaitForTransfersAndNotTheOtherWayRound: what a host that does not read is sent last comes before the notes that
+// wait for it.
+func TestNotesWaitForTransfersAndNotTheOtherWayRound(t *testing.T) {
+	t.Parallel()
+	dir := newCA(t)
+	s, h, _ := serve(t, host(t, dir, RoleRouter, "rh1", 0))
+	conn := rawPeer(t, s.Addr().String(), host(t, dir, RoleTarget, "t1", 0))
+	say(t, conn, hello(1, "t1"))
+	peer := h.next(t, "up").peer
+	note := func(seq int) *Envelope {
+		return &Envelope{Message: &Envelope_Note{Note: &Note{Seq: uint64(seq), Data: make([]byte, 32<<10)}}}
+	}
+	taken := 0
+	var err error
+	for err == nil && taken < 2000 { // 62 MiB, more than any socket buffer
+		if err = peer.Send(note(taken)); err == nil {
+			taken++
+		}
+	}
+	if !errors.Is(err, ErrQueueFull) {
+		t.Fatalf("Send: %v, want ErrQueueFull", err)
+	}
+	if err := peer.Send(release(7)); err != nil {
+		t.Fatal(err)
+	}
+	frames, before := newFrameReader(conn), -1
+	for seen := 0; seen < taken; {
+		e, _, err := frames.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case e.GetRelease() != nil:
+			before = seen
+		case e.GetNote() != nil && e.GetNote().GetSeq() == uint64(seen):
+			seen++
+		case e.GetNote() != nil:
+			t.Fatalf("note %d comes as number %d", e.GetNote().GetSeq(), seen)
+		}
+	}
+	if waiting := notesMax / (64 << 10); before < 0 || taken-before < waiting { // some may have found room in the meantime
+		t.Errorf("%d of %d notes came first, want all but %d that waited", before, taken, waiting)
+	}
+}
+
 func TestServeEndsItsStreamsWithItsContext(t *testing.T) {
 	t.Parallel()
 	dir := newCA(t)

@@ -185,6 +185,8 @@ type Envelope struct {
 	//	*Envelope_Ping
 	//	*Envelope_Pong
 	//	*Envelope_Assign
+	//	*Envelope_Note
+	//	*Envelope_Undelivered
 	Message       isEnvelope_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -344,6 +346,24 @@ func (x *Envelope) GetAssign() *Assign {
 	return nil
 }
 
+func (x *Envelope) GetNote() *Note {
+	if x != nil {
+		if x, ok := x.Message.(*Envelope_Note); ok {
+			return x.Note
+		}
+	}
+	return nil
+}
+
+func (x *Envelope) GetUndelivered() *Undelivered {
+	if x != nil {
+		if x, ok := x.Message.(*Envelope_Undelivered); ok {
+			return x.Undelivered
+		}
+	}
+	return nil
+}
+
 type isEnvelope_Message interface {
 	isEnvelope_Message()
 }
@@ -400,6 +420,14 @@ type Envelope_Assign struct {
 	Assign *Assign `protobuf:"bytes,13,opt,name=assign,proto3,oneof"`
 }
 
+type Envelope_Note struct {
+	Note *Note `protobuf:"bytes,14,opt,name=note,proto3,oneof"`
+}
+
+type Envelope_Undelivered struct {
+	Undelivered *Undelivered `protobuf:"bytes,15,opt,name=undelivered,proto3,oneof"`
+}
+
 func (*Envelope_Hello) isEnvelope_Message() {}
 
 func (*Envelope_Jobs) isEnvelope_Message() {}
@@ -425,6 +453,10 @@ func (*Envelope_Ping) isEnvelope_Message() {}
 func (*Envelope_Pong) isEnvelope_Message() {}
 
 func (*Envelope_Assign) isEnvelope_Message() {}
+
+func (*Envelope_Note) isEnvelope_Message() {}
+
+func (*Envelope_Undelivered) isEnvelope_Message() {}
 
 // Hello opens the stream, from both sides. The name must be the one in the sender's certificate.
 type Hello struct {
@@ -1571,11 +1603,243 @@ func (x *Pong) GetNonce() uint64 {
 	return 0
 }
 
+// Party is an application of a host. As an address it names those for whom all that it says is true.
+type Party struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"` // the hosts' own names
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // what it has registered as: "router" or "target"; empty in an address: either
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Job           string                 `protobuf:"bytes,4,opt,name=job,proto3" json:"job,omitempty"` // of a target application
+	Id            uint64                 `protobuf:"varint,5,opt,name=id,proto3" json:"id,omitempty"`  // of one control socket of the host; not given again, also not by the host's next daemon
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Party) Reset() {
+	*x = Party{}
+	mi := &file_xcf_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Party) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Party) ProtoMessage() {}
+
+func (x *Party) ProtoReflect() protoreflect.Message {
+	mi := &file_xcf_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Party.ProtoReflect.Descriptor instead.
+func (*Party) Descriptor() ([]byte, []int) {
+	return file_xcf_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Party) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Party) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Party) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Party) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *Party) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+// Note is a message from an application to another. The daemon of the sender fills in "from", and a routing host the
+// host of who sends it by its stream. A note for another target host is passed on by a routing host, once.
+type Note struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	To            *Party                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`
+	From          *Party                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	Tag           string                 `protobuf:"bytes,3,opt,name=tag,proto3" json:"tag,omitempty"`   // at most 255 octets, as are the texts of a Party
+	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"` // at most 32 KiB
+	Seq           uint64                 `protobuf:"varint,5,opt,name=seq,proto3" json:"seq,omitempty"`  // the sender's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Note) Reset() {
+	*x = Note{}
+	mi := &file_xcf_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Note) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Note) ProtoMessage() {}
+
+func (x *Note) ProtoReflect() protoreflect.Message {
+	mi := &file_xcf_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Note.ProtoReflect.Descriptor instead.
+func (*Note) Descriptor() ([]byte, []int) {
+	return file_xcf_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Note) GetTo() *Party {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *Note) GetFrom() *Party {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Note) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *Note) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *Note) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+// Undelivered goes back to the sender's host when there is nobody to give a note to. That none comes says nothing.
+type Undelivered struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	To            *Party                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"` // the sender of the note: host and id
+	Of            *Party                 `protobuf:"bytes,2,opt,name=of,proto3" json:"of,omitempty"` // whom the note was for
+	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	Code          string                 `protobuf:"bytes,4,opt,name=code,proto3" json:"code,omitempty"` // as in a control socket's error
+	Detail        string                 `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Undelivered) Reset() {
+	*x = Undelivered{}
+	mi := &file_xcf_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Undelivered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Undelivered) ProtoMessage() {}
+
+func (x *Undelivered) ProtoReflect() protoreflect.Message {
+	mi := &file_xcf_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Undelivered.ProtoReflect.Descriptor instead.
+func (*Undelivered) Descriptor() ([]byte, []int) {
+	return file_xcf_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Undelivered) GetTo() *Party {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *Undelivered) GetOf() *Party {
+	if x != nil {
+		return x.Of
+	}
+	return nil
+}
+
+func (x *Undelivered) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Undelivered) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Undelivered) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 var File_xcf_proto protoreflect.FileDescriptor
 
 const file_xcf_proto_rawDesc = "" +
 	"\n" +
-	"\txcf.proto\x12\tbaton.xcf\"\xed\x04\n" +
+	"\txcf.proto\x12\tbaton.xcf\"\xd0\x05\n" +
 	"\bEnvelope\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.baton.xcf.HelloH\x00R\x05hello\x12%\n" +
 	"\x04jobs\x18\x02 \x01(\v2\x0f.baton.xcf.JobsH\x00R\x04jobs\x12(\n" +
@@ -1593,7 +1857,9 @@ const file_xcf_proto_rawDesc = "" +
 	" \x01(\v2\x14.baton.xcf.EndReportH\x00R\tendReport\x12%\n" +
 	"\x04ping\x18\v \x01(\v2\x0f.baton.xcf.PingH\x00R\x04ping\x12%\n" +
 	"\x04pong\x18\f \x01(\v2\x0f.baton.xcf.PongH\x00R\x04pong\x12+\n" +
-	"\x06assign\x18\r \x01(\v2\x11.baton.xcf.AssignH\x00R\x06assignB\t\n" +
+	"\x06assign\x18\r \x01(\v2\x11.baton.xcf.AssignH\x00R\x06assign\x12%\n" +
+	"\x04note\x18\x0e \x01(\v2\x0f.baton.xcf.NoteH\x00R\x04note\x12:\n" +
+	"\vundelivered\x18\x0f \x01(\v2\x16.baton.xcf.UndeliveredH\x00R\vundeliveredB\t\n" +
 	"\amessage\"g\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
@@ -1683,7 +1949,25 @@ const file_xcf_proto_rawDesc = "" +
 	"\x04Ping\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\"\x1c\n" +
 	"\x04Pong\x12\x14\n" +
-	"\x05nonce\x18\x01 \x01(\x04R\x05nonce*O\n" +
+	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\"e\n" +
+	"\x05Party\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x10\n" +
+	"\x03job\x18\x04 \x01(\tR\x03job\x12\x0e\n" +
+	"\x02id\x18\x05 \x01(\x04R\x02id\"\x86\x01\n" +
+	"\x04Note\x12 \n" +
+	"\x02to\x18\x01 \x01(\v2\x10.baton.xcf.PartyR\x02to\x12$\n" +
+	"\x04from\x18\x02 \x01(\v2\x10.baton.xcf.PartyR\x04from\x12\x10\n" +
+	"\x03tag\x18\x03 \x01(\tR\x03tag\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12\x10\n" +
+	"\x03seq\x18\x05 \x01(\x04R\x03seq\"\x8f\x01\n" +
+	"\vUndelivered\x12 \n" +
+	"\x02to\x18\x01 \x01(\v2\x10.baton.xcf.PartyR\x02to\x12 \n" +
+	"\x02of\x18\x02 \x01(\v2\x10.baton.xcf.PartyR\x02of\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x12\n" +
+	"\x04code\x18\x04 \x01(\tR\x04code\x12\x16\n" +
+	"\x06detail\x18\x05 \x01(\tR\x06detail*O\n" +
 	"\tFlowState\x12\x10\n" +
 	"\fFLOW_UNKNOWN\x10\x00\x12\x11\n" +
 	"\rFLOW_RESERVED\x10\x01\x12\r\n" +
@@ -1723,7 +2007,7 @@ func file_xcf_proto_rawDescGZIP() []byte {
 }
 
 var file_xcf_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_xcf_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_xcf_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_xcf_proto_goTypes = []any{
 	(FlowState)(0),      // 0: baton.xcf.FlowState
 	(Reason)(0),         // 1: baton.xcf.Reason
@@ -1745,6 +2029,9 @@ var file_xcf_proto_goTypes = []any{
 	(*EndReport)(nil),   // 17: baton.xcf.EndReport
 	(*Ping)(nil),        // 18: baton.xcf.Ping
 	(*Pong)(nil),        // 19: baton.xcf.Pong
+	(*Party)(nil),       // 20: baton.xcf.Party
+	(*Note)(nil),        // 21: baton.xcf.Note
+	(*Undelivered)(nil), // 22: baton.xcf.Undelivered
 }
 var file_xcf_proto_depIdxs = []int32{
 	3,  // 0: baton.xcf.Envelope.hello:type_name -> baton.xcf.Hello
@@ -1760,22 +2047,28 @@ var file_xcf_proto_depIdxs = []int32{
 	18, // 10: baton.xcf.Envelope.ping:type_name -> baton.xcf.Ping
 	19, // 11: baton.xcf.Envelope.pong:type_name -> baton.xcf.Pong
 	13, // 12: baton.xcf.Envelope.assign:type_name -> baton.xcf.Assign
-	5,  // 13: baton.xcf.Jobs.jobs:type_name -> baton.xcf.Job
-	6,  // 14: baton.xcf.Offer.incarnation:type_name -> baton.xcf.Incarnation
-	8,  // 15: baton.xcf.Offer.dialogue:type_name -> baton.xcf.Dialogue
-	9,  // 16: baton.xcf.Dialogue.turns:type_name -> baton.xcf.Turn
-	1,  // 17: baton.xcf.OfferReply.reason:type_name -> baton.xcf.Reason
-	7,  // 18: baton.xcf.Assign.offer:type_name -> baton.xcf.Offer
-	1,  // 19: baton.xcf.Confirm.reason:type_name -> baton.xcf.Reason
-	6,  // 20: baton.xcf.Query.incarnation:type_name -> baton.xcf.Incarnation
-	6,  // 21: baton.xcf.QueryReply.incarnation:type_name -> baton.xcf.Incarnation
-	0,  // 22: baton.xcf.QueryReply.state:type_name -> baton.xcf.FlowState
-	6,  // 23: baton.xcf.EndReport.incarnation:type_name -> baton.xcf.Incarnation
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	21, // 13: baton.xcf.Envelope.note:type_name -> baton.xcf.Note
+	22, // 14: baton.xcf.Envelope.undelivered:type_name -> baton.xcf.Undelivered
+	5,  // 15: baton.xcf.Jobs.jobs:type_name -> baton.xcf.Job
+	6,  // 16: baton.xcf.Offer.incarnation:type_name -> baton.xcf.Incarnation
+	8,  // 17: baton.xcf.Offer.dialogue:type_name -> baton.xcf.Dialogue
+	9,  // 18: baton.xcf.Dialogue.turns:type_name -> baton.xcf.Turn
+	1,  // 19: baton.xcf.OfferReply.reason:type_name -> baton.xcf.Reason
+	7,  // 20: baton.xcf.Assign.offer:type_name -> baton.xcf.Offer
+	1,  // 21: baton.xcf.Confirm.reason:type_name -> baton.xcf.Reason
+	6,  // 22: baton.xcf.Query.incarnation:type_name -> baton.xcf.Incarnation
+	6,  // 23: baton.xcf.QueryReply.incarnation:type_name -> baton.xcf.Incarnation
+	0,  // 24: baton.xcf.QueryReply.state:type_name -> baton.xcf.FlowState
+	6,  // 25: baton.xcf.EndReport.incarnation:type_name -> baton.xcf.Incarnation
+	20, // 26: baton.xcf.Note.to:type_name -> baton.xcf.Party
+	20, // 27: baton.xcf.Note.from:type_name -> baton.xcf.Party
+	20, // 28: baton.xcf.Undelivered.to:type_name -> baton.xcf.Party
+	20, // 29: baton.xcf.Undelivered.of:type_name -> baton.xcf.Party
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_xcf_proto_init() }
@@ -1797,6 +2090,8 @@ func file_xcf_proto_init() {
 		(*Envelope_Ping)(nil),
 		(*Envelope_Pong)(nil),
 		(*Envelope_Assign)(nil),
+		(*Envelope_Note)(nil),
+		(*Envelope_Undelivered)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1804,7 +2099,7 @@ func file_xcf_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xcf_proto_rawDesc), len(file_xcf_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   18,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -10,20 +10,26 @@ import (
 	"baton/control/config"
 )
 
-// TargetApps are the target applications of a host. The zero value is a host without a control socket.
+// TargetApps are the target applications of a host.
 type TargetApps struct {
-	serving *appsock.Serving
+	Notes   *appsock.Notes   // between applications
+	serving *appsock.Serving // nil: there is no control socket
 	socket  string
 	rights  []appsock.Right
 }
 
 // OpenTargetApps reads who may register for the jobs whose applications are asked. Nothing is opened yet.
-func OpenTargetApps(host string, c config.TargetApps, jobs []agent.Job, log *slog.Logger) (*TargetApps, error) {
+func OpenTargetApps(host string, c config.TargetApps, x config.TargetXCF, jobs []agent.Job, log *slog.Logger) (*TargetApps, error) {
+	var routers []string
+	for _, r := range x.Routers {
+		routers = append(routers, r.Host)
+	}
+	notes := appsock.NewNotes(host, routers, log)
 	if len(c.Allow) == 0 {
-		return &TargetApps{}, nil
+		return &TargetApps{Notes: notes}, nil
 	}
 	rights, err := Rights(config.Applications(c))
-	return &TargetApps{appsock.NewServing(host, jobs, log), c.Socket, rights}, err
+	return &TargetApps{notes, appsock.NewServing(host, jobs, notes, log), c.Socket, rights}, err
 }
 
 // Agent is what the agent asks; nil if all applications are conventional.

@@ -47,9 +47,14 @@ class Control:
             for fd in made:
                 os.close(fd)
 
+    def tell(self, to, tag, data, seq=0):
+        """Sends data to another application: to is a dict with its host and its name, job, role or id. If nobody gets it,
+        an "error" with to and seq comes."""
+        self.send(type="message", to=to, tag=tag, data=base64.b64encode(data).decode(), seq=seq)
+
     def receive(self):
         """Returns the next message and the file descriptors that came with it, by their names; (None, {}) at the end.
-        State is in the message, as octets."""
+        State and data are in the message, as octets."""
         data, ancillary, _, _ = self.socket.recvmsg(MAX_MESSAGE, socket.CMSG_SPACE(4 * 4))
         if not data:
             return None, {}
@@ -59,7 +64,8 @@ class Control:
                 fds.frombytes(octets[: len(octets) - len(octets) % fds.itemsize])
         message = json.loads(data)
         files = dict(zip(message.get("files", []), fds))
-        message["state"] = base64.b64decode(message.get("state", ""))
+        for field in ("state", "data"):
+            message[field] = base64.b64decode(message.get(field, ""))
         if "state" in files:
             with open(files.pop("state"), "rb") as f:
                 f.seek(0)

@@ -10,6 +10,9 @@ SOCKET is the control socket of the host's daemon. The client's lines:
 GO JOB [HOST]   hand the connection on to JOB (on HOST); to "-": back to the routing application
 LOOP JOB        the same without reading the line, so that the next one does it again
 FILL N          answer with N octets
+TELL HOST TEXT  ask the quiz at HOST, and say what it answers
+FLOOD HOST      write to the quiz at HOST, and go on doing so until
+CALM            which also waits until one of these messages has come back
 QUIT            answer and close
 anything else   is repeated, after the name and the number of the answer
 """
@@ -35,11 +38,49 @@ def peek(connection):
     return seen[: seen.index(b"\n") + 1]
 
 
+class Post:
+    """Writes to the applications of other hosts, and answers what they ask."""
+
+    FLOOD = 32 << 10  # octets
+
+    def __init__(self, control, name):
+        self.control, self.name, self.answers = control, name, Answers()
+        self.numbers, self.calm, self.returned = iter(range(1, 1 << 30)), threading.Event(), threading.Event()
+
+    def ask(self, host, text):
+        number = next(self.numbers)
+        self.control.tell({"host": host, "name": "quiz"}, f"ask {number}", text.encode(), number)
+        return self.answers.take(number)
+
+    def flood(self, host):
+        while not self.calm.is_set():
+            self.control.tell({"host": host, "name": "quiz"}, "flood", b"x" * self.FLOOD)
+
+    def hear(self, message):
+        """Returns whether the message was about those between applications."""
+        if message["type"] == "error" and "to" in message:
+            if message.get("seq"):
+                self.answers.put(message["seq"], f"-ERR {message['code']}")
+            else:  # of the flood
+                self.returned.set()
+            return True
+        if message["type"] != "message":
+            return False
+        word, _, number = message["tag"].partition(" ")
+        sender, text = message["from"], message["data"].decode()
+        if word == "ask":
+            print("asked by", sender["role"], sender["host"], sender["name"], text, flush=True)
+            self.control.tell(sender, f"answer {number}", f"{self.name} heard {text}".encode())
+        elif word == "answer":
+            self.answers.put(int(number), f"+OK {text}")
+        return True
+
+
 class Player:
     """Answers one connection. give(job, host, state) hands it on and returns the daemon's answer."""
 
-    def __init__(self, name, connection, state, give):
-        self.name, self.connection, self.give = name, connection, give
+    def __init__(self, name, connection, state, give, post):
+        self.name, self.connection, self.give, self.post = name, connection, give, post
         self.answered = json.loads(state or b"{}").get("answered", 0)
 
     def say(self, text):
@@ -72,6 +113,15 @@ class Player:
                         return
                 elif word == "FILL":
                     self.say("x" * int(rest[0]))
+                elif word == "TELL":
+                    self.say(self.post.ask(rest[0], " ".join(rest[1:])))
+                elif word == "FLOOD":
+                    threading.Thread(target=self.post.flood, args=rest, daemon=True).start()
+                    self.say("+OK")
+                elif word == "CALM":
+                    self.post.calm.set()
+                    self.post.returned.wait()
+                    self.say("+OK")
                 elif word != "LOOP":
                     self.answered += 1
                     self.say(f"{self.name} {self.answered} {line.decode('latin-1').strip()}")
@@ -87,12 +137,14 @@ class Player:
 
 
 def as_router(control, service, name):
-    answers = Answers()
-    control.send(type="register", role="router", service=service, name=name)
+    answers, post = Answers(), Post(control, name)
+    control.send(type="register", role="router", service=service, name="quiz")
     while True:
         message, files = control.receive()
         if message is None:
             sys.exit("the daemon is gone")
+        if post.hear(message):
+            continue
         if message["type"] == "registered":
             print("registered", message["host"], flush=True)
         elif message["type"] == "connection":
@@ -105,7 +157,7 @@ def as_router(control, service, name):
                 return answers.take(conn)
 
             connection = socket.socket(fileno=files["connection"])
-            player = Player(name, connection, message["state"], give)
+            player = Player(name, connection, message["state"], give, post)
             threading.Thread(target=player.play, daemon=True).start()
         elif message["type"] in ("accepted", "rejected", "ended"):
             answers.put(message["conn"], message)
@@ -114,7 +166,7 @@ def as_router(control, service, name):
 
 
 def as_target(control, job, port, name):
-    states, answers, numbers = Answers(), Answers(), iter(range(1, 1 << 30))
+    states, answers, numbers, post = Answers(), Answers(), iter(range(1, 1 << 30)), Post(control, name)
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("0.0.0.0", port))
@@ -126,7 +178,7 @@ def as_target(control, job, port, name):
             control.send(type="give", seq=seq, job=job, host=host, state=state, connection=connection.fileno())
             return answers.take(seq)
 
-        Player(name, connection, states.take(client, timeout=2), give).play()
+        Player(name, connection, states.take(client, timeout=2), give, post).play()
 
     def accept():
         while True:
@@ -139,6 +191,8 @@ def as_target(control, job, port, name):
         message, _ = control.receive()
         if message is None:
             sys.exit("the daemon is gone")
+        if post.hear(message):
+            continue
         kind = message["type"]
         if kind == "registered":
             print("registered", message["service"], flush=True)
