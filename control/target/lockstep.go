@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/netip"
 	"os"
@@ -95,6 +96,38 @@ func OpenLockstep(n *Namespace, dir string, im *Importer) (*Lockstep, error) {
 	return l, nil
 }
 
+// retireLockstep takes down what an earlier agent's Lockstep has left, where no job has one any more: connections that
+// were not continued end, and the program leaves the interfaces. Those that were continued do not need it.
+func retireLockstep(n *Namespace, dir string, im *Importer) error {
+	pins, err := egressPins(dir)
+	if err != nil || len(pins) == 0 {
+		return err
+	}
+	l, err := OpenLockstep(n, dir, im)
+	if err != nil {
+		return err
+	}
+	errs := []error{l.Close()}
+	for _, pin := range pins {
+		if err := os.Remove(pin); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// egressPins are the links of a namespace's program.
+func egressPins(dir string) ([]string, error) {
+	files, err := os.ReadDir(dir)
+	var pins []string
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), egressPrefix) {
+			pins = append(pins, filepath.Join(dir, f.Name()))
+		}
+	}
+	return pins, err
+}
+
 // load loads the program with the map that the guard reads, too.
 func (l *Lockstep) load() error {
 	spec, err := bpf.LoadLockstep()
@@ -118,15 +151,12 @@ func (l *Lockstep) load() error {
 // restore puts this program in the place of an earlier agent's, and ends the connections that it had begun: whoever
 // would continue them is gone.
 func (l *Lockstep) restore() error {
-	files, err := os.ReadDir(l.dir)
+	pins, err := egressPins(l.dir)
 	if err != nil {
 		return err
 	}
-	for _, f := range files {
-		if !strings.HasPrefix(f.Name(), egressPrefix) {
-			continue
-		}
-		if err := l.takeOver(filepath.Join(l.dir, f.Name())); err != nil {
+	for _, pin := range pins {
+		if err := l.takeOver(pin); err != nil {
 			return err
 		}
 	}

@@ -479,6 +479,33 @@ func TestNextAgentEndsWhatWasPlayed(t *testing.T) {
 	s.quiet()
 }
 
+// An agent whose configuration has no dialogues any more ends what was played, and takes the program down; a connection
+// that was continued goes on.
+func TestNextAgentWithoutLockstepTakesItDown(t *testing.T) {
+	s := newStage(t)
+	served, stays := s.greet()
+	if _, err := s.Continue("rh1", 1, stays); err != nil {
+		t.Fatal(err)
+	}
+	<-served
+	c := <-served
+	left := record(clientPort(2), service4, "USER ada\r\n")
+	if err := s.play(left, 2, greeted); err != nil {
+		t.Fatal(err)
+	}
+	s.kill()
+
+	if err := retireLockstep(s.Namespace, s.dir, s.lab.importer(t)); err != nil {
+		t.Fatal(err)
+	}
+	if pins, err := egressPins(s.dir); err != nil || len(pins) > 0 {
+		t.Errorf("pins %v (%v), want none", pins, err)
+	}
+	s.Lockstep = s.open()
+	s.gone(left.Inc.Tuple)
+	checkContinued(t, s, c, stays)
+}
+
 func FuzzAnswer(f *testing.F) {
 	for _, turn := range talked {
 		for _, line := range smtpScript {

@@ -74,6 +74,8 @@ func openSpace(c *config.Target, name string, log *slog.Logger, ended func(Socke
 		if s.lockstep, err = OpenLockstep(s.ns, dir, s.importer); err != nil {
 			return s, err
 		}
+	} else if err = retireLockstep(s.ns, dir, s.importer); err != nil {
+		return s, err
 	}
 	if slices.ContainsFunc(s.jobs, func(j config.TargetJob) bool { return j.Reroutes() || j.Asks() }) {
 		s.mover, err = OpenMover(s.ns, c.Guard.Interfaces, s.importer, log, func(r transfer.Record) { closed(s, r) })
