@@ -111,7 +111,7 @@ func (h *targetHost) source() admin.Source {
 		},
 		Counters: func(context.Context) ([]admin.Counter, error) {
 			return slices.Concat(h.kernel.GuardCounters(), h.kernel.LockstepCounters(), h.kernel.CloseCounters(), h.agent.Counters(),
-				admin.Counters("message", h.apps.Notes.Counts())), nil
+				admin.Counters("message", h.apps.Notes.Counts()), h.apps.Counters()), nil
 		},
 		Applications: h.apps.List,
 		Flows:        func(context.Context) ([]admin.Flow, error) { return h.agent.Flows(), nil },

@@ -109,11 +109,11 @@ func (d *routingHost) serveApplications(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	rights, err := daemon.Rights(d.cfg.Apps)
+	sockets, err := daemon.ControlSockets(d.cfg.Apps)
 	if err != nil {
 		return err
 	}
-	return d.apps.Run(ctx, d.cfg.Apps.Socket, rights)
+	return d.apps.Run(ctx, sockets)
 }
 
 // open makes all parts; none of them does anything yet.

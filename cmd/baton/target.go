@@ -165,7 +165,7 @@ func (h *targetHost) source() admin.Source {
 // counters are the forwarder's, the agent's and the stack's.
 func (h *targetHost) counters() []admin.Counter {
 	return slices.Concat(forwarderCounters(h.forwarder), h.agent.Counters(), admin.Counters("stack", h.stack.Counts()),
-		admin.Counters("message", h.apps.Notes.Counts()))
+		admin.Counters("message", h.apps.Notes.Counts()), h.apps.Counters())
 }
 
 // sample is what Prometheus sees. The forwarder is the guard of this kind of target.

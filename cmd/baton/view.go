@@ -202,6 +202,9 @@ func (d *routingHost) transfers(ctx context.Context) ([]admin.Transfer, error) {
 
 func (d *routingHost) counters(ctx context.Context) ([]admin.Counter, error) {
 	rows := forwarderCounters(d.forwarder)
+	if d.apps != nil {
+		rows = append(rows, d.apps.Counters()...)
+	}
 	snap, err := d.router.Snapshot(ctx)
 	if err != nil {
 		return nil, err

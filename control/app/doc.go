@@ -3,7 +3,8 @@
 // and receive application state with it. An application that does not care needs none of this: conventional servers get
 // connections from accept() as ever.
 //
-// Its central type is Socket, the control socket between an application and the Baton daemon of its host. Router and
+// Its central type is Socket, the control socket between an application and the Baton daemon of its host, or Exchange where
+// that is over UDP. Router and
 // Listener are what applications in Go use; other languages speak the protocol below, which needs no more than a Unix
 // socket and JSON: see the examples in Python and Go (directory examples) and the library for applications in C (directory
 // c).
@@ -103,6 +104,40 @@
 // 1 MiB for its host), "too large", "malformed" or "not allowed". That none comes says nothing, as a host may fail:
 // applications that need to know answer each other. Messages wait until nothing of a transfer does, and the
 // other half of what may wait for an application is kept for offers.
+//
+// # Control sockets over UDP
+//
+// Where the configuration has "applications.udp", a loopback address and port, messages may also be datagrams, of at most
+// 65000 octets, from an application's UDP socket. There the kernel does not say who speaks: each datagram of an application
+// has the "token" of a user in "applications.allow", from that user's "token_file". One without is dropped and counted
+// ("control_udp" in batonctl counters), and never answered. A port below 1024 keeps others from taking the daemon's place
+// while it is down, and the token with it.
+//
+//	application                                                daemon
+//	{token session number=1 type=register role job ...}  ──>
+//	                                                     <──   {session number=1 type=ack}
+//	                                                     <──   {session number=1 type=registered lease=10000 ...}
+//	{token session number=1 type=ack}                    ──>
+//	{token session type=ping}                            ──>
+//	                                                     <──   {session type=pong}
+//
+// The application chooses "session", 1 to 64 octets that it did not use before; where its datagrams come from is a part of
+// the session's name. Each side numbers its messages from 1, in "number", and sends the next when the other has acknowledged
+// the one before: "ack" with its number. What is not acknowledged is sent again, after 50 ms at first and then in intervals
+// that double, up to 400 ms. The number that is due is taken; one that was taken before is only acknowledged again, so a
+// request that is repeated is executed once, and its answer, a message as well, comes until it is acknowledged. Everything
+// else is as on the Unix socket: "seq", types and fields.
+//
+// "registered" tells the lease in milliseconds. Each datagram renews it, "ping" is for when there is nothing to say, and
+// is sent once the first message was acknowledged. Who was not heard in that time, or has not acknowledged a message, has
+// left: everything is taken back. "leave" says so at once, from either side; it also answers what is for a session that the
+// daemon does not know (any more): the application registers anew, in a new session.
+//
+// No descriptors can be passed. State is in the message, up to 32 KiB: more is rejected, or goes to an application at the
+// Unix socket. "give" and registration by a listening socket need the Unix socket as well. A routing application names
+// in "stream", when it registers, the absolute path of a Unix stream socket at which it listens. Before it says "connection",
+// the daemon connects there and writes one line, "conn 7" with the connection's number; from then on the stream is what is
+// passed otherwise, MSG_PEEK included. The kernel must say that the user of the token listens there (SO_PEERCRED).
 //
 // Units: lengths in octets, addresses as text ("10.77.0.10:80", "[2001:db8::1]:80"), octets in JSON as base64.
 package app

@@ -63,7 +63,7 @@ func (c *Conn) Give(to Destination) error {
 	answer, err := c.l.ask(Message{Type: TypeGive, Job: to.Job, Host: to.Host, State: to.State,
 		Files: []string{FileConnection}}, f)
 	switch {
-	case err != nil && errors.Is(err, ErrTooLarge):
+	case errors.Is(err, ErrTooLarge), errors.Is(err, ErrMalformed): // it was not sent
 		return fmt.Errorf("%w: %w", ErrRejected, err)
 	case err == nil && (answer.Type == TypeRejected || answer.Type == TypeError):
 		return fmt.Errorf("%w: %s: %s", ErrRejected, answer.Code, answer.Detail)
@@ -109,7 +109,7 @@ func (l *Listener) answered(m Message) {
 type Listener struct {
 	net.Listener
 	*notes
-	socket *Socket
+	socket link
 	decide func(Offer) error
 	conns  chan net.Conn
 	ended  chan struct{} // closed when nothing will come any more
@@ -128,7 +128,7 @@ type expected struct {
 	known chan struct{} // closed once offer is valid
 }
 
-// Listen registers at the daemon's control socket and takes connections from inner, which listens as ever and is the
+// Listen registers at the daemon's control socket, a path or as DialUDP has it, and takes connections from inner, which listens as ever and is the
 // Listener's from then on. It must not be of Multipath TCP, to which no connection can be handed over: that is what
 // net.Listen makes, unless a net.ListenConfig has SetMultipathTCP(false).
 //
@@ -151,8 +151,8 @@ func Listen(path string, r Registration, inner net.Listener, decide func(Offer) 
 }
 
 // register connects, registers, and waits for the answer.
-func register(path string, m Message) (*Socket, error) {
-	s, err := Dial(path)
+func register(path string, m Message) (link, error) {
+	s, err := dial(path, &m)
 	if err != nil {
 		return nil, err
 	}

@@ -15,8 +15,8 @@ type Type string
 
 // The types. "A" marks those that applications send, "D" those of daemons.
 const (
-	TypeRegister   Type = "register"   // A: Role, Service, Job, Name
-	TypeRegistered Type = "registered" // D: Host
+	TypeRegister   Type = "register"   // A: Role, Service, Job, Name, Stream
+	TypeRegistered Type = "registered" // D: Host, Lease
 	TypeError      Type = "error"      // D: Code, Detail
 	TypeGetDPT     Type = "dpt?"       // A
 	TypeDPT        Type = "dpt"        // D: Targets
@@ -87,6 +87,8 @@ type Message struct {
 	Service string `json:"service,omitempty"` // DVIPA and port
 	Job     string `json:"job,omitempty"`
 	Host    string `json:"host,omitempty"`
+	Stream  string `json:"stream,omitempty"` // path of the Unix socket at which a routing application takes its connections
+	Lease   int64  `json:"lease,omitempty"`  // of a control socket over UDP, milliseconds
 
 	Conn     uint64 `json:"conn,omitempty"`     // a connection in a routing application's hands
 	Transfer uint64 `json:"transfer,omitempty"` // an offer to a target application

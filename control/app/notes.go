@@ -20,12 +20,12 @@ type Note struct {
 
 // notes is the part of a Router and a Listener that writes to other applications.
 type notes struct {
-	control *Socket
+	control link
 	sent    atomic.Uint64
 	taken   chan Note
 }
 
-func newNotes(s *Socket) *notes { return &notes{control: s, taken: make(chan Note, maxNotes)} }
+func newNotes(l link) *notes { return &notes{control: l, taken: make(chan Note, maxNotes)} }
 
 // Send sends data, at most MaxData octets, to an application: the one that has been registered for longest of those for
 // whom all that to says is true. Without a host it is one of this host. Messages come at most once, those to one application

@@ -33,7 +33,7 @@ func (e *RejectedError) Error() string { return fmt.Sprintf("%s: %s: %s", e.By, 
 // Router is a routing application: it talks with clients, and has their connections handed over.
 type Router struct {
 	*notes
-	socket  *Socket
+	socket  link
 	clients chan *Client
 	ended   chan struct{}
 	end     sync.Once
@@ -44,7 +44,7 @@ type Router struct {
 	targets []Target
 }
 
-// NewRouter registers for a service at the daemon's control socket.
+// NewRouter registers for a service at the daemon's control socket, a path or as DialUDP has it.
 func NewRouter(path string, r Registration) (*Router, error) {
 	s, err := register(path, Message{Role: RoleRouter, Service: r.Service, Name: r.Name})
 	if err != nil {

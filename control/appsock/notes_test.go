@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -285,7 +284,7 @@ func FuzzNotes(f *testing.F) {
 		}
 		n.Use(wires{})
 		n.last = 0
-		p := newPeer("pop3d", Right{}, func(app.Message, []*os.File) error { return nil }, func() {})
+		p := newPeer("pop3d", Right{}, nil, false)
 		n.join(p, "pop3d", app.RoleTarget, "mail")
 		if about := n.Heard("rh1", e); about != (e.GetNote() != nil || e.GetUndelivered() != nil) {
 			t.Fatalf("%v: %t", e, about)

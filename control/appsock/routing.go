@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 
@@ -35,6 +37,8 @@ type Routing struct {
 	router   Router
 	notes    *Notes
 	ended    chan struct{} // closed when Run returns
+
+	counts Counts
 
 	opening sync.Mutex // held while members change and the router is told, so it hears of changes in their order
 
@@ -143,10 +147,15 @@ func (a *Routing) register(p *Peer, m app.Message, files []*os.File) {
 	case !p.May(service.String()):
 		p.Error(m.Seq, app.CodeNotAllowed, "applications.allow does not let this user register for "+service.String())
 		return
+	case m.Stream == "" && p.udp || m.Stream != "" && !filepath.IsAbs(m.Stream):
+		p.Error(m.Seq, app.CodeMalformed, "no connection can be passed over UDP: stream is the absolute path of the Unix socket "+
+			"at which the application takes them")
+		return
 	}
 	a.opening.Lock()
 	defer a.opening.Unlock()
 	a.mu.Lock()
+	p.path = m.Stream
 	p.Name = cmp.Or(m.Name, p.Name)
 	first := len(a.members[service]) == 0
 	if !slices.Contains(a.members[service], p) {
@@ -203,6 +212,9 @@ func (a *Routing) transfer(p *Peer, m app.Message) {
 	case !mine:
 		p.Send(app.Message{Type: app.TypeRejected, Seq: m.Seq, Conn: m.Conn, By: "router", Code: app.CodeUnknownConn,
 			Detail: "no such connection, or it has ended"})
+	case !p.Carries(len(m.State)):
+		p.Send(app.Message{Type: app.TypeRejected, Seq: m.Seq, Conn: m.Conn, By: "router", Code: app.CodeTooLarge,
+			Detail: fmt.Sprintf("%d octets of state, at most %d over UDP: register at the Unix socket", len(m.State), app.MaxInline)})
 	case m.When != "" && m.When != app.Now && m.When != app.Quiescent:
 		p.Error(m.Seq, app.CodeMalformed, `when is "now" or "quiescent"`)
 	default:
@@ -255,27 +267,42 @@ func (a *Routing) Open(id flow.ID, client, service netip.AddrPort, from router.O
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	members := a.members[service]
-	if len(members) == 0 {
+	i := slices.IndexFunc(members, func(p *Peer) bool { return p.Carries(len(from.State)) })
+	if i < 0 {
 		return nil
 	}
-	p := members[0]
-	copy(members, members[1:])
+	p := members[i]
+	copy(members[i:], members[i+1:])
 	members[len(members)-1] = p
 	a.confirm(service) // an lcore serves already, and the others are about to: registered is the first that is heard
-	s, theirs, err := newStream()
+	s, files, err := openStream(p, id)
 	if err != nil {
-		a.log.Error("no stream for a routing application", "error", err)
+		a.log.Error("no stream for a routing application", "name", p.Name, "error", err)
+		p.Error(0, app.CodeNotAllowed, err.Error())
 		return nil
 	}
 	a.conns[id] = dealt{p, s}
 	m := app.Message{Type: app.TypeConnection, Conn: uint64(id), Client: client.String(), Service: service.String(),
-		State: from.State, Files: []string{app.FileConnection}}
+		State: from.State}
+	if len(files) > 0 {
+		m.Files = []string{app.FileConnection}
+	}
 	if from.Host != "" {
 		m.From = &app.Party{Host: from.Host, Name: from.Name}
 	}
-	p.Send(m, theirs)
+	p.Send(m, files...)
 	go a.listen(id, s)
 	return s
+}
+
+// openStream makes a connection's stream to an application: one that it is passed, or takes where it listens.
+func openStream(p *Peer, id flow.ID) (*stream, []*os.File, error) {
+	if p.path != "" {
+		s, err := meetStream(p.path, p.right.UID, uint64(id))
+		return s, nil, err
+	}
+	s, theirs, err := newStream()
+	return s, []*os.File{theirs}, err
 }
 
 // listen brings what an application says to the router, until it or the router lets go.
@@ -406,11 +433,10 @@ func sortApplications(list []admin.Application) {
 }
 
 // Run serves control sockets until ctx ends.
-func (a *Routing) Run(ctx context.Context, path string, rights []Right) error {
+func (a *Routing) Run(ctx context.Context, at Sockets) error {
 	defer close(a.ended)
-	l, err := Listen(path)
-	if err != nil {
-		return err
-	}
-	return (&Server{Rights: rights, Handler: a, Log: a.log}).Serve(ctx, l)
+	return (&Server{Rights: at.Rights, Handler: a, Log: a.log, Counts: &a.counts}).Run(ctx, at)
 }
+
+// Counters are what operators see of control sockets.
+func (a *Routing) Counters() []admin.Counter { return a.counts.Counters() }

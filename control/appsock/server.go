@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,7 @@ type Handler interface {
 // Right is what the processes of one user may do.
 type Right struct {
 	UID      uint32
+	Token    string   // stands for the user where the kernel does not say who speaks; "": nothing does
 	Services []string // they may register for, as "10.77.0.10:80"; empty: for all
 }
 
@@ -43,6 +45,40 @@ type Server struct {
 	Rights  []Right // of the users that may speak; nobody else is listened to
 	Handler Handler
 	Log     *slog.Logger
+	Counts  *Counts // of datagrams
+}
+
+// Sockets says where a Server is reached, and by whom.
+type Sockets struct {
+	Path   string         // of the Unix socket
+	UDP    netip.AddrPort // not valid: only there
+	Lease  time.Duration  // after which an application that was not heard over UDP has left
+	Rights []Right
+}
+
+// Run takes control sockets until ctx ends.
+func (s *Server) Run(ctx context.Context, at Sockets) error {
+	l, err := Listen(at.Path)
+	if err != nil {
+		return err
+	}
+	if !at.UDP.IsValid() {
+		return s.Serve(ctx, l)
+	}
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at.UDP))
+	if err != nil {
+		return errors.Join(fmt.Errorf("applications.udp: %w", err), l.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 1)
+	go func() {
+		defer cancel()
+		failed <- s.ServeDatagrams(ctx, conn, at.Lease)
+	}()
+	err = s.Serve(ctx, l)
+	cancel()
+	return errors.Join(err, <-failed)
 }
 
 // Peer is an application with its control socket.
@@ -51,10 +87,17 @@ type Peer struct {
 	since time.Time
 	taken uint64 // connections that it handed over; Routing's
 	right Right
-	send  func(app.Message, []*os.File) error
+	link  link
+	udp   bool   // no files can be passed, and only small state
+	path  string // of the Unix socket at which it takes connections; "": they are passed. Routing's
 	out   chan outgoing
-	close func()
-	once  sync.Once
+}
+
+// link is how an application's messages come and go. Close ends Receive.
+type link interface {
+	Send(m app.Message, files ...*os.File) error
+	Receive() (m app.Message, files []*os.File, err error)
+	Close() error
 }
 
 type outgoing struct {
@@ -116,14 +159,19 @@ func (s *Server) serve(ctx context.Context, socket *app.Socket) {
 		turnAway(socket, err)
 		return
 	}
+	s.attend(ctx, socket, newPeer(name, right, socket, false))
+}
+
+// attend serves an application until its link or ctx ends.
+func (s *Server) attend(ctx context.Context, l link, p *Peer) {
 	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(ctx, func() { socket.Close() })
-	p := newPeer(name, right, func(m app.Message, files []*os.File) error { return socket.Send(m, files...) }, cancel)
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	name := p.Name
 	var writer sync.WaitGroup
 	writer.Go(func() { p.write(ctx) })
-	s.Log.Info("application is here", "name", name, "uid", right.UID)
+	s.Log.Info("application is here", "name", name, "uid", p.right.UID, "udp", p.udp)
 	s.Handler.Joined(p)
-	s.read(p, socket)
+	s.read(p)
 	s.Handler.Left(p)
 	s.Log.Info("application is gone", "name", name)
 	cancel()
@@ -143,8 +191,8 @@ func turnAway(socket *app.Socket, why error) {
 	}
 }
 
-func newPeer(name string, right Right, send func(app.Message, []*os.File) error, hangUp func()) *Peer {
-	return &Peer{Name: name, since: time.Now(), right: right, send: send, out: make(chan outgoing, maxWaiting), close: hangUp}
+func newPeer(name string, right Right, l link, udp bool) *Peer {
+	return &Peer{Name: name, since: time.Now(), right: right, link: l, udp: udp, out: make(chan outgoing, maxWaiting)}
 }
 
 // identify asks the kernel who the peer is, and looks whether it may speak.
@@ -170,10 +218,10 @@ func processName(pid int32) string {
 	return string(b[:len(b)-1])
 }
 
-// read brings messages to the handler until the socket ends.
-func (s *Server) read(p *Peer, socket *app.Socket) {
+// read brings messages to the handler until the link ends.
+func (s *Server) read(p *Peer) {
 	for {
-		m, files, err := socket.Receive()
+		m, files, err := p.link.Receive()
 		switch {
 		case err == nil:
 			s.Handler.Said(p, m, files)
@@ -197,9 +245,12 @@ func (p *Peer) Send(m app.Message, files ...*os.File) {
 	case p.out <- outgoing{m, files}:
 	default:
 		closeAll(files)
-		p.once.Do(p.close)
+		p.hangUp()
 	}
 }
+
+// hangUp ends what the application has registered.
+func (p *Peer) hangUp() { p.link.Close() }
 
 // Error answers a request that cannot be carried out.
 func (p *Peer) Error(seq uint64, code, detail string) {
@@ -211,15 +262,18 @@ func (p *Peer) May(service string) bool {
 	return len(p.right.Services) == 0 || slices.Contains(p.right.Services, service)
 }
 
+// Carries reports whether a message to the application can have so many octets of state.
+func (p *Peer) Carries(state int) bool { return !p.udp || state <= app.MaxInline }
+
 // write sends what waits.
 func (p *Peer) write(ctx context.Context) {
 	for {
 		select {
 		case o := <-p.out:
-			err := p.send(o.message, o.files)
+			err := p.link.Send(o.message, o.files...)
 			closeAll(o.files)
 			if err != nil {
-				p.once.Do(p.close)
+				p.hangUp()
 			}
 		case <-ctx.Done():
 			p.drop()

@@ -33,7 +33,8 @@ type Serving struct {
 	log  *slog.Logger
 	to   agent.Decider
 
-	notes *Notes
+	notes  *Notes
+	counts Counts
 
 	mu      sync.Mutex
 	members map[agent.Job][]*member // in turn
@@ -75,13 +76,12 @@ func NewServing(host string, jobs []agent.Job, notes *Notes, log *slog.Logger) *
 }
 
 // Run serves control sockets until ctx ends.
-func (s *Serving) Run(ctx context.Context, path string, rights []Right) error {
-	l, err := Listen(path)
-	if err != nil {
-		return err
-	}
-	return (&Server{Rights: rights, Handler: s, Log: s.log}).Serve(ctx, l)
+func (s *Serving) Run(ctx context.Context, at Sockets) error {
+	return (&Server{Rights: at.Rights, Handler: s, Log: s.log, Counts: &s.counts}).Run(ctx, at)
 }
+
+// Counters are what operators see of control sockets.
+func (s *Serving) Counters() []admin.Counter { return s.counts.Counters() }
 
 // Begin implements agent.Applications.
 func (s *Serving) Begin(to agent.Decider) { s.to = to }
@@ -109,8 +109,12 @@ func (s *Serving) Offer(c *transfer.Check) *agent.Problem {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	job := agent.Job{Name: c.Offer.Job, Service: c.Offer.Inc.Service}
-	m := s.next(job)
+	m := s.next(job, len(c.Offer.State))
 	switch {
+	case m == nil && len(s.members[job]) > 0:
+		return &agent.Problem{Reason: transfer.ReasonHost, Detail: fmt.Sprintf("the applications of job %s are registered over "+
+			"UDP, which carries %d octets of state, not %d: let one register at the Unix socket", job.Name, app.MaxInline,
+			len(c.Offer.State))}
 	case m == nil:
 		return unregistered(job)
 	case m.open >= maxOffers:
@@ -131,14 +135,15 @@ func (s *Serving) Offer(c *transfer.Check) *agent.Problem {
 	return nil
 }
 
-// next is the application whose turn it is. Called with mu held.
-func (s *Serving) next(job agent.Job) *member {
+// next is the application whose turn it is, among those that can be told so many octets of state. Called with mu held.
+func (s *Serving) next(job agent.Job, state int) *member {
 	members := s.members[job]
-	if len(members) == 0 {
+	i := slices.IndexFunc(members, func(m *member) bool { return m.peer.Carries(state) })
+	if i < 0 {
 		return nil
 	}
-	m := members[0]
-	copy(members, members[1:])
+	m := members[i]
+	copy(members[i:], members[i+1:])
 	members[len(members)-1] = m
 	return m
 }

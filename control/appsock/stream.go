@@ -16,11 +16,12 @@ import (
 // costs the kernel up to 1 KiB. What comes in smaller pieces waits, and goes on together when the application reads.
 const streamBuffer = 1 << 20
 
-// stream is the daemon's end of a connection to a routing application: one end of a pair of Unix sockets. It implements
-// router.Stream.
+// stream is the daemon's end of a connection to a routing application: one end of a pair of Unix sockets, or connected to
+// one at which the application listens. It implements router.Stream.
 type stream struct {
 	file    *os.File   // non-blocking
-	inode   uint32     // of the application's end
+	inode   uint32     // of the application's end; 0: not known yet
+	own     uint32     // inode of this end, if the application's has none before it is accepted
 	reading sync.Mutex // held from reading octets until the router has them
 }
 
@@ -105,29 +106,30 @@ func (s *stream) CloseWrite() {
 func (s *stream) Close() { s.file.Close() }
 
 // Unread implements router.Stream: the kernel is asked for the length of the other end's queue, of which octets that
-// were peeked at are a part (net/unix/diag.c).
+// were peeked at are a part (net/unix/diag.c). The line with which a stream begins counts until it was read, and nothing is
+// read before: it never looks as if more had been read than was.
 func (s *stream) Unread() (n int, known bool) {
-	replies, err := s.query().Execute(unix.NETLINK_SOCK_DIAG, unix.SOCK_DIAG_BY_FAMILY)
-	if err != nil {
+	if s.inode == 0 {
+		s.inode, _ = ask(s.own, udiagShowPeer, unixDiagPeer)
+	}
+	if s.inode == 0 { // the application has not accepted it
 		return 0, false
 	}
-	for _, reply := range replies {
-		if n, ok := readQueue(reply); ok {
-			return n, true
-		}
-	}
-	return 0, false
+	queue, known := ask(s.inode, udiagShowRQLen, unixDiagRQLen)
+	return int(queue), known
 }
 
 // Constants of linux/unix_diag.h.
 const (
+	udiagShowPeer  = 1 << 2
 	udiagShowRQLen = 1 << 4
+	unixDiagPeer   = 2
 	unixDiagRQLen  = 4
 	unixDiagHeader = 16 // struct unix_diag_msg
 )
 
-// diagRequest is struct unix_diag_req.
-type diagRequest struct{ inode uint32 }
+// diagRequest is struct unix_diag_req: what is to be shown of a connected socket.
+type diagRequest struct{ inode, show uint32 }
 
 // Len implements nl.NetlinkRequestData.
 func (diagRequest) Len() int { return 24 }
@@ -138,19 +140,29 @@ func (d diagRequest) Serialize() []byte {
 	b[0] = unix.AF_UNIX
 	binary.NativeEndian.PutUint32(b[4:], 1<<1) // TCP_ESTABLISHED
 	binary.NativeEndian.PutUint32(b[8:], d.inode)
-	binary.NativeEndian.PutUint32(b[12:], udiagShowRQLen)
+	binary.NativeEndian.PutUint32(b[12:], d.show)
 	binary.NativeEndian.PutUint64(b[16:], ^uint64(0)) // INET_DIAG_NOCOOKIE
 	return b
 }
 
-func (s *stream) query() *nl.NetlinkRequest {
+// ask asks the kernel for an attribute of a socket, of which the first word is returned.
+func ask(inode, show uint32, attribute uint16) (word uint32, known bool) {
 	r := nl.NewNetlinkRequest(unix.SOCK_DIAG_BY_FAMILY, 0)
-	r.AddData(diagRequest{s.inode})
-	return r
+	r.AddData(diagRequest{inode, show})
+	replies, err := r.Execute(unix.NETLINK_SOCK_DIAG, unix.SOCK_DIAG_BY_FAMILY)
+	if err != nil {
+		return 0, false
+	}
+	for _, reply := range replies {
+		if word, known := readAttribute(reply, attribute); known {
+			return word, true
+		}
+	}
+	return 0, false
 }
 
-// readQueue reads the length of the receive queue in a reply.
-func readQueue(reply []byte) (int, bool) {
+// readAttribute reads the first word of an attribute in a reply.
+func readAttribute(reply []byte, attribute uint16) (word uint32, known bool) {
 	if len(reply) < unixDiagHeader {
 		return 0, false
 	}
@@ -159,8 +171,8 @@ func readQueue(reply []byte) (int, bool) {
 		return 0, false
 	}
 	for _, a := range attributes {
-		if a.Attr.Type == unixDiagRQLen && len(a.Value) >= 4 {
-			return int(binary.NativeEndian.Uint32(a.Value)), true
+		if a.Attr.Type == attribute && len(a.Value) >= 4 {
+			return binary.NativeEndian.Uint32(a.Value), true
 		}
 	}
 	return 0, false

@@ -83,6 +83,31 @@ func (r *report) applications(key string, a Applications) {
 	for i, user := range a.Allow {
 		r.notEmpty(at(key+".allow", i)+".user", user.User, "the name or number of a user")
 	}
+	r.overUDP(key, a)
+}
+
+// overUDP checks that the control socket over UDP is for this host only, and for whom a token stands.
+func (r *report) overUDP(key string, a Applications) {
+	tokens := map[string]string{}
+	for i, user := range a.Allow {
+		field := at(key+".allow", i) + ".token_file"
+		switch {
+		case user.Token == "":
+			continue
+		case !a.UDP.IsValid():
+			r.warnf(field, "of no use: %s.udp is not set", key)
+		default:
+			r.absolutePath(field, user.Token)
+		}
+		r.once(tokens, field, user.Token)
+	}
+	switch {
+	case !a.UDP.IsValid():
+	case !a.UDP.Addr().IsLoopback() || a.UDP.Port() == 0:
+		r.failf(key+".udp", "%s: want a loopback address and port as in 127.0.0.1:790", a.UDP)
+	case len(tokens) == 0:
+		r.warnf(key+".udp", "of no use: no user of %s.allow has a token_file", key)
+	}
 }
 
 func (r *report) notEmpty(key, value, want string) {

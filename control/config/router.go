@@ -95,14 +95,17 @@ type RouterMetrics struct {
 
 // Applications is where applications reach the daemon of their host, and which may.
 type Applications struct {
-	Socket string        `yaml:"socket" default:"/run/baton/app.sock"` // Unix socket
-	Allow  []Application `yaml:"allow" default:""`                     // empty: there is no socket
+	Socket string         `yaml:"socket" default:"/run/baton/app.sock"` // Unix socket
+	UDP    netip.AddrPort `yaml:"udp" default:""`                       // loopback; not valid: none
+	Lease  Duration       `yaml:"lease" default:"10s" range:"3s..5m"`   // over UDP
+	Allow  []Application  `yaml:"allow" default:""`                     // empty: there is no socket
 }
 
 // Application is a user whose applications are listened to.
 type Application struct {
-	User     string           `yaml:"user"`                // name or number
-	Services []netip.AddrPort `yaml:"services" default:""` // empty: all
+	User     string           `yaml:"user"`                  // name or number
+	Services []netip.AddrPort `yaml:"services" default:""`   // empty: all
+	Token    string           `yaml:"token_file" default:""` // stands for the user over UDP; "": nothing does
 }
 
 // Log says what is logged, to stderr. Level is a word that slog.Level reads.

@@ -70,8 +70,10 @@ func (j *TargetJob) Asks() bool { return j.Application == "ask" }
 
 // TargetApps is Applications of a target host, which may run beside a routing host's daemon.
 type TargetApps struct {
-	Socket string        `yaml:"socket" default:"/run/baton/target-app.sock"` // Unix socket
-	Allow  []Application `yaml:"allow" default:""`                            // empty: there is no socket
+	Socket string         `yaml:"socket" default:"/run/baton/target-app.sock"` // Unix socket
+	UDP    netip.AddrPort `yaml:"udp" default:""`                              // loopback; not valid: none
+	Lease  Duration       `yaml:"lease" default:"10s" range:"3s..5m"`          // over UDP
+	Allow  []Application  `yaml:"allow" default:""`                            // empty: there is no socket
 }
 
 // Direct says that clients' SYNs are for the listener, and nothing is handed over to it.

@@ -14,8 +14,7 @@ import (
 type TargetApps struct {
 	Notes   *appsock.Notes   // between applications
 	serving *appsock.Serving // nil: there is no control socket
-	socket  string
-	rights  []appsock.Right
+	sockets appsock.Sockets
 }
 
 // OpenTargetApps reads who may register for the jobs whose applications are asked. Nothing is opened yet.
@@ -28,8 +27,8 @@ func OpenTargetApps(host string, c config.TargetApps, x config.TargetXCF, jobs [
 	if len(c.Allow) == 0 {
 		return &TargetApps{Notes: notes}, nil
 	}
-	rights, err := Rights(config.Applications(c))
-	return &TargetApps{notes, appsock.NewServing(host, jobs, notes, log), c.Socket, rights}, err
+	sockets, err := ControlSockets(config.Applications(c))
+	return &TargetApps{notes, appsock.NewServing(host, jobs, notes, log), sockets}, err
 }
 
 // Agent is what the agent asks; nil if all applications are conventional.
@@ -46,7 +45,7 @@ func (a *TargetApps) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	return a.serving.Run(ctx, a.socket, a.rights)
+	return a.serving.Run(ctx, a.sockets)
 }
 
 // List lists the applications that are registered, for operators.
@@ -55,4 +54,12 @@ func (a *TargetApps) List(context.Context) ([]admin.Application, error) {
 		return []admin.Application{}, nil
 	}
 	return a.serving.Registered(), nil
+}
+
+// Counters are what operators see of control sockets.
+func (a *TargetApps) Counters() []admin.Counter {
+	if a.serving == nil {
+		return nil
+	}
+	return a.serving.Counters()
 }
