@@ -25,6 +25,7 @@ type handover struct {
 	accepted time.Time // the current attempt's; zero: not yet
 	gave     time.Time // when the target confirmed; zero: not yet
 	bytes    int       // that the commit carries
+	over     bool      // the target has reported the connection's end, before the switch
 }
 
 // choice is what a routing application has decided.
@@ -242,7 +243,9 @@ func (r *Router) switched(c *conn, held int) {
 		return
 	}
 	r.count.Transferred++
-	h.target.active++
+	if !h.over {
+		h.target.active++
+	}
 	a := r.attempt(c, h, "switched", "")
 	a.Held = held
 	for p := range phases {
@@ -392,12 +395,13 @@ func (r *Router) say(t *target, m transfer.Message) {
 // nothing: the forwarder compares.
 func (r *Router) endReported(t *target, m transfer.EndReport) {
 	r.count.EndReports++
-	if t.active > 0 {
-		t.active--
-	}
 	if c := r.handing[m.Inc]; c != nil {
+		c.handover.over = c.handover.over || c.handover.target == t
 		r.step(c, transfer.Received{Host: t.name, Message: m})
 		return
+	}
+	if t.active > 0 {
+		t.active--
 	}
 	r.remove(m.Inc, t)
 }

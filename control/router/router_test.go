@@ -553,6 +553,9 @@ func TestEndReportDuringTheSwitchIsCarriedOutAfterIt(t *testing.T) {
 	w.plane.report()
 	w.run()
 	w.wantGiven(c, "t1")
+	if n := w.router.targets["t1"].active; n != 0 {
+		t.Errorf("%d connections are alive, the only one has ended", n)
+	}
 }
 
 func TestHintsOnlyAskTheOwner(t *testing.T) {
