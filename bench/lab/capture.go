@@ -81,10 +81,13 @@ func (c *Capture) open() error {
 	if c.ring, err = unix.Mmap(c.fd, 0, blockSize*blockCount, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
 		return fmt.Errorf("map ring: %w", err)
 	}
-	return unix.Bind(c.fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: c.index})
+	return unix.Bind(c.fd, allFrames(c.index))
 }
 
-func networkOrder(v uint16) uint16 { return v<<8 | v>>8 }
+// allFrames is where a packet socket has to be bound to get the frames of every protocol of an interface.
+func allFrames(index int) *unix.SockaddrLinklayer {
+	return &unix.SockaddrLinklayer{Protocol: unix.ETH_P_ALL << 8, Ifindex: index} // in network byte order
+}
 
 // read copies frames out of the ring, block by block, until stop.
 func (c *Capture) read() {

@@ -27,7 +27,7 @@ type Cluster struct {
 	Default   string // job of requests that match no rule; "" refuses them
 	Jobs      []Job
 	Services  []Service     // on further ports
-	Request   time.Duration // timeout of a request head
+	Request   time.Duration // timeout of a request head; like the other timeouts, of all services
 	Offer     time.Duration // timeout of an offer
 	Confirm   time.Duration // timeout of a confirmation
 	GiveUp    time.Duration // timeout of everything after a commit
@@ -115,7 +115,21 @@ const (
 )
 
 var routerConfig = template.Must(template.New("router").Funcs(template.FuncMap{"path": filepath.Join, "indent": indent}).
-	Parse(`
+	Parse(`{{define "timeouts"}}
+{{- if or .Request .Offer .Confirm .Idle .GiveUp}}
+        timeouts:
+{{- with .Request}}
+          request: {{.}}{{end}}
+{{- with .Offer}}
+          offer: {{.}}{{end}}
+{{- with .Confirm}}
+          confirm: {{.}}{{end}}
+{{- with .Idle}}
+          idle: {{.}}{{end}}
+{{- with .GiveUp}}
+          give_up: {{.}}{{end}}
+{{- end}}
+{{- end}}
 host: {{.Host.Name}}
 data:
   hugepages: {{.Hugepages}}
@@ -166,19 +180,7 @@ dvipas:
         transfer: {{.}}{{end}}
 {{- if .Reroute}}
         reroute: per-request{{end}}
-{{- if or .Request .Offer .Confirm .Idle .GiveUp}}
-        timeouts:
-{{- with .Request}}
-          request: {{.}}{{end}}
-{{- with .Offer}}
-          offer: {{.}}{{end}}
-{{- with .Confirm}}
-          confirm: {{.}}{{end}}
-{{- with .Idle}}
-          idle: {{.}}{{end}}
-{{- with .GiveUp}}
-          give_up: {{.}}{{end}}
-{{- end}}
+{{- template "timeouts" .}}
 {{- if .Section}}
 {{indent 8 .Section}}
 {{- else}}
@@ -193,6 +195,7 @@ dvipas:
 {{- end}}
 {{- range .Services}}
       - port: {{.Port}}
+{{- template "timeouts" $}}
 {{indent 8 .Section}}
 {{- end}}
 jobs:

@@ -41,8 +41,10 @@ func TestGeneratedConfigurationsAreRight(t *testing.T) {
 			if len(ports) != 1+len(c.Services) || len(ports) > 1 && (ports[1].POP3.Default != "web-a" || ports[2].Port != 4000) {
 				t.Errorf("ports %+v, want those of %+v behind the first", ports, c.Services)
 			}
-			if c.Request != 0 && time.Duration(port.Timeouts.Request) != c.Request {
-				t.Errorf("request timeout %v, want %v", port.Timeouts.Request, c.Request)
+			for _, p := range ports {
+				if c.Request != 0 && time.Duration(p.Timeouts.Request) != c.Request {
+					t.Errorf("port %d: request timeout %v, want %v", p.Port, p.Timeouts.Request, c.Request)
+				}
 			}
 			for i, job := range []string{"web-a", "web-b"} {
 				target, err := config.LoadTarget(l.Targets[i].Config())

@@ -98,6 +98,19 @@ func (h *Host) Run(ctx context.Context, argv ...string) ([]byte, error) {
 // PID is the process's number.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
+// Resident is how much memory the process has in RAM, octets (VmRSS of proc(5)).
+func (p *Process) Resident() (int, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.PID()))
+	if err != nil {
+		return 0, err
+	}
+	var size, resident int
+	if _, err := fmt.Sscan(string(text), &size, &resident); err != nil {
+		return 0, fmt.Errorf("read memory of %s: %w", p.Name, err)
+	}
+	return resident * os.Getpagesize(), nil
+}
+
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 

@@ -54,7 +54,7 @@ func (r *RawHost) open() error {
 	if r.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 		return err
 	}
-	to := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: r.index}
+	to := allFrames(r.index)
 	timeout := unix.Timeval{Usec: 50_000}
 	if err := errors.Join(unix.Bind(r.fd, to), unix.SetsockoptTimeval(r.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)); err != nil {
 		_ = unix.Close(r.fd)

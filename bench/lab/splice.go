@@ -66,7 +66,7 @@ func openEnd(name string) (*wireEnd, error) {
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, wireBuffer),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
-		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: dev.Index}))
+		unix.Bind(fd, allFrames(dev.Index)))
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
