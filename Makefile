@@ -1,7 +1,7 @@
 # What a newcomer needs is `make test`; everything else is a part of it, or a tool for the work on Baton.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan tsan fuzz test-migrate cover mutants peers judge-selftest c-target go-apps e2e bench-transfer bench-fastpath sim fmt clean
+.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan tsan fuzz test-migrate cover mutants peers judge-selftest c-target go-apps e2e soak-reject bench-transfer bench-fastpath sim fmt clean
 
 # Hugepages (2 MiB) that the demo and the scenarios reserve, and give back; 0 runs them without.
 HUGEPAGES ?= 160
@@ -96,6 +96,10 @@ e2e: build pktgen c-target go-apps ## scenarios in network namespaces, judged; O
 	go build -o bin/baton-demo ./bench/demo
 	go build -o bin/baton-e2e ./bench/e2e
 	timeout --signal=INT 1200 bin/baton-e2e -hugepages $(HUGEPAGES) $(AGAIN) -only '$(ONLY)'
+
+soak-reject: build ## 100,000 connections, 30 % of whose offers are rejected at random, the same ones with the same SEED
+	go build -o bin/baton-soak ./bench/soak
+	timeout --signal=INT 600 bin/baton-soak -hugepages $(HUGEPAGES) $(if $(SEED),-seed $(SEED))
 
 bench-transfer: build ## what a hand-over costs; results and machine into bench/results/transfer.json
 	go build -o bin/baton-bench-transfer ./bench/transfer
