@@ -35,18 +35,13 @@ static_assert(ETH_LEN + IP6_LEN + UDP_LEN + GUE_LEN <= COPY6, "the longest heade
 
 /* ---- send */
 
-uint16_t port_send(struct baton_port *port, struct baton_buf *bufs, uint16_t n)
+uint16_t port_send(struct baton_port *port, struct baton_buf *bufs, uint16_t n, uint32_t octets)
 {
-	uint64_t bytes = 0;
-
-	for (uint16_t i = 0; i < n; i++)
-		bytes += bufs[i].len;
 	uint16_t sent = port->ops->tx_burst(port, bufs, n);
 
-	for (uint16_t i = sent; i < n; i++)
-		bytes -= bufs[i].len;
+	octets -= frames_octets(bufs + sent, n - sent);
 	value_store(&port->tx_packets, value_load(&port->tx_packets) + sent);
-	value_store(&port->tx_bytes, value_load(&port->tx_bytes) + bytes);
+	value_store(&port->tx_bytes, value_load(&port->tx_bytes) + octets);
 	return sent;
 }
 
@@ -54,7 +49,7 @@ void tx_flush(struct baton_port *port)
 {
 	if (port->tx_count == 0)
 		return;
-	uint16_t sent = port_send(port, port->tx, port->tx_count);
+	uint16_t sent = port_send(port, port->tx, port->tx_count, frames_octets(port->tx, port->tx_count));
 
 	port->tx_count = (uint16_t)(port->tx_count - sent);
 	for (uint16_t i = 0; i < port->tx_count; i++) /* tried again next time, in order */

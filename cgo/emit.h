@@ -10,8 +10,18 @@
 #include "forwarder.h"
 #include "vlan.h"
 
-/* port_send hands frames to the port and returns how many of the first it took. */
-uint16_t port_send(struct baton_port *port, struct baton_buf *bufs, uint16_t n);
+/* frames_octets is how long frames are together. */
+static inline uint32_t frames_octets(const struct baton_buf *bufs, uint16_t n)
+{
+	uint32_t octets = 0;
+
+	for (uint16_t i = 0; i < n; i++)
+		octets += bufs[i].len;
+	return octets;
+}
+
+/* port_send hands frames, of so many octets together, to the port and returns how many of the first it took. */
+uint16_t port_send(struct baton_port *port, struct baton_buf *bufs, uint16_t n, uint32_t octets);
 
 /* tx_flush hands what is staged to the port; what it does not take stays staged. */
 void tx_flush(struct baton_port *port);

@@ -156,8 +156,9 @@ struct service_place {
 
 /* plain_place is the same for IPv4. */
 struct plain_place {
-	uint64_t where; /* raw_where; PLAIN_FREE: free */
-	uint16_t index, id;
+	_Alignas(32) uint64_t where; /* raw_where; PLAIN_FREE: free */
+	uint64_t look;               /* packet_look */
+	uint16_t id;
 };
 
 #define PLAIN_FREE UINT64_MAX /* no address and port: it has ones where raw_where has none */
@@ -165,6 +166,8 @@ struct plain_place {
 /* An entry's age is renewed when it is so many seconds old, give or take as many: a store for each packet would make
  * memory the limit. */
 enum { AGE_GRAIN_BITS = 2 };
+
+#define AGED_MASK (~0ull << (BATON_VALUE_AGE_SHIFT + AGE_GRAIN_BITS))
 
 /* An entry that agrees with forwarder.calm in all of this is owned by a target and has no answered SYN. */
 #define CALM_MASK (2ull << BATON_VALUE_STATE_SHIFT | BATON_VALUE_SYN)
@@ -175,7 +178,11 @@ struct lookups {
 	struct baton_lookup *four[BATON_BURST], *six[BATON_BURST];
 };
 
+/* classifier reads the n frames in f->frames, which came in by that port: into burst and lookups. */
+typedef void classifier(struct baton_forwarder *f, const struct baton_port *port, uint16_t n);
+
 struct baton_forwarder {
+	classifier *classify;
 	/* Read for each frame. */
 	bool mixed; /* the burst under way may have frames of other shards */
 	struct baton_crt crt4, crt6;
@@ -188,8 +195,11 @@ struct baton_forwarder {
 	struct baton_service *services;
 	uint32_t service_count, port_count;
 	uint64_t now_ms;
-	struct baton_buf frames[BATON_BURST]; /* the burst under way, as it came in */
-	struct packet burst[BATON_BURST];     /* and what was read of it */
+	struct baton_buf frames[BATON_BURST];    /* the burst under way, as it came in */
+	uint32_t octets;                         /* of these frames together */
+	uint32_t busy_polls;                     /* since the last one that found nothing to do */
+	struct packet burst[BATON_BURST];        /* and what was read of it */
+	struct baton_lookup *every[BATON_BURST]; /* of each packet of burst */
 	struct lookups lookups;
 	struct baton_buf freed[BATON_BURST];
 	uint16_t freed_count;
@@ -428,6 +438,8 @@ void frame_drop(struct baton_forwarder *f, uint16_t port, struct baton_buf *buf,
 void entry_vacate(struct baton_forwarder *f, uint64_t value);
 /* service_key is the CRT key of a tuple; false: its service is not served. */
 bool service_key(const struct baton_forwarder *f, const struct baton_tuple *t, struct baton_key *k);
+/* classifier_for is the fastest one for this CPU; without simd, the plain one. */
+classifier *classifier_for(bool simd);
 /* key_tuple is the way back. */
 bool key_tuple(const struct baton_forwarder *f, const struct baton_key *k, struct baton_tuple *t);
 /* services_index makes services_by_addr and the local addresses of services. */

@@ -44,11 +44,14 @@ static int forwarder_init(struct baton_forwarder *f, const struct baton_config *
 	if (f->punt_fd < 0)
 		return -errno;
 	f->port_count = c->port_count;
+	f->classify = classifier_for(true);
 	f->finder4 = baton_crt_finder(1, true);
 	f->finder6 = baton_crt_finder(3, true);
 	f->usual_way = (struct owner){.known = true}.way;
 	f->idle_spin_us = c->idle_spin_us;
 	f->idle_sleep_us = c->idle_sleep_us;
+	for (uint32_t i = 0; i < BATON_BURST; i++)
+		f->every[i] = &f->burst[i].lookup;
 	for (uint32_t i = 0; i < BATON_MAX_PORTS; i++) {
 		f->ports[i].index = (uint16_t)i;
 		f->ports[i].forwarder = f;

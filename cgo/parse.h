@@ -57,12 +57,17 @@ enum packet_class {
  * lookup, flags and service are there until more is needed (packet_fill). */
 struct packet {
 	_Alignas(BATON_CACHE_LINE) struct baton_lookup lookup; /* CLASS_TCP, CLASS_PLAIN */
-	uint8_t flags;                                         /* TCP_* */
-	uint8_t class;                                         /* enum packet_class */
-	uint8_t reason;                                        /* CLASS_DROP: enum baton_counter */
-	bool ip6;
-	uint16_t port;    /* where it came in */
-	uint16_t service; /* index; CLASS_TCP, CLASS_PLAIN */
+	union {
+		struct {
+			uint8_t flags;  /* TCP_* */
+			uint8_t class;  /* enum packet_class */
+			uint8_t reason; /* CLASS_DROP: enum baton_counter */
+			bool ip6;
+			uint16_t port;    /* where it came in */
+			uint16_t service; /* index; CLASS_TCP, CLASS_PLAIN */
+		};
+		uint64_t look; /* all of it at once: packet_look */
+	};
 	uint32_t end;     /* offset behind the IP packet: the frame without Ethernet padding */
 	uint16_t l4;      /* offset of the TCP or ICMP header */
 	uint16_t payload; /* offset of the TCP payload */
@@ -78,6 +83,12 @@ struct packet {
 	struct baton_buf buf;
 };
 static_assert(sizeof(struct packet) == 2 * BATON_CACHE_LINE, "of a plain packet only the first line is touched");
+
+/* packet_look is look of a plain packet to a service, without flags. */
+static inline uint64_t packet_look(uint16_t service)
+{
+	return (uint64_t)service << 48 | CLASS_PLAIN << 8;
+}
 
 static inline uint16_t load16(const uint8_t *p)
 {
@@ -390,12 +401,23 @@ static inline uint64_t raw_mac(const uint8_t mac[BATON_MAC_LEN])
 struct plain {
 	uint64_t where;  /* address and port of its destination, in raw order: raw_where */
 	uint64_t client; /* address and port of its source, as in a key */
+	uint8_t flags;   /* TCP_* */
 };
 
 /* raw_where: the address, two octets of 0, the port. */
 static inline uint64_t raw_where(uint32_t addr, uint16_t port)
 {
 	return __builtin_bswap32(addr) | (uint64_t)__builtin_bswap16(port) << 48;
+}
+
+/* plain_sum_ok verifies the checksum of an IPv4 header without options. Only one of the additions can have a carry. */
+static inline bool plain_sum_ok(const uint8_t *d)
+{
+	uint64_t sum = (raw64(d + 12) >> 16) + (raw64(d + 26) >> 16), at20 = raw64(d + 20);
+
+	sum += at20;
+	sum += sum < at20;
+	return sum_is_whole(sum);
 }
 
 /* plain_read is true for plain packets to a MAC address (raw_mac) in which parse_ip4, parse_tcp and source_possible would
@@ -418,13 +440,10 @@ static inline bool plain_read(const struct baton_buf *buf, uint64_t mac, struct 
 	if (buf->len < ETH_LEN + total || offset < TCP_LEN << 2 || IP4_LEN + (offset >> 4) * 4 > total ||
 	    !(at20 & OCTETS(0, 0, 255, 0)) || !(at34 & 0xffff) || !source4_possible((uint8_t)at26))
 		return false;
-	/* The IP header, from its first octet to its last; only one of the additions can have a carry. */
-	uint64_t sum = (at12 >> 16) + (at26 >> 16) + at20;
-
-	sum += sum < at20;
 	out->where = raw64(d + 30) & ~(0xffffull << 32);
 	out->client = (__builtin_bswap64(at26) & ~0xffffffffull) | (__builtin_bswap32((uint32_t)at34) & 0xffff0000);
-	return sum_is_whole(sum);
+	out->flags = d[PLAIN_TCP + 13];
+	return plain_sum_ok(d);
 }
 
 /* packet_fill reads what the first look at a plain packet left out. */

@@ -5,6 +5,7 @@
  */
 #include "emit.h"
 #include "forwarder.h"
+#include "plain.h"
 #include "vlan.h"
 
 #include <errno.h>
@@ -13,6 +14,7 @@
 
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
+#define INLINE static inline __attribute__((always_inline))
 
 /* ---- buffers */
 
@@ -62,11 +64,17 @@ static inline int service_find(const struct baton_forwarder *f, struct baton_ip 
 	return service_place(f, addr, port)->index - 1;
 }
 
+/* plain_places are those of IPv4 services. */
+struct plain_places {
+	struct plain_place *place;
+	uint32_t mask;
+};
+
 /* plain_place finds where an IPv4 service is or would be, in the same way. */
-static inline struct plain_place *plain_place(const struct baton_forwarder *f, uint64_t where)
+static inline struct plain_place *plain_place(const struct plain_places *all, uint64_t where)
 {
 	for (uint32_t i = (uint32_t)(where * 0x9e3779b97f4a7c15ull >> 40);; i++) {
-		struct plain_place *place = &f->services_plain[i & f->services_mask];
+		struct plain_place *place = &all->place[i & all->mask];
 
 		if (likely(place->where == where) || place->where == PLAIN_FREE)
 			return place;
@@ -75,9 +83,10 @@ static inline struct plain_place *plain_place(const struct baton_forwarder *f, u
 
 static void plain_index(struct baton_forwarder *f, const struct baton_service *s, uint16_t index)
 {
+	const struct plain_places all = {f->services_plain, f->services_mask};
 	uint64_t where = raw_where((uint32_t)s->addr.lo, s->port);
 
-	*plain_place(f, where) = (struct plain_place){where, index, s->id};
+	*plain_place(&all, where) = (struct plain_place){where, packet_look(index), s->id};
 }
 
 int services_index(struct baton_forwarder *f, const struct baton_service *services, uint32_t n)
@@ -88,7 +97,7 @@ int services_index(struct baton_forwarder *f, const struct baton_service *servic
 		places *= 2;
 	f->services_mask = places - 1;
 	f->services_by_addr = calloc(places, sizeof(*f->services_by_addr));
-	f->services_plain = malloc(places * sizeof(*f->services_plain));
+	f->services_plain = aligned_alloc(sizeof(*f->services_plain), places * sizeof(*f->services_plain));
 	f->services = calloc(n + 1, sizeof(*f->services));
 	f->locals = calloc(n + BATON_MAX_PORTS, sizeof(*f->locals));
 	if (!f->services_by_addr || !f->services_plain || !f->services || !f->locals)
@@ -223,47 +232,58 @@ static void classify_any(struct baton_forwarder *f, struct packet *p)
 	}
 }
 
-/* classify_plain is classify_any for a plain packet to a service. False: it is none. */
-static inline bool classify_plain(const struct baton_forwarder *f, const struct baton_buf *buf, uint64_t mac,
-				  struct packet *p)
+/* classify_plain is classify_any for a plain packet to a service: of what the first look found. False: it is none. */
+static inline bool classify_plain(const struct plain_places *all, const struct plain *plain, struct packet *p)
 {
-	struct plain plain;
+	const struct plain_place *s = plain_place(all, plain->where);
 
-	if (unlikely(!plain_read(buf, mac, &plain)))
+	if (unlikely(s->where != plain->where))
 		return false;
-	const struct plain_place *s = plain_place(f, plain.where);
-
-	if (unlikely(s->where == PLAIN_FREE))
-		return false;
-	p->lookup.key.w[0] = plain.client | s->id;
-	p->flags = buf->data[PLAIN_TCP + 13];
-	p->class = CLASS_PLAIN;
-	p->service = s->index;
+	p->lookup.key.w[0] = plain->client | s->id;
+	p->look = s->look | plain->flags;
 	return true;
 }
 
 #ifdef __SANITIZE_ADDRESS__
-/* classify_check makes sure that a plain packet is what a closer look would find. */
-static void classify_check(struct baton_forwarder *f, const struct baton_port *port, const struct baton_buf *buf,
-			   const struct packet *p)
+/* plain_check makes sure that a plain packet is what a closer look would find. */
+static void plain_check(struct baton_forwarder *f, const struct baton_port *port, uint16_t i)
 {
-	struct packet filled = *p, any = {.buf = *buf, .port = port->index};
+	struct packet filled = f->burst[i], any = {.buf = f->frames[i], .port = port->index};
 
-	packet_fill(&filled, buf, port->index);
+	packet_fill(&filled, &f->frames[i], port->index);
 	classify_any(f, &any);
 	assert(any.class == CLASS_TCP && !any.ip6 && any.flags == filled.flags && any.service == filled.service);
 	assert(baton_ip_equal(any.src, filled.src) && baton_ip_equal(any.dst, filled.dst) && any.end == filled.end);
 	assert(any.l4 == filled.l4 && any.payload == filled.payload && any.seq == filled.seq && any.ack == filled.ack);
 	assert(any.sport == filled.sport && any.dport == filled.dport && any.lookup.key.w[0] == filled.lookup.key.w[0]);
 }
+
+/* classify_check checks the plain packets of a group, and that each way to read finds the same ones. */
+static void classify_check(struct baton_forwarder *f, const struct baton_port *port, uint16_t from, uint16_t to,
+			   uint32_t odd)
+{
+	const struct plain_places places = {f->services_plain, f->services_mask};
+
+	for (uint16_t i = from; i < to; i++) {
+		struct packet packet;
+		struct plain plain;
+		bool found =
+		    plain_read(&f->frames[i], raw_mac(port->mac), &plain) && classify_plain(&places, &plain, &packet);
+
+		assert(found == !(odd >> i & 1));
+		if (found)
+			plain_check(f, port, i);
+	}
+}
 #else
-static inline void classify_check(struct baton_forwarder *f, const struct baton_port *port, const struct baton_buf *buf,
-				  const struct packet *p)
+static inline void classify_check(struct baton_forwarder *f, const struct baton_port *port, uint16_t from, uint16_t to,
+				  uint32_t odd)
 {
 	(void)f;
 	(void)port;
-	(void)buf;
-	(void)p;
+	(void)from;
+	(void)to;
+	(void)odd;
 }
 #endif
 
@@ -272,60 +292,141 @@ static bool elsewhere(struct baton_forwarder *f, const struct baton_port *port, 
 {
 	struct packet *p = &f->burst[i];
 
+	p->lookup.entry = NULL;
 	if (p->class == CLASS_PLAIN)
 		packet_fill(p, &f->frames[i], port->index);
 	return shard_elsewhere(f, p, &p->tuple);
 }
 
-/* classify_closely takes what is not plain. It may find the packet further behind in its buffer. */
-static __attribute__((noinline)) void classify_closely(struct baton_forwarder *f, const struct baton_port *port,
-						       uint16_t i, struct lookups *l)
+/* key_add has the key of frame i looked up. */
+static inline void key_add(struct lookups *l, struct packet *p)
 {
-	struct packet *p = &f->burst[i];
-
-	p->buf = f->frames[i];
-	p->port = port->index;
-	classify_any(f, p);
-	f->frames[i] = p->buf;
-	if (p->class != CLASS_TCP || (f->shards && elsewhere(f, port, i)))
-		return;
-	if (p->ip6)
+	if (p->class == CLASS_TCP && p->ip6)
 		l->six[l->sixes++] = &p->lookup;
 	else
 		l->four[l->fours++] = &p->lookup;
 }
 
-static inline void classify(struct baton_forwarder *f, const struct baton_port *port, uint64_t mac, uint16_t i,
-			    struct lookups *l)
+/* classify_closely takes what is not plain. It may find the packet further behind in its buffer. */
+static void classify_closely(struct baton_forwarder *f, const struct baton_port *port, uint16_t i)
 {
 	struct packet *p = &f->burst[i];
 
-	if (unlikely(!classify_plain(f, &f->frames[i], mac, p))) {
-		classify_closely(f, port, i, l);
-		return;
+	p->buf = f->frames[i];
+	p->port = port->index;
+	p->lookup.entry = NULL;
+	classify_any(f, p);
+	f->octets -= f->frames[i].len - p->buf.len; /* it may have lost a tag */
+	f->frames[i] = p->buf;
+}
+
+/* classify_apart takes the frames of a group one by one: odd ones are not plain, and any may be of another shard. */
+static __attribute__((noinline)) void classify_apart(struct baton_forwarder *f, const struct baton_port *port,
+						     uint16_t from, uint16_t to, uint32_t odd)
+{
+	for (uint16_t i = from; i < to; i++) {
+		bool plain = !(odd >> i & 1);
+
+		if (!plain)
+			classify_closely(f, port, i);
+		if (f->burst[i].class >= CLASS_TCP && ((plain && !f->mixed) || !f->shards || !elsewhere(f, port, i)))
+			key_add(&f->lookups, &f->burst[i]);
 	}
-	classify_check(f, port, &f->frames[i], p);
-	if (likely(!f->mixed) || !elsewhere(f, port, i))
-		l->four[l->fours++] = &p->lookup;
+}
+
+/* first_look is what frames are compared with, by a way to read plain packets. */
+struct first_look {
+	union {
+		uint64_t mac; /* raw_mac */
+#ifdef BATON_PLAIN_AVX2
+		struct plain_range range;
+#endif
+	};
+};
+typedef bool plain_reader(const struct baton_buf *buf, const struct first_look *look, struct plain *out);
+
+/* plain_group reads plain packets to services, and says in which places of the burst are other ones. It calls nothing, so
+ * that all that it compares with stays in registers. */
+INLINE uint32_t plain_group(struct baton_forwarder *f, uint16_t from, uint16_t to, const struct first_look *look,
+			    plain_reader *const read)
+{
+	const struct plain_places places = {f->services_plain, f->services_mask};
+	uint32_t odd = 0;
+
+	for (uint32_t i = from; i < to; i++) {
+		struct plain plain;
+
+		if (unlikely(!read(&f->frames[i], look, &plain) || !classify_plain(&places, &plain, &f->burst[i])))
+			odd |= 1u << i;
+	}
+	return odd;
 }
 
 /* Buckets are fetched while the next packets of a burst are read, but not one by one. */
 enum { FETCH_GROUP = 8 };
 
-static inline void classify_all(struct baton_forwarder *f, const struct baton_port *port, uint16_t n, struct lookups *l)
+/* classify takes a group of the burst's frames. */
+INLINE void classify(struct baton_forwarder *f, const struct baton_port *port, uint16_t from, uint16_t to,
+		     const struct first_look *look, plain_reader *const read)
 {
-	const uint64_t mac = raw_mac(port->mac);
+	uint32_t odd = plain_group(f, from, to, look, read);
+	struct lookups *l = &f->lookups;
+	uint32_t fours = l->fours, sixes = l->sixes;
 
-	for (uint16_t i = 0; i < n;) {
-		uint16_t end = n - i < FETCH_GROUP ? n : (uint16_t)(i + FETCH_GROUP);
-		uint32_t fours = l->fours, sixes = l->sixes;
-
-		for (; i < end; i++)
-			classify(f, port, mac, i, l);
-		f->finder4->fetch(&f->crt4, l->four + fours, l->fours - fours);
-		if (l->sixes > sixes)
-			f->finder6->fetch(&f->crt6, l->six + sixes, l->sixes - sixes);
+	classify_check(f, port, from, to, odd);
+	if (unlikely(odd || f->mixed)) {
+		classify_apart(f, port, from, to, odd);
+	} else {
+		memcpy(&l->four[fours], &f->every[from], FETCH_GROUP * sizeof(*l->four));
+		l->fours = fours + to - from;
 	}
+	f->finder4->fetch(&f->crt4, l->four + fours, l->fours - fours);
+	if (l->sixes > sixes)
+		f->finder6->fetch(&f->crt6, l->six + sixes, l->sixes - sixes);
+}
+
+INLINE void classify_all(struct baton_forwarder *f, const struct baton_port *port, uint16_t n,
+			 const struct first_look *look, plain_reader *const read)
+{
+	f->lookups.fours = f->lookups.sixes = 0;
+	for (uint16_t i = 0; i < n; i += FETCH_GROUP)
+		classify(f, port, i, n - i < FETCH_GROUP ? n : i + FETCH_GROUP, look, read);
+}
+
+static inline bool read_plainly(const struct baton_buf *buf, const struct first_look *look, struct plain *out)
+{
+	return plain_read(buf, look->mac, out);
+}
+
+static void classify_plainly(struct baton_forwarder *f, const struct baton_port *port, uint16_t n)
+{
+	const struct first_look look = {.mac = raw_mac(port->mac)};
+
+	classify_all(f, port, n, &look, read_plainly);
+}
+
+#ifdef BATON_PLAIN_AVX2
+PLAIN_AVX2 static inline bool read_avx2(const struct baton_buf *buf, const struct first_look *look, struct plain *out)
+{
+	return plain_read_avx2(buf, &look->range, out);
+}
+
+PLAIN_AVX2 static void classify_avx2(struct baton_forwarder *f, const struct baton_port *port, uint16_t n)
+{
+	const struct first_look look = {.range = plain_range_to(port->mac)};
+
+	classify_all(f, port, n, &look, read_avx2);
+}
+#endif
+
+classifier *classifier_for(bool simd)
+{
+#ifdef BATON_PLAIN_AVX2
+	if (simd && __builtin_cpu_supports("avx2"))
+		return classify_avx2;
+#endif
+	(void)simd;
+	return classify_plainly;
 }
 
 /* ---- act: segments of flows that the router owns */
@@ -635,7 +736,7 @@ static inline void entry_touch(const struct baton_forwarder *f, baton_word *v)
 {
 	uint64_t value = value_load(v);
 
-	if (unlikely((value ^ f->calm) >> (BATON_VALUE_AGE_SHIFT + AGE_GRAIN_BITS)))
+	if (unlikely((value ^ f->calm) & AGED_MASK))
 		value_store(v, ((value ^ f->calm) & ((1ull << BATON_VALUE_AGE_SHIFT) - 1)) ^ f->calm);
 }
 
@@ -717,18 +818,21 @@ static void act(struct baton_forwarder *f, struct packet *p)
 	}
 }
 
-/* calm says that a segment only has to be forwarded: nothing about its flow changes but its age. */
-static inline bool calm(const struct baton_forwarder *f, const struct packet *p)
+/* calm says that a segment only has to be forwarded: nothing about its flow changes but its age, which is kept. value: of
+ * its entry. */
+INLINE bool calm(const struct baton_forwarder *f, const struct packet *p, uint64_t *value)
 {
-	return p->class >= CLASS_TCP && !(p->flags & (TCP_SYN | TCP_FIN | TCP_RST)) && p->lookup.entry &&
-	       ((value_load(p->lookup.entry) ^ f->calm) & CALM_MASK) == 0;
-}
+	if (unlikely((p->flags & (TCP_SYN | TCP_FIN | TCP_RST)) || !p->lookup.entry))
+		return false;
+	*value = value_load(p->lookup.entry);
+	uint64_t differs = *value ^ f->calm;
 
-/* owner_of is the owner in a calm segment's entry, whose age it keeps. */
-static inline uint16_t owner_of(const struct baton_forwarder *f, const struct packet *p)
-{
+	if (likely(!(differs & (CALM_MASK | AGED_MASK))))
+		return true;
+	if (differs & CALM_MASK)
+		return false;
 	entry_touch(f, p->lookup.entry);
-	return (uint16_t)(value_load(p->lookup.entry) & BATON_VALUE_INDEX);
+	return true;
 }
 
 static bool forward(struct baton_forwarder *f, uint16_t port, uint16_t owner, struct baton_buf *buf)
@@ -765,16 +869,18 @@ void packet_again(struct baton_forwarder *f, struct packet *p)
 
 static inline uint16_t fetch(struct baton_forwarder *f, struct baton_port *port)
 {
-	uint64_t bytes = 0;
 	uint16_t n = port->ops->rx_burst(port, f->frames, BATON_BURST);
+	uint32_t octets = 0;
 
-	for (uint16_t i = 0; i < n; i++) {
-		bytes += f->frames[i].len;
+#pragma GCC unroll 4
+	for (uint32_t i = 0; i < n; i++) {
+		octets += f->frames[i].len;
 		__builtin_prefetch(f->frames[i].data);
 	}
+	f->octets = octets;
 	if (n) {
 		value_store(&port->rx_packets, value_load(&port->rx_packets) + n);
-		value_store(&port->rx_bytes, value_load(&port->rx_bytes) + bytes);
+		value_store(&port->rx_bytes, value_load(&port->rx_bytes) + octets);
 	}
 	return n;
 }
@@ -794,6 +900,7 @@ static uint16_t untag(struct baton_forwarder *f, const struct baton_port *port, 
 		else
 			f->frames[kept++] = *buf;
 	}
+	f->octets = frames_octets(f->frames, kept);
 	return kept;
 }
 
@@ -820,7 +927,7 @@ static inline uint16_t together_send(struct baton_forwarder *f, const struct bat
 
 	if (unlikely(port->tx_count || port->tag))
 		return together_stage(f, from, n);
-	for (uint16_t i = port_send(port, f->frames, n); i < n; i++)
+	for (uint16_t i = port_send(port, f->frames, n, f->octets); i < n; i++)
 		frame_stage(f, way.port, &f->frames[i]); /* there is room for a burst */
 	return n;
 }
@@ -831,9 +938,10 @@ static inline uint16_t together_send(struct baton_forwarder *f, const struct bat
 static __attribute__((noinline)) bool handle(struct baton_forwarder *f, const struct baton_port *port, uint16_t i)
 {
 	struct packet *p = &f->burst[i];
+	uint64_t value;
 
-	if (calm(f, p)) {
-		uint16_t owner = owner_of(f, p);
+	if (calm(f, p, &value)) {
+		uint16_t owner = (uint16_t)(value & BATON_VALUE_OWNER);
 
 		if (i == 0 && f->owners[owner].known && f->owners[owner].tunnel == BATON_TUNNEL_NONE)
 			f->usual_way = f->owners[owner].way;
@@ -848,11 +956,11 @@ static __attribute__((noinline)) bool handle(struct baton_forwarder *f, const st
 /* goes_along says whether a frame is together with those before it, and addresses it. */
 static inline bool goes_along(struct baton_forwarder *f, uint16_t i)
 {
-	const struct packet *p = &f->burst[i];
+	uint64_t value;
 
-	if (unlikely(!calm(f, p)))
+	if (unlikely(!calm(f, &f->burst[i], &value)))
 		return false;
-	const struct owner *owner = &f->owners[owner_of(f, p)];
+	const struct owner *owner = &f->owners[value & BATON_VALUE_OWNER];
 
 	if (unlikely(owner->way != f->usual_way))
 		return false;
@@ -884,8 +992,7 @@ static inline int burst(struct baton_forwarder *f, const struct baton_port *port
 
 	if (n == 0)
 		return 0;
-	l->fours = l->sixes = 0;
-	classify_all(f, port, n, l);
+	f->classify(f, port, n);
 	f->finder4->find(&f->crt4, l->four, l->fours);
 	if (l->sixes)
 		f->finder6->find(&f->crt6, l->six, l->sixes);
@@ -912,6 +1019,7 @@ static int passed(struct baton_forwarder *f)
 		for (uint16_t left = from == f->shard ? 0 : BATON_BURST, n, port; left; left = (uint16_t)(left - n)) {
 			if ((n = shard_take(f, from, left, &port)) == 0)
 				break;
+			f->octets = frames_octets(f->frames, n);
 			work += burst(f, &f->ports[port], n);
 		}
 	return work;
@@ -940,9 +1048,13 @@ void clock_update(struct baton_forwarder *f)
 	baton_cookies_advance(&f->cookies, now);
 }
 
+/* Reading the clock takes as long as a few frames, so a busy loop reads it once in so many polls: some microseconds. */
+enum { BUSY_POLLS = 8 };
+
 int baton_poll(struct baton_forwarder *f)
 {
-	clock_update(f);
+	if (f->busy_polls % BUSY_POLLS == 0 || value_load(&f->clock_ms))
+		clock_update(f);
 	int work = commands_run(f);
 
 	for (uint32_t i = 0; i < f->port_count; i++)
@@ -956,6 +1068,7 @@ int baton_poll(struct baton_forwarder *f)
 	if (f->shards)
 		shard_bell(f);
 	punt_bell(f);
+	f->busy_polls = work ? f->busy_polls + 1 : 0;
 	return work;
 }
 

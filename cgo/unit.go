@@ -3,7 +3,8 @@ package cgo
 /*
 #include <stdlib.h>
 #include "baton.h"
-#include "parse.h"
+#include "plain.h"
+#include "forwarder.h"
 
 #cgo noescape baton_crt_init
 #cgo nocallback baton_crt_init
@@ -38,6 +39,32 @@ static inline uint32_t baton_unit_sweep(struct baton_crt *t, uint32_t n, uint32_
 
 #cgo noescape baton_siphash
 #cgo nocallback baton_siphash
+
+#ifdef BATON_PLAIN_AVX2
+PLAIN_AVX2 static inline bool baton_unit_plain_avx2(const struct baton_buf *buf, const uint8_t *mac, struct plain *out)
+{
+	const struct plain_range range = plain_range_to(mac);
+
+	return plain_read_avx2(buf, &range, out);
+}
+#endif
+
+static inline bool baton_unit_plain(uint8_t *frame, uint32_t len, const uint8_t *mac, bool simd, struct plain *out)
+{
+	const struct baton_buf buf = {.data = frame, .len = len};
+
+#ifdef BATON_PLAIN_AVX2
+	if (simd)
+		return baton_unit_plain_avx2(&buf, mac, out);
+#endif
+	(void)simd;
+	return plain_read(&buf, raw_mac(mac), out);
+}
+
+static inline bool baton_unit_has_simd(void)
+{
+	return classifier_for(true) != classifier_for(false);
+}
 */
 import "C"
 
@@ -176,4 +203,26 @@ func Value(state int, index, inc uint32, nowMS uint64, ended bool) uint64 {
 func SipHash(key [2]uint64, data []byte) uint64 {
 	return uint64(C.baton_siphash((*C.uint64_t)(unsafe.Pointer(&key)), (*C.uint8_t)(unsafe.Pointer(unsafe.SliceData(data))),
 		C.size_t(len(data))))
+}
+
+// Plain is what the first look at a plain packet finds.
+type Plain struct {
+	Where, Client uint64
+	Flags         uint8
+}
+
+// HasPlainSIMD says whether ReadPlain has two ways here.
+func HasPlainSIMD() bool { return bool(C.baton_unit_has_simd()) }
+
+// ReadPlain takes the first look at a frame; false: it is no plain packet to mac. simd: by the fastest code, which
+// HasPlainSIMD has to allow, else by the plain one.
+func ReadPlain(frame []byte, mac [6]byte, simd bool) (Plain, bool) {
+	var out C.struct_plain
+	c := C.CBytes(frame) // its memory ends with it, so that sanitizers see every octet that is read beyond
+	defer C.free(c)
+	ok := C.baton_unit_plain((*C.uint8_t)(c), C.uint32_t(len(frame)), (*C.uint8_t)(unsafe.Pointer(&mac)), C.bool(simd), &out)
+	if !ok {
+		return Plain{}, false
+	}
+	return Plain{uint64(out.where), uint64(out.client), uint8(out.flags)}, true
 }
