@@ -64,6 +64,7 @@ type routingHost struct {
 	metrics   *metrics.Router
 	links     *links
 	keys      *keyring
+	passwords passwords
 	kernel    map[uint16]*exception.Path // by data port
 }
 
@@ -95,6 +96,7 @@ func (d *routingHost) serve(ctx context.Context, socket net.Listener) error {
 		d.serveApplications,
 		d.links.watch,
 		d.keys.watch,
+		d.passwords.run,
 		d.runExceptions,
 		func(ctx context.Context) error { return admin.Serve(ctx, socket, d.source()) },
 		func(ctx context.Context) error { return metrics.Serve(ctx, d.cfg.Metrics.Listen, d.metrics.Registry()) },
@@ -128,6 +130,9 @@ func (d *routingHost) open() error {
 		return err
 	}
 	d.notes = appsock.NewNotes(d.cfg.Host, nil, d.log)
+	if d.passwords, err = openPasswords(d.cfg, &rc, d.log); err != nil {
+		return err
+	}
 	if len(d.cfg.Apps.Allow) > 0 {
 		d.apps = appsock.NewRouting(d.cfg.Host, externalServices(d.cfg), d.notes, d.log)
 		rc.Applications = d.apps

@@ -70,6 +70,7 @@ func (r *Router) checkProtocol(to *report, key string, p *Port) {
 			to.failf(key+"."+at("rules", i)+".map_file", "the rule has a map already")
 		}
 	}
+	p.checkPasswords(to, key+".passwords")
 	if p.Protocol == "http" {
 		to.warnRules(key+".rules", p.HTTP.rules(nil), p.HTTP.Default, p.Reroutes())
 	}
@@ -173,8 +174,9 @@ func (h *HTTP) application(files mapFiles) (inspect.Application, error) {
 
 // Users is a routing application's section in which the user decides.
 type Users struct {
-	Default string     `yaml:"default" default:""` // job; "": none
-	Rules   []UserRule `yaml:"rules" default:""`
+	Default   string     `yaml:"default" default:""` // job; "": none
+	Rules     []UserRule `yaml:"rules" default:""`
+	Passwords Passwords  `yaml:"passwords"`
 }
 
 // UserRule is one routing rule. It converts to inspect.UserRule, which defines what the pattern means.
@@ -194,7 +196,7 @@ func (u *Users) problems() []ruleProblem {
 }
 
 func (u *Users) config(files mapFiles) inspect.UserConfig {
-	return inspect.UserConfig{Default: u.Default, Rules: convert(u.Rules, func(r UserRule) inspect.UserRule {
+	return inspect.UserConfig{Default: u.Default, Attempts: u.Passwords.attempts(), Rules: convert(u.Rules, func(r UserRule) inspect.UserRule {
 		return inspect.UserRule{User: r.User, Choice: r.choice(files)}
 	})}
 }
@@ -220,6 +222,7 @@ type SMTP struct {
 	Auth       Switch     `yaml:"auth" default:"false"`     // clients may log in
 	Default    string     `yaml:"default" default:""`       // job; "": none
 	Rules      []SMTPRule `yaml:"rules" default:""`
+	Passwords  Passwords  `yaml:"passwords"` // of clients that log in
 }
 
 // SMTPRule is one routing rule. It converts to inspect.SMTPRule, which defines what the patterns mean.
@@ -256,6 +259,7 @@ func (m *SMTP) problems() []ruleProblem {
 
 func (m *SMTP) config(files mapFiles) inspect.SMTPConfig {
 	return inspect.SMTPConfig{Name: m.Name, Extensions: m.Extensions, Auth: bool(m.Auth), Default: m.Default,
+		Attempts: m.Passwords.attempts(),
 		Rules: convert(m.Rules, func(r SMTPRule) inspect.SMTPRule {
 			return inspect.SMTPRule{Recipient: r.Recipient, User: r.User, Choice: r.choice(files)}
 		})}

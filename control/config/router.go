@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"baton/control/password"
 )
 
 // Router is the configuration of a routing host.
@@ -222,8 +224,8 @@ func (r *Router) find(a netip.AddrPort) (key string, p *Port) {
 // Warnings returns what the file may say and probably does not mean, in the order of the file.
 func (r *Router) Warnings() []*Problem { return r.report.warnings }
 
-// CheckFiles returns a Problem for each file that the configuration names and that cannot be read, or is a map with
-// something wrong.
+// CheckFiles returns an error for each file that the configuration names and that cannot be read, or has maps or hashes of
+// passwords with something wrong.
 func (r *Router) CheckFiles() error {
 	errs := []error{r.report.checkFiles(map[string]string{"xcf.ca": r.XCF.CA, "xcf.cert": r.XCF.Cert, "xcf.key": r.XCF.Key})}
 	for _, d := range r.DVIPAs {
@@ -231,6 +233,9 @@ func (r *Router) CheckFiles() error {
 			for _, s := range d.Ports[i].sections() {
 				_, err := r.readMaps(s.choices())
 				errs = append(errs, err)
+			}
+			if w := d.Ports[i].Passwords(); w.Given() && w.File != "" {
+				errs = append(errs, password.CheckFile(w.File))
 			}
 		}
 	}

@@ -8,8 +8,11 @@ type talker interface {
 	// become one.
 	command(data []byte) (length int, cause Cause)
 	// hear takes a command. NeedMore: it is dealt with by the answer. Route: it is left for the target to read, and the
-	// decision has the dialogue that leads there.
+	// decision has the dialogue that leads there. Either with a Login: that comes of it once the password is right.
 	hear(command []byte) Decision
+	// deny returns what the client is told of a password that is not Right, and forgets about the login. last: the
+	// connection is closed then.
+	deny(o Outcome, last bool) []byte
 	Refusal(Cause) []byte
 }
 
@@ -19,6 +22,7 @@ const dialogueCommands = 20
 // dialogue is a session of such a protocol.
 type dialogue struct {
 	talker
+	asking
 	greeting string
 	greeted  bool
 	said     int      // commands that were answered
@@ -30,7 +34,10 @@ func (s *dialogue) Inspect(data []byte) Decision {
 	if s.decided.Verdict != NeedMore {
 		return s.decided
 	}
-	var answers Decision
+	answers := Decision{Reply: s.denial}
+	if s.denial != nil {
+		answers.Consumed, s.denial = s.length, nil
+	}
 	if !s.greeted {
 		s.greeted = true
 		answers.Reply = append(answers.Reply, s.greeting...)
@@ -48,6 +55,9 @@ func (s *dialogue) Inspect(data []byte) Decision {
 		if s.said++; d.Verdict == NeedMore && s.said > dialogueCommands {
 			d = refuse(s.talker, Malformed, "too many commands before the one that decides")
 		}
+		if d.Login != nil {
+			d = s.ask(d, n)
+		}
 		if d.Verdict != NeedMore {
 			return s.end(d, answers)
 		}
@@ -56,14 +66,15 @@ func (s *dialogue) Inspect(data []byte) Decision {
 	}
 }
 
-// end ends the session. What was answered before goes first. Of a target's part that is another call's business, because
-// the client has to get those answers before.
+// end ends the session, or has it wait for a password. What was answered before goes first. Of a target's part that is
+// another call's business, because the client has to get those answers before.
 func (s *dialogue) end(d, answers Decision) Decision {
 	s.decided = d
-	if d.Verdict == Route && (answers.Consumed > 0 || len(answers.Reply) > 0) {
+	stays := d.Verdict == Route || d.Verdict == Ask
+	if stays && (answers.Consumed > 0 || len(answers.Reply) > 0) {
 		return answers
 	}
-	if d.Verdict != Route {
+	if !stays {
 		s.decided.Reply = append(answers.Reply, d.Reply...)
 	}
 	return s.decided

@@ -18,7 +18,8 @@ func NewIMAP(c UserConfig) (*IMAP, error) {
 
 // Session implements Application.
 func (p *IMAP) Session(window int) Session {
-	return &dialogue{talker: &imapSession{imap: p, limit: min(window, imapCommand)}, greeting: imapGreeting}
+	return &dialogue{talker: &imapSession{imap: p, limit: min(window, imapCommand)}, greeting: imapGreeting,
+		asking: asking{most: p.attempts}}
 }
 
 // SpeaksFirst implements Application.
@@ -44,6 +45,9 @@ const (
 	imapNoTLS        = " BAD no encryption here\r\n"
 	imapCancelled    = " BAD cancelled\r\n"
 	imapNotPlain     = " BAD not a message of PLAIN\r\n"
+	imapWrong        = " NO [AUTHENTICATIONFAILED] wrong user or password\r\n"
+	imapFailed       = " NO [UNAVAILABLE] passwords cannot be checked now\r\n"
+	imapTooOften     = "* BYE too many attempts\r\n"
 )
 
 // imapRefusals are response codes (RFC 5530) and texts.
@@ -176,11 +180,11 @@ func isAtomChar(r rune) bool {
 func (s *imapSession) login(arguments string) Decision {
 	user, rest, ok := cutString(arguments)
 	rest, ok2 := strings.CutPrefix(rest, " ")
-	_, rest, ok3 := cutString(rest)
-	if !ok || !ok2 || !ok3 || rest != "" || user == "" {
+	password, rest, ok3 := cutString(rest)
+	if !ok || !ok2 || !ok3 || rest != "" || user == "" || password == "" && s.imap.asks() {
 		return say(s.tag + imapArguments)
 	}
-	return s.decide(user)
+	return s.imap.decide(s, user, Secret(password))
 }
 
 // cutString cuts an astring off (RFC 9051 §9): an atom, a quoted string or a literal.
@@ -239,18 +243,23 @@ func (s *imapSession) plain(message string) Decision {
 	if message == "*" {
 		return say(s.tag + imapCancelled)
 	}
-	user, ok := saslPlain(message)
+	user, password, ok := s.imap.plain(message)
 	if !ok {
 		return say(s.tag + imapNotPlain)
 	}
-	return s.decide(user)
+	return s.imap.decide(s, user, password)
 }
 
-func (s *imapSession) decide(user string) Decision {
-	if d, ok := s.imap.decide(user); ok {
-		return d
+func (s *imapSession) deny(o Outcome, last bool) []byte {
+	text := s.tag + imapFailed
+	if o == Wrong {
+		text = s.tag + imapWrong
 	}
-	return refuse(s, NoMatch, "no rule for the user")
+	if last {
+		text = imapTooOften + text
+	}
+	s.tag, s.parts = "", nil
+	return []byte(text)
 }
 
 // Refusal implements Session: BYE (RFC 9051 §7.1.5), and the answer that the last command waits for.

@@ -6,8 +6,9 @@ import (
 )
 
 // POP3 routes POP3 connections (RFC 1939) by the user: it greets, answers what comes before USER or AUTH PLAIN, and hands
-// over with that in hand, which the target answers. So it never sees the password of USER. The target's own greeting must
-// not reach the client; of what was answered before, only AUTH without its message has changed the session.
+// over with that in hand, which the target answers. So it never sees the password of USER, unless it is to ask for that: then
+// it answers USER too, and hands over with PASS in hand. The target's own greeting must not reach the client; of what was
+// answered before, only that USER and AUTH without its message have changed the session.
 type POP3 struct{ users }
 
 // NewPOP3 compiles the rules. It returns the error of the first one that Check refuses.
@@ -18,7 +19,7 @@ func NewPOP3(c UserConfig) (*POP3, error) {
 
 // Session implements Application.
 func (p *POP3) Session(int) Session {
-	return &dialogue{talker: &pop3Session{pop3: p}, greeting: pop3Greeting}
+	return &dialogue{talker: &pop3Session{pop3: p}, greeting: pop3Greeting, asking: asking{most: p.attempts}}
 }
 
 // SpeaksFirst implements Application.
@@ -33,12 +34,15 @@ const (
 	pop3Capa      = "+OK capabilities follow\r\nUSER\r\nSASL PLAIN\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\n.\r\n"
 	pop3Sasl      = "+OK mechanisms follow\r\nPLAIN\r\n.\r\n"
 	pop3Go        = "+ \r\n"
+	pop3Named     = "+OK\r\n"
 	pop3Bye       = "+OK bye\r\n"
 	pop3NoUser    = "-ERR say USER first\r\n"
 	pop3NoAuth    = "-ERR not supported here, use USER or AUTH PLAIN\r\n"
 	pop3Cancelled = "-ERR authentication cancelled\r\n"
 	pop3NotPlain  = "-ERR not a message of PLAIN\r\n"
 	pop3Unknown   = "-ERR unknown command\r\n"
+	pop3Wrong     = "-ERR [AUTH] wrong user or password\r\n"
+	pop3Failed    = "-ERR [SYS/TEMP] passwords cannot be checked now\r\n"
 )
 
 var pop3Refusals = []string{
@@ -53,6 +57,8 @@ var pop3Refusals = []string{
 type pop3Session struct {
 	pop3  *POP3
 	begun []Turn // AUTH PLAIN, if the next line is its message
+	name  string // of USER, where passwords are asked for
+	named []Turn // that USER
 }
 
 func (s *pop3Session) command(data []byte) (int, Cause) { return line(data, pop3Line) }
@@ -70,10 +76,10 @@ func (s *pop3Session) hear(command []byte) Decision {
 		return say(pop3Capa)
 	case "USER":
 		if arg != "" {
-			return s.decide(arg)
+			return s.user(command, arg)
 		}
 	case "PASS":
-		return say(pop3NoUser)
+		return s.pass(arg)
 	case "AUTH":
 		return s.auth(command, arg)
 	case "APOP", "STLS":
@@ -82,6 +88,25 @@ func (s *pop3Session) hear(command []byte) Decision {
 		return Decision{Verdict: End, Reply: []byte(pop3Bye)}
 	}
 	return say(pop3Unknown)
+}
+
+// user takes a name, which is all that is needed if the target asks for the password.
+func (s *pop3Session) user(command []byte, name string) Decision {
+	if !s.pop3.asks() {
+		return s.decide(name, "")
+	}
+	s.name, s.named = name, []Turn{{Say: bytes.Clone(command), Last: "+OK"}}
+	return say(pop3Named)
+}
+
+func (s *pop3Session) pass(password string) Decision {
+	switch {
+	case s.name == "":
+		return say(pop3NoUser)
+	case password == "":
+		return say(pop3Unknown)
+	}
+	return s.decide(s.name, Secret(password), s.named...)
 }
 
 // auth takes a mechanism, which its message may follow (RFC 5034 §4).
@@ -103,19 +128,28 @@ func (s *pop3Session) plain(message string) Decision {
 	if message == "*" {
 		return say(pop3Cancelled)
 	}
-	user, ok := saslPlain(message)
+	user, password, ok := s.pop3.plain(message)
 	if !ok {
 		return say(pop3NotPlain)
 	}
-	return s.decide(user)
+	return s.decide(user, password, s.begun...)
 }
 
-func (s *pop3Session) decide(user string) Decision {
-	if d, ok := s.pop3.decide(user); ok {
-		d.Dialogue = append([]Turn{{Last: "+OK"}}, s.begun...)
-		return d
+// decide routes a user after some turns.
+func (s *pop3Session) decide(user string, password Secret, turns ...Turn) Decision {
+	d := s.pop3.decide(s, user, password)
+	if d.Verdict == Route {
+		d.Dialogue = append([]Turn{{Last: "+OK"}}, turns...)
 	}
-	return refuse(s, NoMatch, "no rule for the user")
+	return d
+}
+
+func (s *pop3Session) deny(o Outcome, _ bool) []byte {
+	s.name, s.named = "", nil
+	if o == Wrong {
+		return []byte(pop3Wrong)
+	}
+	return []byte(pop3Failed)
 }
 
 // Refusal implements Session.

@@ -6,18 +6,20 @@ import (
 	"unicode/utf8"
 )
 
-// saslPlain reads the message of the mechanism PLAIN (RFC 4616 §2) in base64. The user whom the connection is for is the
-// authorization identity, or if that is empty the one whose password it is.
-func saslPlain(text string) (user string, ok bool) {
+// plain reads the message of the mechanism PLAIN (RFC 4616 §2) in base64. The user whom the connection is for is the
+// authorization identity, or if that is empty the one whose password it is. Where passwords are checked both are the same:
+// nobody here knows who may act for whom.
+func (u *users) plain(text string) (user string, password Secret, ok bool) {
 	message, ok := unbase64(text)
 	parts := strings.Split(message, "\x00")
 	if !ok || len(parts) != 3 || parts[1] == "" || parts[2] == "" {
-		return "", false
+		return "", "", false
 	}
-	if parts[0] != "" {
-		return parts[0], true
+	user = parts[0]
+	if user == "" {
+		user = parts[1]
 	}
-	return parts[1], true
+	return user, Secret(parts[2]), user == parts[1] || !u.asks()
 }
 
 // unbase64 reads text in base64 that clients send.

@@ -27,6 +27,7 @@ type Decision struct {
 	// Dialogue, of Route where the server speaks first, is what a server that knows nothing of this session has to be played
 	// before it can go on with what was not consumed. Shared, do not change.
 	Dialogue []Turn
+	Login    *Login // Ask: whose password is to be checked
 }
 
 // Turn is something that the client said, and how the lines of a server's answer begin if it means what the session has
@@ -46,6 +47,7 @@ const (
 	Route                   // hand the connection to Job
 	Refuse                  // send Reply and close
 	End                     // the same at the client's wish
+	Ask                     // have a password checked: an Asker goes on with the Answer, and says the same again until then
 )
 
 // Cause is why a connection is refused. The router has Timeout and Unavailable, the others come from Inspect.
@@ -60,11 +62,12 @@ const (
 	TooLarge                     // 431: the head does not end in time
 	Unavailable                  // 503: no target takes the connection
 	Version                      // 505: not HTTP/1.x
+	Denied                       // 403: wrong passwords
 )
 
 var causeNames = [...]string{
 	Malformed: "malformed", Mixed: "mixed", NoMatch: "no_match", Timeout: "timeout",
-	TooLarge: "too_large", Unavailable: "unavailable", Version: "version",
+	TooLarge: "too_large", Unavailable: "unavailable", Version: "version", Denied: "denied",
 }
 
 // String returns the cause as metrics and logs have it, as in "no_match".
@@ -86,6 +89,8 @@ func (v Verdict) String() string {
 		return "refuse"
 	case End:
 		return "end"
+	case Ask:
+		return "ask"
 	}
 	return fmt.Sprintf("verdict(%d)", uint8(v))
 }

@@ -15,6 +15,7 @@ type SMTPConfig struct {
 	Auth       bool       // clients may log in (RFC 4954), and their user decides then
 	Rules      []SMTPRule // the first that matches decides
 	Default    string     // job of clients that no rule matches; "": they are refused
+	Attempts   int        // as of a UserConfig, at passwords of those who log in
 }
 
 // SMTPRule sends clients to a job by whichever decides: the first recipient, or the user of a client that logs in before.
@@ -83,7 +84,7 @@ func NewSMTP(c SMTPConfig) (*SMTP, error) {
 	if name == "" {
 		name = "localhost"
 	}
-	s := &SMTP{byRecipient: users{fallback: c.Default}, byUser: users{fallback: c.Default}, auth: c.Auth,
+	s := &SMTP{byRecipient: users{fallback: c.Default}, byUser: users{fallback: c.Default, attempts: c.Attempts}, auth: c.Auth,
 		greeting: "220 " + name + " ESMTP\r\n", helo: "250 " + name + "\r\n", ehlo: "250-" + name + "\r\n250-PIPELINING\r\n"}
 	for _, r := range c.Rules {
 		s.byRecipient.rules = append(s.byRecipient.rules, r.among(r.Recipient, r.User))
@@ -109,7 +110,8 @@ func (r SMTPRule) among(one, other string) UserRule {
 
 // Session implements Application.
 func (p *SMTP) Session(window int) Session {
-	return &dialogue{talker: &smtpSession{smtp: p, limit: min(window, smtpLine)}, greeting: p.greeting}
+	return &dialogue{talker: &smtpSession{smtp: p, limit: min(window, smtpLine)}, greeting: p.greeting,
+		asking: asking{most: p.byUser.attempts}}
 }
 
 // SpeaksFirst implements Application.
@@ -137,6 +139,10 @@ const (
 	smtpNotPlain  = "501 5.5.2 not a message of the mechanism\r\n"
 	smtpGoPlain   = "334 \r\n"
 	smtpUsername  = "334 VXNlcm5hbWU6\r\n" // "Username:"
+	smtpAskPass   = "334 UGFzc3dvcmQ6\r\n" // "Password:"
+	smtpWrong     = "535 5.7.8 wrong user or password\r\n"
+	smtpFailed    = "454 4.7.0 passwords cannot be checked now\r\n"
+	smtpTooOften  = "421 4.7.0 too many attempts\r\n"
 	smtpVerify    = "252 2.5.0 send mail and see\r\n"
 	smtpBye       = "221 2.0.0 bye\r\n"
 )
@@ -156,7 +162,8 @@ type smtpSession struct {
 	expects smtpLineKind // next
 	hello   []Turn       // EHLO or HELO
 	sender  []Turn       // MAIL
-	auth    []Turn       // AUTH, if the next line is its message
+	auth    []Turn       // AUTH and what follows, if the next line is its message
+	name    string       // of LOGIN, if the next line is the password
 }
 
 // smtpLineKind is what a line is.
@@ -166,6 +173,7 @@ const (
 	smtpCommand  smtpLineKind = iota
 	smtpPlain                 // the message of PLAIN
 	smtpUserName              // of LOGIN
+	smtpPassword              // of LOGIN
 )
 
 func (s *smtpSession) command(data []byte) (int, Cause) { return line(data, s.limit) }
@@ -174,8 +182,10 @@ func (s *smtpSession) hear(command []byte) Decision {
 	text := string(command[:len(command)-2])
 	if kind := s.expects; kind != smtpCommand {
 		s.expects = smtpCommand
-		d := s.authMessage(kind, text)
-		s.auth = nil
+		d := s.authMessage(kind, command, text)
+		if s.expects == smtpCommand {
+			s.auth = nil
+		}
 		return d
 	}
 	verb, argument, _ := strings.Cut(text, " ")
@@ -238,7 +248,7 @@ func (s *smtpSession) recipient(argument string) Decision {
 	case !ok || to == "":
 		return say(smtpSyntax)
 	}
-	return s.decide(&s.smtp.byRecipient, to, smtpNobody)
+	return s.decide(&s.smtp.byRecipient, to, "", smtpNobody)
 }
 
 // path reads the address of MAIL or RCPT, "<ann@a.example>", which parameters may follow (RFC 5321 §4.1.1.2). A source
@@ -291,34 +301,57 @@ func (s *smtpSession) authenticate(command []byte, argument string) Decision {
 		return say(smtpMechanism)
 	}
 	if given {
-		return s.authMessage(kind, message)
+		return s.authMessage(kind, command, message)
 	}
 	s.expects, s.auth = kind, smtpTurn(command, "334")
 	return say(ask)
 }
 
-func (s *smtpSession) authMessage(kind smtpLineKind, message string) Decision {
+// authMessage takes a message of a mechanism, which has come in a line of the client.
+func (s *smtpSession) authMessage(kind smtpLineKind, line []byte, message string) Decision {
 	if message == "*" {
 		return say(smtpCancelled)
 	}
-	read := saslPlain
-	if kind == smtpUserName {
-		read = unbase64
+	by := &s.smtp.byUser
+	if kind == smtpPlain {
+		user, password, ok := by.plain(message)
+		if !ok {
+			return say(smtpNotPlain)
+		}
+		return s.decide(by, user, password, smtpNoUser)
 	}
-	user, ok := read(message)
-	if !ok || user == "" {
+	text, ok := unbase64(message)
+	switch {
+	case !ok || text == "":
 		return say(smtpNotPlain)
+	case kind == smtpPassword:
+		return s.decide(by, s.name, Secret(text), smtpNoUser)
+	case by.asks():
+		s.name, s.expects, s.auth = text, smtpPassword, append(s.auth, smtpTurn(line, "334")...)
+		return say(smtpAskPass)
 	}
-	return s.decide(&s.smtp.byUser, user, smtpNoUser)
+	return s.decide(by, text, "", smtpNoUser)
 }
 
 // decide lets a client go on whom no rule matches: the next recipient of its mail may be somebody's.
-func (s *smtpSession) decide(by *users, name, nobody string) Decision {
-	if d, ok := by.decide(name); ok {
+func (s *smtpSession) decide(by *users, name string, password Secret, nobody string) Decision {
+	d := by.decide(s, name, password)
+	if d.Verdict == Route {
 		d.Dialogue = slices.Concat(smtpTurn(nil, "220"), s.hello, s.sender, s.auth)
 		return d
 	}
-	return say(nobody)
+	return Decision{Reply: []byte(nobody), Login: d.Login}
+}
+
+func (s *smtpSession) deny(o Outcome, last bool) []byte {
+	text := smtpFailed
+	if o == Wrong {
+		text = smtpWrong
+	}
+	if last {
+		text += smtpTooOften
+	}
+	return []byte(text)
 }
 
 // smtpTurn is a command whose answer has that code (RFC 5321 §4.2.1).

@@ -12,6 +12,8 @@ import (
 type UserConfig struct {
 	Rules   []UserRule // the first that matches decides
 	Default string     // job of users that no rule matches; "": they are refused
+	// Attempts is how many passwords of a connection are checked, by an Asker's Ask. 0: none, the target does.
+	Attempts int
 }
 
 // UserRule sends users to a job. The case of an address's domain does not count.
@@ -106,10 +108,11 @@ func (c Choice) normalNames() Choice {
 type users struct {
 	rules    []UserRule // normal
 	fallback string
+	attempts int
 }
 
 func newUsers(c UserConfig) (users, error) {
-	u := users{fallback: c.Default}
+	u := users{fallback: c.Default, attempts: c.Attempts}
 	for i, r := range c.Rules {
 		if err := r.Check(); err != nil {
 			return u, fmt.Errorf("compile rule %d: %w", i+1, err)
@@ -132,8 +135,18 @@ func (u *users) job(user string) (job string, rule int) {
 	return u.fallback, 0
 }
 
-// decide routes a user.
-func (u *users) decide(user string) (Decision, bool) {
+// asks says that passwords are checked before a user's connection goes on.
+func (u *users) asks() bool { return u.attempts > 0 }
+
+// decide routes a user, whose password has to be right where it is asked for. Before that nobody learns whom rules know.
+func (u *users) decide(s interface{ Refusal(Cause) []byte }, user string, password Secret) Decision {
 	job, rule := u.job(user)
-	return Decision{Verdict: Route, Job: job, Rule: rule}, job != ""
+	d := Decision{Verdict: Route, Job: job, Rule: rule}
+	if job == "" {
+		d = refuse(s, NoMatch, "no rule for the user")
+	}
+	if u.asks() {
+		d.Login = &Login{User: user, Password: password}
+	}
+	return d
 }

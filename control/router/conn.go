@@ -38,6 +38,7 @@ type conn struct {
 	stage    stage
 	idle     bool      // reading: it came back between two requests, and the next one has not begun
 	by       time.Time // reading: 408 then; idle: our FIN
+	check    *check    // reading: of a password; nil: none is under way
 	handover *handover // from the decision on
 	timer    timer.Timer
 }
@@ -203,6 +204,8 @@ func (r *Router) decide(c *conn, d inspect.Decision) bool {
 	case inspect.End:
 		r.act(c, c.tcp.Write(d.Reply, r.now))
 		r.close(c)
+	case inspect.Ask:
+		r.ask(c, *d.Login)
 	}
 	return false
 }
@@ -256,6 +259,8 @@ func (r *Router) due(c *conn) {
 		r.refuse(c, inspect.Timeout, c.session.Refusal(inspect.Timeout))
 	case c.stage == reading && c.app != nil:
 		r.relay(c)
+	case c.stage == reading && c.check != nil && !c.check.at.IsZero() && !c.check.at.After(r.now):
+		r.answer(c)
 	case c.stage == handing:
 		r.step(c, transfer.Timeout{})
 	}
@@ -272,6 +277,9 @@ func (r *Router) arm(c *conn) {
 		at = earlier(at, c.by)
 		if c.app != nil {
 			at = earlier(at, c.app.look)
+		}
+		if c.check != nil {
+			at = earlier(at, c.check.at)
 		}
 	case handing:
 		at = earlier(at, c.handover.giver.Deadline())

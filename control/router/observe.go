@@ -39,6 +39,9 @@ type Counts struct {
 	Faults          uint64 // things that targets said and never may
 	TakenBack       uint64 // connections that targets handed back
 	BackRefused     uint64 // connections that they wanted to
+	PasswordsRight  uint64 // passwords that were found right
+	PasswordsWrong  uint64 // or wrong, or of nobody
+	PasswordsFailed uint64 // that could not be checked
 }
 
 // Total is one of Counts with its name.
@@ -59,6 +62,7 @@ func (c Counts) Totals() []Total {
 		{"idle_asked", c.IdleAsked}, {"orphans", c.Orphans}, {"orphans_asked", c.OrphansAsked}, {"orphans_live", c.OrphansLive},
 		{"unknown_hosts", c.UnknownHosts}, {"stray_messages", c.StrayMessages}, {"send_failed", c.SendFailed},
 		{"faults", c.Faults}, {"taken_back", c.TakenBack}, {"back_refused", c.BackRefused},
+		{"passwords_right", c.PasswordsRight}, {"passwords_wrong", c.PasswordsWrong}, {"passwords_failed", c.PasswordsFailed},
 	}
 }
 

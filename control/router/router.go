@@ -53,6 +53,8 @@ type Service struct {
 	Unconditional  bool                   // give connections in one message, without asking the target application
 	NewSession     func() inspect.Session // the routing application, for one connection
 	Greets         bool                   // it begins with a greeting
+	Passwords      Passwords              // of a routing application that asks for passwords; nil: none does
+	WrongDelay     time.Duration          // until a client is told that its password is wrong
 	// External: routing applications in other processes decide; NewSession's only knows how to refuse.
 	External bool
 }
