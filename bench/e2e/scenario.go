@@ -134,6 +134,7 @@ var scenarios = slices.Concat(
 	storeScenarios,
 	refuseScenarios,
 	lockstepScenarios,
+	passwordScenarios,
 	wireScenarios,
 	lossScenarios,
 	userspaceScenarios,

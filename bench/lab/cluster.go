@@ -47,7 +47,8 @@ type Cluster struct {
 	VLAN      int           // of the port on the data network
 	IPv6      bool          // DVIPA6, and the IPv6 addresses of port and targets; wants Options.IPv6
 
-	// Section is the port's protocol and its section, as lines of YAML, in place of http with Rules and Default.
+	// Section is the port's protocol and its section, as lines of YAML, in place of http with Rules and Default. ${dir} is
+	// the routing host's directory.
 	Section string
 	// Applications lets applications of root, or of AppUser, register at the ControlSocket of each host.
 	Applications bool
@@ -182,7 +183,7 @@ dvipas:
         reroute: per-request{{end}}
 {{- template "timeouts" .}}
 {{- if .Section}}
-{{indent 8 .Section}}
+{{indent 8 (.Host.Expand .Section)}}
 {{- else}}
         http:
 {{- with .Default}}

@@ -55,7 +55,7 @@ func TestAnswersOfServices(t *testing.T) {
 		{"not found", 404, nil, inspect.Failed, "404 Not Found"},
 		{"redirected", 302, http.Header{"Location": {"/"}, "Auth-Status": {"OK"}}, inspect.Failed, "302 Found"},
 	} {
-		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			for name, values := range row.answer {
 				w.Header()[name] = values
 			}

@@ -30,7 +30,7 @@
 // # Bounds
 //
 // Connections (Config.MaxConns), of which 1024 may be coming back at once, recent attempts (1024), tuples asked about (4096), events that wait (4096; their
-// senders wait then), rows of a target (4096). Commands that find the ring full are kept in order and given again;
+// senders wait then), rows of a target (4096). Passwords that are checked at once are bounded by who checks them. Commands that find the ring full are kept in order and given again;
 // there are at most a few for each connection.
 //
 // Called by cmd/baton. Units are octets and time.Duration.
