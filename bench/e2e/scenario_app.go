@@ -203,7 +203,7 @@ var appScenarios = []Scenario{
 	{
 		Name:   "c-target",
 		Doc:    "a target application with the library for C takes a connection with its state, and rejects another",
-		Shape:  Shape{Cluster: authenticated(), Server: targetInC},
+		Shape:  Shape{Cluster: authenticated(), Server: targetInC("mail")},
 		Expect: Expect{Connections: 1, Transferred: 1},
 		Run:    runTargetInC,
 	},
@@ -248,14 +248,16 @@ func runDirectSYN(e *Env) error {
 	return e.authenticating(func(*lab.Process) error { return e.mailSession("ada", "lovelace") })
 }
 
-// targetInC has been built by make.
-func targetInC(e *Env, h *lab.Host) error {
-	path, err := filepath.Abs(filepath.Join(e.bin, "c-target"))
-	if err != nil {
+// targetInC has been built by make; it serves a job.
+func targetInC(job string) func(*Env, *lab.Host) error {
+	return func(e *Env, h *lab.Host) error {
+		path, err := filepath.Abs(filepath.Join(e.bin, "c-target"))
+		if err != nil {
+			return err
+		}
+		_, err = h.MailboxesInC(path, job)
 		return err
 	}
-	_, err = h.MailboxesInC(path, "mail")
-	return err
 }
 
 // runTargetInC logs in as a user whose name has "locked" in it, and then as ada.

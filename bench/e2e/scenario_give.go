@@ -86,6 +86,24 @@ var giveScenarios = []Scenario{
 		},
 	},
 	{
+		Name: "c-give",
+		Doc: "target applications with the library for C give a connection on and back, with state and what was not read, are " +
+			"told what cannot be given, and write to the routing application",
+		Shape:  Shape{Cluster: quizzing.Cluster, Server: targetInC("quiz")},
+		Expect: Expect{Connections: 1, Transferred: 1, Moves: true, Retransmissions: true},
+		Run: func(e *Env) error {
+			return e.quiz(func(d *dialogue, _ *lab.Process) error {
+				const knows = ` knows {"answered": 1}`
+				return errors.Join(
+					d.talk("one", "rh1 1 one", "TELL t1 hello", "+OK t1 heard hello", "GO quiz t1", "+OK t1"+knows,
+						"TELL rh1 back", "+OK rh1 heard back", "TELL t9 nobody", "-ERR unknown host: *",
+						"GIVE none", `-ERR unknown job: no job "none" in the configuration`,
+						"GIVE quiz t2\r\nSTAT", "+OK t2"+knows, "", "+OK 0 0", "GIVE -\r\ntwo", "rh1 2 two", "QUIT", "bye"), d.end(),
+					e.Target(2).Process("c-target").Says(e.Ctx, "from quiz"))
+			})
+		},
+	},
+	{
 		Name: "app-messages",
 		Doc: "applications of the routing host and of both targets write to each other while connections are handed over; a " +
 			"flood for one that does not read is refused and holds up nothing",

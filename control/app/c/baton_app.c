@@ -16,6 +16,7 @@
 
 enum {
 	MESSAGE_MAX = 64 << 10, // octets of one packet
+	INLINE_MAX = 32 << 10,  // octets of state, before base64, that go into the packet itself
 	FILES_MAX = 4,
 	SEALS = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW,
 };
@@ -65,19 +66,38 @@ int baton_app_fd(const struct baton_app *app)
 	return app->fd;
 }
 
-// baton_send sends an object and frees it.
-static int baton_send(struct baton_app *app, struct json_object *object)
+// baton_packet_send sends an octet string with file descriptors, which remain the caller's (unix(7)).
+static int baton_packet_send(struct baton_app *app, const char *text, size_t size, const struct baton_files *files)
+{
+	union {
+		char octets[CMSG_SPACE(FILES_MAX * sizeof(int))];
+		struct cmsghdr aligned;
+	} control = {.octets = {0}};
+	struct iovec out = {.iov_base = (char *)text, .iov_len = size};
+	struct msghdr header = {.msg_iov = &out, .msg_iovlen = 1};
+
+	if (size > MESSAGE_MAX)
+		return -EMSGSIZE;
+	if (files && files->count > 0) {
+		size_t fds = files->count * sizeof(int);
+
+		header.msg_control = &control;
+		header.msg_controllen = CMSG_SPACE(fds);
+		control.aligned.cmsg_level = SOL_SOCKET;
+		control.aligned.cmsg_type = SCM_RIGHTS;
+		control.aligned.cmsg_len = CMSG_LEN(fds);
+		memcpy(CMSG_DATA(&control.aligned), files->fds, fds);
+	}
+	return sendmsg(app->fd, &header, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+// baton_send sends an object with file descriptors, and frees it.
+static int baton_send(struct baton_app *app, struct json_object *object, const struct baton_files *files)
 {
 	size_t size;
 	const char *text = json_object_to_json_string_length(object, JSON_C_TO_STRING_PLAIN, &size);
-	int error = 0;
+	int error = text ? baton_packet_send(app, text, size, files) : -ENOMEM;
 
-	if (!text)
-		error = -ENOMEM;
-	else if (size > MESSAGE_MAX)
-		error = -EMSGSIZE;
-	else if (send(app->fd, text, size, MSG_NOSIGNAL) < 0)
-		error = -errno;
 	json_object_put(object);
 	return error;
 }
@@ -85,7 +105,7 @@ static int baton_send(struct baton_app *app, struct json_object *object)
 // baton_text adds a text, if there is one.
 static void baton_text(struct json_object *object, const char *key, const char *text)
 {
-	if (text)
+	if (text && *text)
 		json_object_object_add(object, key, json_object_new_string(text));
 }
 
@@ -98,7 +118,7 @@ int baton_app_register(struct baton_app *app, const char *job, const char *servi
 	baton_text(object, "job", job);
 	baton_text(object, "service", service);
 	baton_text(object, "name", name);
-	return baton_send(app, object);
+	return baton_send(app, object, NULL);
 }
 
 static int baton_answer(struct baton_app *app, const char *type, uint64_t transfer, const char *detail)
@@ -108,7 +128,7 @@ static int baton_answer(struct baton_app *app, const char *type, uint64_t transf
 	baton_text(object, "type", type);
 	json_object_object_add(object, "transfer", json_object_new_uint64(transfer));
 	baton_text(object, "detail", detail);
-	return baton_send(app, object);
+	return baton_send(app, object, NULL);
 }
 
 int baton_app_accept(struct baton_app *app, uint64_t transfer)
@@ -119,6 +139,110 @@ int baton_app_accept(struct baton_app *app, uint64_t transfer)
 int baton_app_reject(struct baton_app *app, uint64_t transfer, const char *reason)
 {
 	return baton_answer(app, "reject", transfer, reason);
+}
+
+static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+// baton_octets adds octets in base64 (RFC 4648, section 4).
+static int baton_octets(struct json_object *object, const char *key, const uint8_t *octets, size_t size)
+{
+	char *text = malloc((size + 2) / 3 * 4 + 1), *end = text;
+
+	if (!text)
+		return -ENOMEM;
+	for (size_t i = 0; i < size; i += 3) {
+		size_t have = size - i < 3 ? size - i : 3;
+		uint32_t bits = (uint32_t)octets[i] << 16;
+
+		bits |= have > 1 ? (uint32_t)octets[i + 1] << 8 : 0;
+		bits |= have > 2 ? octets[i + 2] : 0;
+		*end++ = digits[bits >> 18];
+		*end++ = digits[bits >> 12 & 63];
+		*end++ = have > 1 ? digits[bits >> 6 & 63] : '=';
+		*end++ = have > 2 ? digits[bits & 63] : '=';
+	}
+	*end = 0;
+	baton_text(object, key, text);
+	free(text);
+	return 0;
+}
+
+// baton_memfd makes a memfd of octets that nobody can change any more (memfd_create(2)).
+static int baton_memfd(const void *octets, size_t size)
+{
+	int fd = memfd_create("baton-state", MFD_CLOEXEC | MFD_ALLOW_SEALING), error;
+
+	if (fd < 0)
+		return -errno;
+	if (pwrite(fd, octets, size, 0) == (ssize_t)size && !fcntl(fd, F_ADD_SEALS, SEALS))
+		return fd;
+	error = errno ? -errno : -ENOSPC;
+	close(fd);
+	return error;
+}
+
+// baton_file adds a file descriptor and its name.
+static void baton_file(struct json_object *names, struct baton_files *files, const char *name, int fd)
+{
+	json_object_array_add(names, json_object_new_string(name));
+	files->fds[files->count++] = fd;
+}
+
+int baton_app_give(struct baton_app *app, int connection, const char *job, const char *host, const void *state,
+		   size_t state_size, uint64_t seq)
+{
+	struct json_object *object, *names;
+	struct baton_files files = {.count = 0};
+	int memfd = -1, error;
+
+	if (state_size > BATON_APP_STATE_MAX)
+		return -EMSGSIZE;
+	if (state_size > INLINE_MAX && (memfd = baton_memfd(state, state_size)) < 0)
+		return memfd;
+	object = json_object_new_object();
+	names = json_object_new_array();
+	baton_file(names, &files, "connection", connection);
+	if (memfd >= 0)
+		baton_file(names, &files, "state", memfd);
+	baton_text(object, "type", "give");
+	json_object_object_add(object, "seq", json_object_new_uint64(seq));
+	baton_text(object, "job", job);
+	baton_text(object, "host", host);
+	json_object_object_add(object, "files", names);
+	error = memfd < 0 ? baton_octets(object, "state", state, state_size) : 0;
+	if (error)
+		json_object_put(object);
+	else
+		error = baton_send(app, object, &files);
+	if (memfd >= 0)
+		close(memfd);
+	return error;
+}
+
+int baton_app_send(struct baton_app *app, const struct baton_app_party *to, const char *tag, const void *data,
+		   size_t data_size, uint64_t seq)
+{
+	struct json_object *object, *party;
+	int error;
+
+	if (data_size > BATON_APP_DATA_MAX)
+		return -EMSGSIZE;
+	object = json_object_new_object();
+	party = json_object_new_object();
+	baton_text(party, "host", to->host);
+	baton_text(party, "role", to->role);
+	baton_text(party, "name", to->name);
+	baton_text(party, "job", to->job);
+	json_object_object_add(party, "id", json_object_new_uint64(to->id));
+	baton_text(object, "type", "message");
+	json_object_object_add(object, "seq", json_object_new_uint64(seq));
+	json_object_object_add(object, "to", party);
+	baton_text(object, "tag", tag);
+	error = baton_octets(object, "data", data, data_size);
+	if (!error)
+		return baton_send(app, object, NULL);
+	json_object_put(object);
+	return error;
 }
 
 // baton_files_take takes the file descriptors out of ancillary data (unix(7)).
@@ -164,8 +288,9 @@ static ssize_t baton_packet_receive(struct baton_app *app, struct baton_files *f
 static const char *baton_field(struct json_object *object, const char *key)
 {
 	struct json_object *value;
+	const char *text = json_object_object_get_ex(object, key, &value) ? json_object_get_string(value) : NULL;
 
-	return json_object_object_get_ex(object, key, &value) ? json_object_get_string(value) : "";
+	return text ? text : "";
 }
 
 static enum baton_app_type baton_type(const char *word)
@@ -175,7 +300,8 @@ static enum baton_app_type baton_type(const char *word)
 		enum baton_app_type type;
 	} types[] = {
 	    {"registered", BATON_APP_REGISTERED}, {"offer", BATON_APP_OFFER}, {"arrived", BATON_APP_ARRIVED},
-	    {"canceled", BATON_APP_CANCELED},     {"error", BATON_APP_ERROR},
+	    {"canceled", BATON_APP_CANCELED},     {"error", BATON_APP_ERROR}, {"given", BATON_APP_GIVEN},
+	    {"rejected", BATON_APP_REJECTED},     {"ended", BATON_APP_ENDED}, {"message", BATON_APP_MESSAGE},
 	};
 
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
@@ -207,18 +333,18 @@ static int baton_state_read(struct baton_app_message *message, int fd)
 // baton_digit is what a character of base64 stands for (RFC 4648, section 4); -1: nothing.
 static int baton_digit(char c)
 {
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 	const char *found = c ? strchr(digits, c) : NULL;
 
 	return found ? (int)(found - digits) : -1;
 }
 
-// baton_state_decode reads state that is in the message itself, in base64.
-static int baton_state_decode(struct baton_app_message *message, const char *text)
+// baton_decode reads octets that are in the message itself, in base64.
+static int baton_decode(struct baton_app_message *message, const char *text, size_t *size)
 {
-	size_t size = 0;
 	uint32_t bits = 0;
 	int have = 0;
+
+	*size = 0;
 
 	message->octets = malloc(strlen(text) + 1);
 	if (!message->octets)
@@ -232,11 +358,9 @@ static int baton_state_decode(struct baton_app_message *message, const char *tex
 		have += 6;
 		if (have >= 8) {
 			have -= 8;
-			message->octets[size++] = (uint8_t)(bits >> have);
+			message->octets[(*size)++] = (uint8_t)(bits >> have);
 		}
 	}
-	message->state = message->octets;
-	message->state_size = size;
 	return 0;
 }
 
@@ -244,6 +368,7 @@ static int baton_state_decode(struct baton_app_message *message, const char *tex
 static int baton_state(struct baton_app_message *message, struct json_object *object, struct baton_files *files)
 {
 	struct json_object *names;
+	int error;
 
 	if (json_object_object_get_ex(object, "files", &names) && json_object_is_type(names, json_type_array)) {
 		if (json_object_array_length(names) != files->count)
@@ -255,26 +380,54 @@ static int baton_state(struct baton_app_message *message, struct json_object *ob
 				return baton_state_read(message, files->fds[i]);
 		}
 	}
-	return baton_state_decode(message, baton_field(object, "state"));
+	error = baton_decode(message, baton_field(object, "state"), &message->state_size);
+	message->state = message->octets;
+	return error;
+}
+
+// baton_data reads what another application says.
+static int baton_data(struct baton_app_message *message, struct json_object *object)
+{
+	int error = baton_decode(message, baton_field(object, "data"), &message->data_size);
+
+	message->data = message->octets;
+	return error;
+}
+
+static uint64_t baton_number(struct json_object *object, const char *key)
+{
+	struct json_object *value;
+
+	return json_object_object_get_ex(object, key, &value) ? json_object_get_uint64(value) : 0;
+}
+
+static struct baton_app_party baton_party(struct json_object *object)
+{
+	return (struct baton_app_party){
+	    .host = baton_field(object, "host"),
+	    .role = baton_field(object, "role"),
+	    .name = baton_field(object, "name"),
+	    .job = baton_field(object, "job"),
+	    .id = baton_number(object, "id"),
+	};
 }
 
 static int baton_message(struct baton_app_message *message, struct json_object *object, struct baton_files *files)
 {
-	struct json_object *value;
-
 	message->type = baton_type(baton_field(object, "type"));
-	if (json_object_object_get_ex(object, "transfer", &value))
-		message->transfer = json_object_get_uint64(value);
+	message->seq = baton_number(object, "seq");
+	message->transfer = baton_number(object, "transfer");
 	message->client = baton_field(object, "client");
 	message->service = baton_field(object, "service");
 	message->job = baton_field(object, "job");
+	message->host = baton_field(object, "host");
+	message->by = baton_field(object, "by");
 	message->code = baton_field(object, "code");
 	message->detail = baton_field(object, "detail");
-	message->from_host = message->from_name = "";
-	if (json_object_object_get_ex(object, "from", &value)) {
-		message->from_host = baton_field(value, "host");
-		message->from_name = baton_field(value, "name");
-	}
+	message->tag = baton_field(object, "tag");
+	message->from = baton_party(json_object_object_get(object, "from"));
+	if (message->type == BATON_APP_MESSAGE)
+		return baton_data(message, object);
 	return baton_state(message, object, files);
 }
 

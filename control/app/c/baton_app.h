@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A control socket for target applications in C: an application registers for a job, is offered each connection with the
 // application state that the routing application gives, accepts or rejects it, and finds it in accept(), by the client's
-// address and port. The protocol is that of the documentation of baton/control/app. Needs libc and json-c.
+// address and port. It may give its connections on, to other jobs and hosts, and write to other applications. The protocol
+// is that of the documentation of baton/control/app. Needs libc and json-c.
 //
 // Functions return 0, or a negative errno. A struct baton_app may be received from by one thread while others send.
 #ifndef BATON_APP_H
@@ -13,34 +14,57 @@
 // Octets of application state at most.
 #define BATON_APP_STATE_MAX (1u << 20)
 
+// Octets of a message to another application at most, and of its tag and each text of an address.
+#define BATON_APP_DATA_MAX (32u << 10)
+#define BATON_APP_TEXT_MAX 255u
+
 struct baton_app;
 
 enum baton_app_type {
 	BATON_APP_END,        // the daemon has closed the control socket
 	BATON_APP_REGISTERED, // service, job
-	BATON_APP_OFFER,      // transfer, client, service, job, from_host, from_name, state
-	BATON_APP_ARRIVED,    // transfer, client: in the accept queue; state, if it was never offered
+	BATON_APP_OFFER,      // transfer, client, service, job, from, state
+	BATON_APP_ARRIVED,    // transfer, client: in the accept queue; from and state, if it was never offered
 	BATON_APP_CANCELED,   // transfer, client, detail: it will not come
-	BATON_APP_ERROR,      // code, detail
+	BATON_APP_ERROR,      // seq, code, detail: a request cannot be carried out, or a message is not delivered
+	BATON_APP_GIVEN,      // seq, host: the connection is somebody else's; close it
+	BATON_APP_REJECTED,   // seq, by, code, detail: the connection was not given, and goes on
+	BATON_APP_ENDED,      // seq, detail: nobody knows who has the connection; close it
+	BATON_APP_MESSAGE,    // from, tag, data: of another application
 	BATON_APP_OTHER,      // of a type that this library does not know
+};
+
+// struct baton_app_party is an application. As an address it names those for whom all is true that is not NULL, empty or
+// 0. The host is this one if there is none; one of the others is needed.
+struct baton_app_party {
+	const char *host;
+	const char *role; // "router" or "target"
+	const char *name; // as it calls itself; empty in an offer: it is built in
+	const char *job;  // of a target application
+	uint64_t id;      // of its control socket; in BATON_APP_MESSAGE, so an answer reaches the same one
 };
 
 // struct baton_app_message is what the daemon says. Texts that it does not say are empty, never NULL. All of it is valid
 // until baton_app_message_release.
 struct baton_app_message {
 	enum baton_app_type type;
+	uint64_t seq; // of the request that this answers
 	uint64_t transfer;
 	const char *client; // address and port, as in 10.77.0.100:4000 or [2001:db8::1]:4000
 	const char *service;
 	const char *job;
-	const char *from_host; // the routing host
-	const char *from_name; // its routing application
+	struct baton_app_party from;
+	const char *host;
+	const char *by; // "router" or "stack"
 	const char *code;
 	const char *detail;
 	const uint8_t *state;
 	size_t state_size; // octets
-	void *json;        // the library's
-	uint8_t *octets;   // the library's
+	const char *tag;
+	const uint8_t *data;
+	size_t data_size; // octets
+	void *json;       // the library's
+	uint8_t *octets;  // the library's
 };
 
 // baton_app_open connects to the daemon's control socket. *app is the caller's to close.
@@ -61,6 +85,20 @@ int baton_app_accept(struct baton_app *app, uint64_t transfer);
 
 // baton_app_reject does not take it; the reason reaches the routing application.
 int baton_app_reject(struct baton_app *app, uint64_t transfer, const char *reason);
+
+// baton_app_give gives a connection that has come to a job: at a host, or NULL: at any other than this one; without a
+// job back to the routing application. state may be NULL. seq, which is not 0, comes back with the answer:
+// BATON_APP_GIVEN, BATON_APP_REJECTED, BATON_APP_ENDED, or BATON_APP_ERROR, after which the connection goes on. Until then
+// nobody may read from it or write to it. It is always the caller's to close. What the socket holds unread goes with it,
+// so nothing may be read ahead. -EMSGSIZE: too much state.
+int baton_app_give(struct baton_app *app, int connection, const char *job, const char *host, const void *state,
+		   size_t state_size, uint64_t seq);
+
+// baton_app_send sends data to the application that has been registered for longest of those that the address names. It
+// comes once or not at all, after those before. BATON_APP_ERROR with seq tells that nobody was given it, if that is known.
+// -EMSGSIZE: too much data.
+int baton_app_send(struct baton_app *app, const struct baton_app_party *to, const char *tag, const void *data,
+		   size_t data_size, uint64_t seq);
 
 // baton_app_receive waits for the next message. -EBADMSG is one that cannot be read, after which the next may be.
 int baton_app_receive(struct baton_app *app, struct baton_app_message *message);
