@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"baton/bench/judge"
 	"baton/bench/lab"
+	"baton/control/admin"
 	"baton/fastpath/wire"
 )
 
@@ -63,6 +65,14 @@ var appScenarios = []Scenario{
 				})
 			})
 		},
+	},
+	{
+		Name: "control-udp",
+		Doc: "routing and target applications with control sockets over UDP: connections go on with their state, too much of it " +
+			"is rejected; who is killed has left when its lease is over, and then no SYN is answered",
+		Shape:  private(askingOverUDP),
+		Expect: Expect{Connections: 8, Transferred: 7},
+		Run:    runOverUDP,
 	},
 	{
 		Name:   "target-rejects",
@@ -358,6 +368,99 @@ func runTargetDies(e *Env) error {
 		}
 		return errors.Join(d.talk("", "-ERR application: application: the application is gone", "QUIT", "+OK bye"), d.end(),
 			p.Says(e.Ctx, "transfer slow mail rejected  application application"))
+	})
+}
+
+// askingOverUDP is asking by control sockets over UDP.
+var askingOverUDP = func() Shape {
+	s := asking
+	s.Cluster.ControlUDP = true
+	s.Server = func(_ *Env, h *lab.Host) error {
+		_, err := h.MailboxesOverUDP("mail")
+		return err
+	}
+	return s
+}()
+
+// runOverUDP has applications take part by UDP alone, and kills them.
+func runOverUDP(e *Env) error {
+	users := append([]string{"full:state=mail,32768", "more:state=mail,40000"}, logins...)
+	p, err := e.Lab.Router.AuthenticateOverUDP(e.Ctx, "front", users...)
+	if err != nil {
+		return err
+	}
+	defer p.Stop()
+	if err := e.appsTake("mail", 6, e.sessionsOverUDP); err != nil {
+		return err
+	}
+	if err := e.wasUDP(); err != nil {
+		return err
+	}
+	d, err := e.login("ada", "wrong")
+	if err != nil {
+		return err
+	}
+	if err := d.talk("", "-ERR [AUTH] wrong"); err != nil {
+		return err
+	}
+	p.Kill()
+	e.Target(1).Process("pop3d").Kill()
+	if err := errors.Join(d.end(), e.unserved(), e.forgotten(e.Target(1))); err != nil {
+		return err
+	}
+	again, err := e.Lab.Router.AuthenticateOverUDP(e.Ctx, "again", logins...)
+	if err != nil {
+		return err
+	}
+	defer again.Stop()
+	return errors.Join(e.mailSession("ada", "lovelace"), again.Says(e.Ctx, "transfer ada mail accepted t2"))
+}
+
+// sessionsOverUDP are without state but the user, with as much as goes by UDP, and with more.
+func (e *Env) sessionsOverUDP() error {
+	for range 4 {
+		if err := e.mailSession("ada", "lovelace"); err != nil {
+			return err
+		}
+	}
+	d, err := e.login("full", "state")
+	if err != nil {
+		return err
+	}
+	err = errors.Join(d.talk("", "+OK * has the mailbox of full", "XSTATE", "+OK 32768 *", "QUIT", "+OK bye"), d.end())
+	if err != nil {
+		return err
+	}
+	if d, err = e.login("more", "state"); err != nil {
+		return err
+	}
+	return errors.Join(d.talk("", "-ERR router: too large: 40000 octets of state, at most 32768 over UDP: register at the Unix socket",
+		"USER ada", "+OK", "PASS lovelace", "+OK * has the mailbox of ada", "QUIT", "+OK bye"), d.end())
+}
+
+// wasUDP wants that the applications which had connections are there over UDP, and have said more than that they are.
+func (e *Env) wasUDP() error {
+	for _, h := range []*lab.Host{e.Lab.Router, e.Target(1)} {
+		counters, err := h.Admin().Counters(e.Ctx)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(counters, func(c admin.Counter) bool { return c.Group == "control_udp" && c.Name == "message" })
+		if i < 0 || counters[i].Value < 7 {
+			return fmt.Errorf("no messages over UDP at %s: %+v", h.Name, counters)
+		}
+	}
+	return errors.Join(e.Baton.Router.Said("udp=true"), e.Baton.Agents[0].Said("udp=true"))
+}
+
+// forgotten waits until no application is registered at a host.
+func (e *Env) forgotten(h *lab.Host) error {
+	return lab.Until(e.Ctx, "the registration at "+h.Name+" is over", func() error {
+		apps, err := h.Admin().Applications(e.Ctx)
+		if err == nil && len(apps) > 0 {
+			err = fmt.Errorf("still there: %+v", apps)
+		}
+		return err
 	})
 }
 

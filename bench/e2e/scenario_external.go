@@ -240,11 +240,19 @@ func runTwoRouters(e *Env) error {
 
 // runRouterLeaves ends the application while it has a connection whose request is not complete.
 func runRouterLeaves(e *Env) error {
-	before, err := e.counter("drop", "service_closed")
-	if err != nil {
+	if err := e.withPython("router", e.abandonedRequest); err != nil {
 		return err
 	}
-	if err := e.withPython("router", e.abandonedRequest); err != nil {
+	if err := e.unserved(); err != nil {
+		return err
+	}
+	return e.withPython("again", func(*lab.Process) error { return e.curls([]fetched{{"a.example", "/back", "t1"}}) })
+}
+
+// unserved waits until the last routing application has left, and wants no SYN to be answered then.
+func (e *Env) unserved() error {
+	before, err := e.counter("drop", "service_closed")
+	if err != nil {
 		return err
 	}
 	err = e.Baton.Router.Says(e.Ctx, "no routing application is left")
@@ -261,7 +269,7 @@ func runRouterLeaves(e *Env) error {
 	if err != nil || after == before {
 		return errors.Join(err, fmt.Errorf("service_closed stays at %d", after))
 	}
-	return e.withPython("again", func(*lab.Process) error { return e.curls([]fetched{{"a.example", "/back", "t1"}}) })
+	return nil
 }
 
 // abandonedRequest sends half a request and ends the application: the client is told.

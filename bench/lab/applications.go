@@ -33,6 +33,28 @@ func (h *Host) Mailboxes(job string, words ...string) (*Process, error) {
 	return h.example("pop3d", "pop3_target.py", append([]string{job, "80", h.Name}, words...)...)
 }
 
+// AuthenticateOverUDP is Authenticate by a control socket over UDP.
+func (h *Host) AuthenticateOverUDP(ctx context.Context, name string, users ...string) (*Process, error) {
+	where, err := h.ControlUDP()
+	if err != nil {
+		return nil, err
+	}
+	p, err := h.exampleAt(where, name, "pop3_router.py", append([]string{service(), name}, users...)...)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.Says(ctx, "registered ")
+}
+
+// MailboxesOverUDP is Mailboxes by a control socket over UDP.
+func (h *Host) MailboxesOverUDP(job string, words ...string) (*Process, error) {
+	where, err := h.ControlUDP()
+	if err != nil {
+		return nil, err
+	}
+	return h.exampleAt(where, "pop3d", "pop3_target.py", append([]string{job, "80", h.Name}, words...)...)
+}
+
 // MailboxesInC is Mailboxes by the example of the library for C, the program at path.
 func (h *Host) MailboxesInC(path, job string) (*Process, error) {
 	return h.Start("c-target", path, h.ControlSocket(), job, "80", h.Name)
@@ -72,11 +94,16 @@ func service() string { return netip.AddrPortFrom(DVIPA, 80).String() }
 
 // example starts one of the applications in Python with the path of the host's control socket and arguments.
 func (h *Host) example(name, script string, args ...string) (*Process, error) {
+	return h.exampleAt(h.ControlSocket(), name, script, args...)
+}
+
+// exampleAt starts one with a control socket.
+func (h *Host) exampleAt(where, name, script string, args ...string) (*Process, error) {
 	dir := h.Path("examples")
 	if err := unpack(examples.Python, dir); err != nil {
 		return nil, err
 	}
-	return h.Start(name, append([]string{"/usr/bin/python3", filepath.Join(dir, script), h.ControlSocket()}, args...)...)
+	return h.Start(name, append([]string{"/usr/bin/python3", filepath.Join(dir, script), where}, args...)...)
 }
 
 // unpack writes the files of a file system into a directory.

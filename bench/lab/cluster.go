@@ -3,6 +3,7 @@ package lab
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -53,6 +54,7 @@ type Cluster struct {
 	// Applications lets applications of root, or of AppUser, register at the ControlSocket of each host.
 	Applications bool
 	AppUser      string
+	ControlUDP   bool // they may also do so at ControlUDP of each host, and leave when they were not heard for 4 s
 	// Distribute, if it is not contentrouted ("" is), makes the DVIPA a conventional one: the first job's. Rules are not used.
 	Distribute string
 
@@ -161,7 +163,7 @@ xcf: { listen: "{{.XCF}}", ca: {{path .Certs "ca.pem"}}, cert: {{path .Certs .Ho
 admin: { socket: {{.Host.AdminSocket}} }
 log: { level: {{or .LogLevel "debug"}} }
 {{- if .Applications}}
-applications: { socket: {{.Host.ControlSocket}}, allow: [{ user: {{or .AppUser "root"}} }] }
+applications: { socket: {{.Host.ControlSocket}}{{if .ControlUDP}}, udp: {{.Host.ControlAddress}}, lease: 4s{{end}}, allow: [{ user: {{or .AppUser "root"}}{{if .ControlUDP}}, token_file: {{.Host.Token}}{{end}} }] }
 {{- end}}
 dvipas:
   - address: {{.DVIPA}}
@@ -224,7 +226,7 @@ guard:
 admin: { socket: {{.Host.AdminSocket}} }
 log: { level: {{or .LogLevel "debug"}} }
 {{- if .Applications}}
-applications: { socket: {{.Host.ControlSocket}}, allow: [{ user: {{or .AppUser "root"}} }] }
+applications: { socket: {{.Host.ControlSocket}}{{if .ControlUDP}}, udp: {{.Host.ControlAddress}}, lease: 4s{{end}}, allow: [{ user: {{or .AppUser "root"}}{{if .ControlUDP}}, token_file: {{.Host.Token}}{{end}} }] }
 {{- end}}
 jobs:
 {{- range .Serves}}
@@ -303,6 +305,34 @@ func (h *Host) AdminSocket() string { return h.Path(adminSocket) }
 // ControlSocket is the path of the socket at which applications register with the host's daemon.
 func (h *Host) ControlSocket() string { return h.Path("control.sock") }
 
+// ControlAddress is where they register over UDP, and Token the file of the token with which they do.
+func (h *Host) ControlAddress() string { return "127.0.0.1:790" }
+
+// Token is at ControlAddress.
+func (h *Host) Token() string { return h.Path("control.token") }
+
+// ControlUDP is the control socket over UDP of the host's daemon, as applications name it.
+func (h *Host) ControlUDP() (string, error) {
+	where := "udp://" + h.ControlAddress() + h.Token()
+	if _, err := os.Stat(h.Token()); err == nil {
+		return where, nil
+	}
+	return where, os.WriteFile(h.Token(), []byte(rand.Text()+"\n"), 0o600)
+}
+
+// writeTokens writes the token of each host that wants one, unless its applications have it already.
+func (l *Lab) writeTokens(c Cluster) error {
+	if !c.ControlUDP {
+		return nil
+	}
+	for _, h := range append([]*Host{l.Router}, l.Targets...) {
+		if _, err := h.ControlUDP(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ApplicationSocket is where the application of a target in userspace listens.
 func (h *Host) ApplicationSocket() string { return h.Path("application.sock") }
 
@@ -351,6 +381,9 @@ func (b *Baton) configure(c Cluster) error {
 	}
 	if c.IPv6 {
 		v.DVIPA = DVIPA6
+	}
+	if err := l.writeTokens(c); err != nil {
+		return err
 	}
 	if err := writeConfig(l.Router, routerConfig, v); err != nil {
 		return err

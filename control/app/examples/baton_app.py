@@ -10,9 +10,16 @@ import socket
 import threading
 import time
 
+from baton_udp import Datagrams
+
 MAX_MESSAGE = 64 << 10
 MAX_INLINE = 32 << 10  # octets of state that go into the packet itself
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+
+
+def connect(where):
+    """Returns the control socket at a path, or at udp://ADDRESS:PORT/FILE with the token in FILE."""
+    return Datagrams(where) if where.startswith("udp://") else Control(where)
 
 
 class Control:

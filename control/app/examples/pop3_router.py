@@ -4,8 +4,8 @@ the user is the application state. The client sees one server; the mailbox's nev
 
 Usage: pop3_router.py SOCKET SERVICE NAME USER:PASSWORD=[!]JOB[,OCTETS]...
 
-SOCKET is the control socket of the host's daemon, SERVICE a DVIPA and port as in 10.77.0.10:110. With OCTETS the state is
-filled up to that length; with -1 there is none.
+SOCKET is the control socket of the host's daemon, a path or udp://ADDRESS:PORT/FILE with the token in FILE; SERVICE a DVIPA
+and port as in 10.77.0.10:110. With OCTETS the state is filled up to that length; with -1 there is none.
 With "!" the target is not asked. A USER of "anyone" matches every user whose name no other has.
 """
 
@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 
-from baton_app import Answers, Control
+from baton_app import Answers, connect
 
 
 def authenticate(lines, reply, users):
@@ -75,7 +75,7 @@ def main():
         user, _, password = login.partition(":")
         job, _, octets = job.partition(",")
         users[user] = (password, job, int(octets or 0))
-    control, answers = Control(path), Answers()
+    control, answers = connect(path), Answers()
     control.send(type="register", role="router", service=service, name=name)
     while True:
         message, files = control.receive()

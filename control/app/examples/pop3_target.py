@@ -4,7 +4,7 @@ each connection with the user as its state, takes those whose mailbox it has, an
 
 Usage: pop3_target.py SOCKET JOB PORT NAME [USER=WORD]...
 
-SOCKET is the control socket of the host's daemon. By WORD a user's mailbox is "here", "locked" (the connection is rejected),
+SOCKET is the control socket of the host's daemon, a path or udp://ADDRESS:PORT/FILE with the token in FILE. By WORD a user's mailbox is "here", "locked" (the connection is rejected),
 "late" (it is accepted after half a second) or "slow" (nothing is said at all); that of other users is here. A connection that
 no offer came before, because the job of PORT is conventional, is nobody's.
 """
@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 
-from baton_app import Answers, Control
+from baton_app import Answers, connect
 
 
 def decide(control, offer, words, states):
@@ -77,7 +77,7 @@ def main():
     words = dict(argument.split("=") for argument in arguments)
     states = Answers()
     listen(int(port), name, states)
-    control = Control(path)
+    control = connect(path)
     control.send(type="register", role="target", job=job, name="pop3d")
     while True:
         message, _ = control.receive()

@@ -4,8 +4,8 @@ and asks for the connection to be handed over. Who serves reads the request from
 
 Usage: router.py SOCKET SERVICE NAME HOST=JOB...
 
-SOCKET is the control socket of the host's daemon, SERVICE a DVIPA and port as in 10.77.0.10:80. A Host that begins with
-"early." or "quiet." first gets interim responses: the first then asks for the hand-over at once, which is rejected while
+SOCKET is the control socket of the host's daemon, a path or udp://ADDRESS:PORT/FILE with the token in FILE; SERVICE a DVIPA
+and port as in 10.77.0.10:80. A Host that begins with "early." or "quiet." first gets interim responses: the first then asks for the hand-over at once, which is rejected while
 octets are under way to the client; the second asks for it once the client has acknowledged them.
 """
 
@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 
-from baton_app import Answers, Control
+from baton_app import Answers, connect
 
 MAX = 65536
 INTERIM = 50  # responses: more than a client's first window holds
@@ -75,7 +75,7 @@ def main():
     for argument in arguments:
         host, _, job = argument.partition("=")
         rules.setdefault(host, []).append(job)
-    control, answers = Control(path), Answers()
+    control, answers = connect(path), Answers()
     control.send(type="register", role="router", service=service, name=name)
     while True:
         message, files = control.receive()
