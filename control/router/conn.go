@@ -35,9 +35,10 @@ type conn struct {
 	window   uint32          // W, or more if the client was promised more before the connection came back
 	taken    *transfer.Offer // by which it came back, until the application has it; nil: it did not come back
 	giver    string          // the host that gave it back
+	unsent   int             // octets that this had left and the client has not acknowledged, of one that is to go on
 	stage    stage
 	idle     bool      // reading: it came back between two requests, and the next one has not begun
-	by       time.Time // reading: 408 then; idle: our FIN
+	by       time.Time // reading: 408 then; idle: our FIN; to be passed on: our RST
 	check    *check    // reading: of a password; nil: none is under way
 	handover *handover // from the decision on
 	timer    timer.Timer
@@ -253,6 +254,8 @@ func (r *Router) due(c *conn) {
 		r.act(c, c.tcp.Tick(r.now))
 	}
 	switch {
+	case c.stage == reading && !c.by.After(r.now) && c.taken != nil:
+		r.act(c, c.tcp.Abort(r.now)) // a FIN amid what its next owner would have gone on with would say that this was all
 	case c.stage == reading && !c.by.After(r.now) && c.giver != "" && len(c.tcp.Peek()) == 0:
 		r.close(c) // nothing was asked since it came back: there is nothing to answer
 	case c.stage == reading && !c.by.After(r.now):

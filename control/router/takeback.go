@@ -35,6 +35,9 @@ type take struct {
 	started time.Time
 }
 
+// unsentPatience is how long a client may take to acknowledge any of what a giver has left unsent.
+const unsentPatience = 2 * time.Minute
+
 // maxTakes bounds what may be coming back at once.
 const maxTakes = 1024
 
@@ -220,6 +223,9 @@ func (r *Router) adopted(p *flow.Punt) {
 	if c.idle = len(k.rec.Data) == 0 && k.offer.From == ""; c.idle {
 		c.by = r.now.Add(s.IdleTimeout)
 	}
+	if c.unsent = c.tcp.Queued(); k.offer.Job != "" {
+		c.by = r.now.Add(unsentPatience)
+	}
 	r.count.TakenBack++
 	if t := r.targets[k.host]; t.active > 0 {
 		t.active--
@@ -256,7 +262,10 @@ func (r *Router) reconsider(c *conn) {
 // passOn hands a connection that came back to the job that its giver named, once the client has everything: a kernel
 // could not repeat it.
 func (r *Router) passOn(c *conn) {
-	if c.tcp.Queued() > 0 {
+	if left := c.tcp.Queued(); left > 0 {
+		if left < c.unsent {
+			c.unsent, c.by = left, r.now.Add(unsentPatience)
+		}
 		return
 	}
 	o := c.taken

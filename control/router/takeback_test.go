@@ -111,6 +111,35 @@ func TestUnsentOctetsAreSentBeforeItGoesOn(t *testing.T) {
 	}
 }
 
+// unsent is what a giver had written and the client has not got.
+func unsent(_ *transfer.Assign, r *transfer.Record) { r.SendData = []byte("unsent") }
+
+// A client that takes long for what the giver has left gets its time; an end in the middle would look like the end of all.
+func TestUnsentOctetsHaveLongerThanARequest(t *testing.T) {
+	w := newWorld(t)
+	c := w.served()
+	w.handBack("t1", c, toJob("web-b"), unsent)
+	w.advance(11 * time.Second)
+	if c.fin || c.rst {
+		t.Fatalf("fin %t, rst %t, before the client had to acknowledge", c.fin, c.rst)
+	}
+	c.segment(wire.ACK, "")
+	w.wantGiven(c, "t2")
+}
+
+func TestClientThatNeverTakesUnsentOctetsIsReset(t *testing.T) {
+	w := newWorld(t)
+	c := w.served()
+	w.handBack("t1", c, toJob("web-b"), unsent)
+	for range 30 { // it says that it lives, and that its window is closed
+		w.advance(5 * time.Second)
+		c.put(wire.Segment{Seq: c.next, Ack: c.want.Add(-len("unsent")), Flags: wire.ACK})
+	}
+	if c.fin || !c.rst {
+		t.Errorf("fin %t, rst %t, want an RST", c.fin, c.rst)
+	}
+}
+
 func TestWhatCannotGoOnStaysWithItsGiver(t *testing.T) {
 	for name, try := range map[string]struct {
 		change func(*transfer.Assign, *transfer.Record)
