@@ -27,6 +27,8 @@ const (
 	pinLeak       bug = "a pin is never removed"
 	endLeak       bug = "the end of a connection is not reported"
 	lateOctet     bug = "the application reads one octet twice"
+	giverGoesOn   bug = "a target goes on with what it has handed back"
+	backLost      bug = "an octet is lost on the way back"
 )
 
 // has reports whether the schedule is to have the bug.
@@ -69,6 +71,17 @@ func (w *world) spoil(frame []byte) []byte {
 		return frame
 	}
 	return wire.AppendTCP(nil, f.Link, f.Src, f.Dst, *s)
+}
+
+// shorten takes an octet from what a giver has left unsent, or unread.
+func (w *world) shorten(r *transfer.Record) {
+	switch {
+	case !w.has(backLost):
+	case len(r.SendData) > r.SndNxt.Sub(r.SndUna): // else it would contradict itself
+		r.SendData = r.SendData[:len(r.SendData)-1]
+	case len(r.Data) > 0:
+		r.Data, r.ReadFrom = r.Data[1:], r.ReadFrom.Add(1)
+	}
 }
 
 // importElsewhere lets the next target have the same record, without asking anybody.

@@ -45,8 +45,9 @@ const (
 	cutShort      = "cut short"       // a FIN before all was said: the application ended an incomplete request
 	resetByClient = "reset by client" // as the plan wanted
 	resetByServer = "reset by server"
-	lost          = "lost"     // the client gave up, and the judge found a reason
-	movedOn       = "moved on" // no end: a target's socket went to another process
+	lost          = "lost"      // the client gave up, and the judge found a reason
+	movedOn       = "moved on"  // no end: a target's socket went to another process
+	gaveBack      = "gave back" // no end: a target's application gave it to the routing host
 )
 
 // client is one client host with one port, and its connections one after the other.

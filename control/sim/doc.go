@@ -9,7 +9,8 @@
 //	routing host    fastpath.Forwarder (Poll, SetClock), router.Router (Turn); each may stand still, and so may the host
 //	streams         messages in order, repeated, or dying with their stream; they break and are cut off
 //	target host     transfer.Taker; its kernel's sockets are tcp.Import-ed, its agent and the host may crash or pause
-//	application     reads and writes as its plan says; a socket may move on by Export and Import at any time
+//	application     reads and writes as its plan says; a socket may move on by Export and Import at any time, and its
+//	                application may give it on: the agent's transfer.Giver hands it back to the router
 //
 // PlanFor makes a plan of a seed. A plan and its seed decide everything that follows, so a failure is replayed by its seed
 // alone. Disturbances come by the clock (Act) or at a point of a transfer (Trigger), where they hurt most.
@@ -18,8 +19,8 @@
 //
 // The judge (judge.go) knows everything and looks at every event:
 //   - what the router, the target's application and the client read is a prefix of what the other side wrote;
-//   - exactly one owner may send: the router until the freeze and after a thaw, a target from its import on; nobody gets a
-//     connection that another has or had, and nobody takes one back;
+//   - exactly one owner may send: the router until the freeze and after a thaw, a target from its import on, the router
+//     again once it has taken a frozen one back; nobody gets a connection that another has or had;
 //   - on the wire towards the client ACK, right edge (but for the unit of a scaled window) and TSval never go back; there is
 //     nothing that nobody wrote, nothing beyond window (but for a probe's octet), MSS and path, only agreed options,
 //     SACK blocks of what was sent, one FIN in its place;
@@ -31,7 +32,8 @@
 // # What is assumed
 //
 // A host that crashes is away for longer than a giver waits. The routing host does not crash: its recovery needs peers
-// that it does not have yet. Only entries of a crashed target may stay.
+// that it does not have yet. Only entries of a crashed target may stay. An agent does not crash while it hands something
+// back: its freeze would end with it.
 //
 // Called by control/sim/run (make sim) and the tests. Times are time.Duration since the start of a schedule; lengths octets.
 package sim

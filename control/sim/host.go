@@ -51,7 +51,8 @@ type host struct {
 	stalled time.Time     // the router does
 	halted  time.Time     // the forwarder does
 	asked   chan struct{} // the question of snapshot is posted
-	first   *life         // of the First punt that the router is handling
+	first   *life         // of the First or Adopted punt that the router is handling
+	adopts  bool          // it is an Adopted one
 }
 
 func newHost(w *world) *host {
@@ -105,7 +106,11 @@ func (h *host) close() { _ = h.fwd.Close() }
 func (h *host) newSession(s service) func() inspect.Session {
 	return func() inspect.Session {
 		l := h.first
-		l.opened()
+		if h.adopts {
+			l.takenBack()
+		} else {
+			l.opened()
+		}
 		switch {
 		case s.first:
 			return &watched{Session: &greeter{}, life: l}
@@ -391,6 +396,14 @@ func (p *plane) CloseFlow(id flow.ID) error {
 		return nil
 	}
 	return p.Forwarder.CloseFlow(id)
+}
+
+// Adopt implements router.Dataplane.
+func (p *plane) Adopt(port uint16, inc wire.Incarnation, from flow.OwnerID) error {
+	if p.full() {
+		return errNoRoom
+	}
+	return p.Forwarder.Adopt(port, inc, from)
 }
 
 // Remove implements router.Dataplane.

@@ -42,7 +42,8 @@ type life struct {
 	frozenAt    time.Time
 	routerGone  bool
 	holder      *target // has a socket
-	given       *target // the last that had one
+	given       *target // the last that had one; nil after it came back
+	tasted      bool    // some target had one
 	committedTo map[*target]bool
 	committedAt time.Time // the last time
 	lostHost    bool      // its target crashed
@@ -104,14 +105,19 @@ func (j *judge) punted(p *flow.Punt) {
 			return
 		}
 		j.byFlow[p.Flow] = l
-		j.w.host.first = l
+		j.w.host.first, j.w.host.adopts = l, false
 		l.checkHandshake(&p.Handshake)
+	case flow.Adopted:
+		if l := j.lives[p.Inc]; p.Flow != 0 {
+			j.byFlow[p.Flow] = l
+			j.w.host.first, j.w.host.adopts = l, true
+		}
 	case flow.Gone:
 		if l := j.byFlow[p.Flow]; l != nil {
 			j.w.logf("router", "%s: the forwarder gave the flow up", l.client.name)
 			l.routerGone = true
 		}
-	case flow.Segment, flow.Frozen, flow.Switched, flow.End, flow.Orphan, flow.Neighbour, flow.Adopted, flow.ICMP, flow.Idle,
+	case flow.Segment, flow.Frozen, flow.Switched, flow.End, flow.Orphan, flow.Neighbour, flow.ICMP, flow.Idle,
 		flow.Exception, flow.Served:
 	}
 }
@@ -219,7 +225,28 @@ func (l *life) imported(t *target, rec *transfer.Record) {
 	case rec.RcvEdge.Before(l.edge):
 		l.fail("the record goes behind the right edge of the wire by %d", l.edge.Sub(rec.RcvEdge))
 	}
-	l.holder, l.given = t, t
+	l.holder, l.given, l.tasted = t, t, true
+}
+
+// takenBack sees the router become the owner of a connection that a target hands back, and has frozen.
+func (l *life) takenBack() {
+	l.w.logf("router", "%s: takes the connection back", l.client.name)
+	switch {
+	case !l.routerGone:
+		l.fail("the router takes back what it has")
+	case l.holder != nil && !l.holder.conns[l.inc.Tuple].frozen:
+		l.fail("two owners: the router takes the connection back, and %s goes on", l.holder.name)
+	}
+	l.holder, l.given = nil, nil
+	l.routerGone, l.frozen, l.mustThaw = false, false, false
+	clear(l.committedTo)
+}
+
+// keptBy sees a target go on with a connection that it has not got rid of.
+func (l *life) keptBy(t *target) {
+	if l.holder != t {
+		l.fail("two owners: %s goes on, and has handed the connection back", t.name)
+	}
 }
 
 // ended sees the connection end at its target.
@@ -296,7 +323,7 @@ func (l *life) clientHas(p []byte) {
 
 // complete reports whether the server's side has written all that it will.
 func (l *life) complete() bool {
-	return l.refusal > 0 || l.given != nil && l.answered == l.client.plan.Response
+	return l.refusal > 0 || l.tasted && l.answered == l.client.plan.Response
 }
 
 // responseComplete reports whether the client has all that the server's side will write.
@@ -314,7 +341,7 @@ func (l *life) outcome() string {
 		return served
 	}
 	asked := l.client.released == len(l.client.plan.Request) && len(l.client.plan.Request) > 0
-	if asked && l.cut < 0 && !l.idle && l.given != nil {
+	if asked && l.cut < 0 && !l.idle && l.tasted {
 		l.fail("the connection ended without an answer")
 	}
 	return cutShort
@@ -570,6 +597,8 @@ func (t *target) leftover() string {
 		return fmt.Sprintf("%d pins", len(t.pins))
 	case len(t.running) > 0:
 		return fmt.Sprintf("%d imports", len(t.running))
+	case len(t.gifts) > 0:
+		return fmt.Sprintf("%d gifts", len(t.gifts))
 	}
 	return ""
 }

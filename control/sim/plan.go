@@ -34,6 +34,7 @@ type Plan struct {
 	Import   time.Duration // longest import
 	Repeat   float64       // probability that a message between hosts is repeated
 	Move     float64       // probability that a socket moves on, at a segment or a deadline
+	Give     float64       // probability that an application gives its connection away, at a segment or a deadline
 	AutoACK  bool          // of the targets' sockets
 	Announce bool          // an imported connection begins with an ACK
 	Skew     time.Duration // of the targets' clocks, at most, either way
@@ -237,6 +238,7 @@ func (g planner) trouble(p *Plan) {
 	if g.one(3) {
 		p.Skew = g.between(0, 3*time.Second)
 	}
+	rare(3, &p.Give, 0.1)
 }
 
 // disturbance picks one; crashes are rare, because little can be asked of a schedule after one.

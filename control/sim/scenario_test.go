@@ -187,6 +187,18 @@ var scenarios = []scenario{
 		has: []string{"switches to t1", "moves on in ESTABLISHED", "moves on in ESTABLISHED", "through: served"},
 	},
 	{
+		name: "given-on", want: served,
+		why: "the application gives the connection on in the middle of its response: the router takes it back, delivers what " +
+			"is under way, and hands it to the other target",
+		plan: func(p *Plan, c *ClientPlan) {
+			p.Give, p.Seed = 0.5, 5
+			c.AppEvery = 50 * time.Millisecond
+		},
+		has: []string{"switches to t1", "t1     c1: gives the connection to web", "assigns", "takes the connection back",
+			"confirmed", "freezes", "switches to t2", "through: served"},
+		not: []string{"[R"},
+	},
+	{
 		name: "offers-rejected", want: refused + " unavailable",
 		why:  "no target takes the connection: the router thaws, and tells the client",
 		plan: func(p *Plan, _ *ClientPlan) { p.Reject = 1 },

@@ -179,4 +179,5 @@ var allOutcomes = []string{
 	"connection " + refused + " " + inspect.Unavailable.String(), "connection " + refused + " " + inspect.NoMatch.String(),
 	"connection " + refused + " " + inspect.Timeout.String(), "connection " + refused + " " + inspect.Malformed.String(),
 	"connection " + cutShort, "connection " + lost, "connection " + movedOn,
+	"connection " + gaveBack, "transfer back " + transfer.CauseNotImported.String(),
 }

@@ -98,9 +98,9 @@ func TestSameSeedSameTranscript(t *testing.T) {
 
 func TestJudgeFindsPlantedBugs(t *testing.T) {
 	for _, b := range []bug{ackBack, edgeBack, clockBack, wrongOctet, beyondWindow, unaskedOption, lieInSACK, secondFIN,
-		doubleImport, sendsFrozen, wrongSwitch, deafTarget, flowLeak, pinLeak, endLeak, lateOctet} {
+		doubleImport, sendsFrozen, wrongSwitch, deafTarget, flowLeak, pinLeak, endLeak, lateOctet, giverGoesOn, backLost} {
 		t.Run(string(b), func(t *testing.T) {
-			totals := schedules(1, 20, func(p *Plan) { p.bug = b })
+			totals := schedules(1, 20, func(p *Plan) { p.bug, p.Give = b, max(p.Give, 0.05) })
 			if len(totals.Violations) == 0 {
 				t.Fatal("nobody noticed")
 			}

@@ -46,6 +46,8 @@ type target struct {
 	pins    map[wire.Incarnation]transfer.Flow // survive the agent
 	off     bool                               // the host is down
 	paused  time.Time                          // it stands still until then
+	gifts   []*gift                            // on their way back to the routing host
+	giftID  transfer.ID                        // of the last one
 }
 
 // attempt names an import.
@@ -86,7 +88,7 @@ func (t *target) boot() {
 
 // crashAgent restarts the agent; the kernel goes on.
 func (t *target) crashAgent(d time.Duration) {
-	if t.off {
+	if t.off || len(t.gifts) > 0 { // their freeze would end with it
 		return
 	}
 	t.w.tally.fault(AgentCrashed)
@@ -127,6 +129,7 @@ func (t *target) crash() {
 		t.w.judge.lives[inc].lostHost = true
 	}
 	t.conns, t.pins = map[wire.Tuple]*socket{}, map[wire.Incarnation]transfer.Flow{}
+	t.gifts = nil
 	t.w.in(reboot, func() {
 		t.w.logf(t.name, "host is back")
 		t.off = false
@@ -161,7 +164,7 @@ func (t *target) awake(do func()) {
 func (t *target) hear(m transfer.Message) {
 	agent := t.agent
 	t.awake(func() {
-		if t.agent == agent {
+		if t.agent == agent && !t.answered(m) {
 			t.step(transfer.Received{Host: hostName, Message: m})
 		}
 	})
@@ -179,6 +182,7 @@ func (t *target) step(e transfer.Event) {
 			return
 		}
 	}
+	t.allGifts(e)
 	t.plan()
 }
 
@@ -296,7 +300,8 @@ func (t *target) imports(key attempt) {
 	}
 	l := t.w.judge.lives[record.Inc]
 	s := &socket{t: t, conn: conn, life: l, plan: l.client.plan, active: t.w.now, skew: t.skew,
-		read: record.ReadFrom.Sub(record.Inc.IRS) - 1}
+		read: record.ReadFrom.Sub(record.Inc.IRS) - 1, wrote: l.answered}
+	s.readBefore, s.wroteBefore = s.read, s.wrote
 	t.conns[record.Inc.Tuple] = s
 	l.imported(t, &record)
 	t.importElsewhere(s, &record)
@@ -345,10 +350,17 @@ func (t *target) frame(frame []byte) {
 		t.w.logf(t.name, "drops a segment of no connection")
 		return
 	}
+	if s.frozen {
+		t.w.logf(t.name, "drops a segment of a frozen connection")
+		return
+	}
 	if t.w.chance(t.w.plan.Move) {
 		s.moves()
 	}
-	if s.gone {
+	if !s.gone && t.w.chance(t.w.plan.Give) {
+		s.gives()
+	}
+	if s.gone || s.frozen {
 		return
 	}
 	s.act(s.conn.Segment(f.Segment, s.clock()))
@@ -371,6 +383,9 @@ type socket struct {
 	left    bool // it reads no more
 	waits   bool // for its next look
 	gone    bool
+	frozen  bool // it is on its way back
+
+	readBefore, wroteBefore int // by those who had it before
 }
 
 // act sends what the connection wants sent.
@@ -410,10 +425,10 @@ func (s *socket) over() {
 
 // run lets the application do what it can, and plans the next tick.
 func (s *socket) run() {
-	for more := true; more && !s.gone; {
+	for more := true; more && !s.gone && !s.frozen; {
 		more = s.application()
 	}
-	if s.gone {
+	if s.gone || s.frozen {
 		return
 	}
 	s.timer++
@@ -434,11 +449,17 @@ func (s *socket) run() {
 }
 
 func (s *socket) tick() {
-	if s.gone {
+	if s.gone || s.frozen {
 		return
 	}
 	if s.t.w.chance(s.t.w.plan.Move) {
 		s.moves()
+	}
+	if !s.gone && s.t.w.chance(s.t.w.plan.Give) {
+		s.gives()
+	}
+	if s.frozen {
+		return
 	}
 	if !s.gone {
 		s.act(s.conn.Tick(s.clock()))
