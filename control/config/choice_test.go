@@ -67,6 +67,12 @@ func TestErrorsOfKeysSayWhere(t *testing.T) {
 		{`protocol: http, http: {rules: [{job: j}, {map: {"a:80": j}}]}`, "http.rules[1].map: bad map"},
 		{`protocol: http, http: {rules: [{by: path, map: {/a: x}}]}`, "http.rules[0].map./a: "},
 		{`protocol: http, http: {rules: [{by: path, hash: [j, x]}]}`, "http.rules[0].hash[1]: "},
+		{`protocol: postgres, postgres: {rules: [{by: host, map: {a: j}}]}`, "postgres.rules[0].by: bad key"},
+		{`protocol: postgres, postgres: {rules: [{user: "a*b", job: j}]}`, "postgres.rules[0].user: bad user"},
+		{`protocol: postgres, postgres: {rules: [{database: "~(", map: {a: j}}]}`, "postgres.rules[0].database: bad database"},
+		{`protocol: redis, redis: {rules: [{by: key, hash: [j]}]}`, "redis.rules[0].by: bad key"},
+		{`protocol: redis, redis: {rules: [{user: "*a*", job: j}]}`, "redis.rules[0].user: bad user"},
+		{`protocol: redis, redis: {rules: [{map: {a: x}}]}`, "redis.rules[0].map.a: "},
 		{`protocol: tls, tls: {rules: [{map: {A.example: j, a.example: k}}]}`, "tls.rules[0].map: bad map"},
 	} {
 		text := strings.Replace(usersText, "protocol: imap, imap: {rules: [{map_file: users}]}", row.section, 1)

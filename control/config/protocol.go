@@ -313,11 +313,12 @@ type Postgres struct {
 	Rules     []PostgresRule `yaml:"rules" default:""`
 }
 
-// PostgresRule is one routing rule. It converts to inspect.PostgresRule.
+// PostgresRule is one routing rule. It converts to inspect.PostgresRule, which defines what the patterns mean.
 type PostgresRule struct {
 	User     string `yaml:"user" default:""`     // "": any
 	Database string `yaml:"database" default:""` // "": any
-	Job      string `yaml:"job"`
+	By       string `yaml:"by" default:""`       // "": database
+	Choice
 }
 
 func (p *Postgres) routes() []route {
@@ -329,14 +330,21 @@ func (p *Postgres) routes() []route {
 }
 
 func (p *Postgres) choices() []Choice {
-	return convert(p.Rules, func(r PostgresRule) Choice { return Choice{Job: r.Job} })
+	return convert(p.Rules, func(r PostgresRule) Choice { return r.Choice })
 }
 
-func (p *Postgres) problems() []ruleProblem { return nil }
+func (p *Postgres) problems() []ruleProblem {
+	return problemsOf(p.rules(nil), map[error]string{inspect.ErrUser: "user", inspect.ErrDatabase: "database", inspect.ErrBy: "by"})
+}
 
-func (p *Postgres) application(mapFiles) (inspect.Application, error) {
-	rules := convert(p.Rules, func(r PostgresRule) inspect.PostgresRule { return inspect.PostgresRule(r) })
-	return inspect.NewPostgres(inspect.PostgresConfig{Rules: rules, Default: p.Default, Encrypted: p.Encrypted})
+func (p *Postgres) rules(files mapFiles) []inspect.PostgresRule {
+	return convert(p.Rules, func(r PostgresRule) inspect.PostgresRule {
+		return inspect.PostgresRule{User: r.User, Database: r.Database, By: r.By, Choice: r.choice(files)}
+	})
+}
+
+func (p *Postgres) application(files mapFiles) (inspect.Application, error) {
+	return inspect.NewPostgres(inspect.PostgresConfig{Rules: p.rules(files), Default: p.Default, Encrypted: p.Encrypted})
 }
 
 // Redis is the routing application for Redis.
@@ -350,25 +358,31 @@ type RedisRule struct {
 	User     string `yaml:"user" default:""`     // "": any
 	Database string `yaml:"database" default:""` // "": any
 	Command  string `yaml:"command" default:""`  // "": any
-	Job      string `yaml:"job"`
+	By       string `yaml:"by" default:""`       // "": user
+	Choice
 }
-
-func redisRule(r RedisRule) inspect.RedisRule { return inspect.RedisRule(r) }
 
 func (r *Redis) routes() []route {
 	return routesOf(r.Default, r.choices())
 }
 
 func (r *Redis) choices() []Choice {
-	return convert(r.Rules, func(r RedisRule) Choice { return Choice{Job: r.Job} })
+	return convert(r.Rules, func(r RedisRule) Choice { return r.Choice })
 }
 
 func (r *Redis) problems() []ruleProblem {
-	return problemsOf(convert(r.Rules, redisRule), map[error]string{inspect.ErrDatabase: "database", inspect.ErrCommand: "command"})
+	return problemsOf(r.rules(nil), map[error]string{inspect.ErrUser: "user", inspect.ErrDatabase: "database",
+		inspect.ErrCommand: "command", inspect.ErrBy: "by"})
 }
 
-func (r *Redis) application(mapFiles) (inspect.Application, error) {
-	return inspect.NewRedis(inspect.RedisConfig{Rules: convert(r.Rules, redisRule), Default: r.Default})
+func (r *Redis) rules(files mapFiles) []inspect.RedisRule {
+	return convert(r.Rules, func(r RedisRule) inspect.RedisRule {
+		return inspect.RedisRule{User: r.User, Database: r.Database, Command: r.Command, By: r.By, Choice: r.choice(files)}
+	})
+}
+
+func (r *Redis) application(files mapFiles) (inspect.Application, error) {
+	return inspect.NewRedis(inspect.RedisConfig{Rules: r.rules(files), Default: r.Default})
 }
 
 // Raw is the routing application for whatever begins with octets that tell.

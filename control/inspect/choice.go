@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // Choice is where a rule sends who it matches. Exactly one of Job, Map and Hash is given.
@@ -46,6 +47,28 @@ func (c Choice) check() error {
 		}
 	}
 	return nil
+}
+
+// goesBy returns which of some values, by their names, the choice goes by: the first one without a By.
+func (c Choice) goesBy(by string, names ...string) (int, error) {
+	i := slices.Index(names, by)
+	switch {
+	case by == "":
+		return 0, nil
+	case i < 0:
+		return 0, fmt.Errorf("%w: %q: want %s", ErrBy, by, strings.Join(names, " or "))
+	case c.Job != "":
+		return 0, fmt.Errorf("%w: %q is for a map or a hash, the rule has a job", ErrBy, by)
+	}
+	return i, nil
+}
+
+// ofValue is of for a client that may have no such value, and then no job by it.
+func (c *Choice) ofValue(value string) string {
+	if c.Job == "" && value == "" {
+		return ""
+	}
+	return c.of(value)
 }
 
 // of returns the job for a key, "" if the map does not have it.

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// ErrBy is returned for a rule whose choice goes by what a request cannot have.
+// ErrBy is returned for a rule whose choice goes by what a client cannot have.
 var ErrBy = errors.New("bad key")
 
 // key is what of a request a map or a hash goes by.

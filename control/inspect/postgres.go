@@ -15,25 +15,74 @@ type PostgresConfig struct {
 	Encrypted string
 }
 
-// PostgresRule sends clients to a job. Empty fields match everything.
+// PostgresRule sends clients to a job. User and Database are "ann" herself, "ann*" what begins so, "*ann" what ends so, "~"
+// and a regular expression (RE2), or "" for everything.
 type PostgresRule struct {
-	User     string // exact
-	Database string // exact; a client that names none means the one that is called as its user
-	Job      string
+	User     string
+	Database string // a client that names none means the one that is called as its user
+	By       string // what a map or a hash goes by: "database", which "" stands for, or "user"
+	Choice
+}
+
+// Check returns why the rule cannot be used, as ErrUser, ErrDatabase, ErrBy or an error of choices, or nil.
+func (r PostgresRule) Check() error {
+	_, err := r.compile()
+	return err
+}
+
+// postgresRule is a compiled rule.
+type postgresRule struct {
+	user, database pattern
+	byUser         bool
+	Choice
+}
+
+func (r PostgresRule) compile() (c postgresRule, err error) {
+	c.Choice = r.Choice
+	if c.user, err = parsePattern(r.User); err != nil {
+		return c, fmt.Errorf("%w: %w", ErrUser, err)
+	}
+	if c.database, err = parsePattern(r.Database); err != nil {
+		return c, fmt.Errorf("%w: %w", ErrDatabase, err)
+	}
+	by, err := r.goesBy(r.By, "database", "user")
+	if err != nil {
+		return c, err
+	}
+	c.byUser = by == 1
+	return c, r.check()
+}
+
+// job returns who serves a client, "" if that is another rule's business.
+func (r *postgresRule) job(user, database string) string {
+	switch {
+	case !r.user.matches(user) || !r.database.matches(database):
+		return ""
+	case r.byUser:
+		return r.ofValue(user)
+	}
+	return r.ofValue(database)
 }
 
 // Postgres routes connections of PostgreSQL's protocol 3 by their startup message (PostgreSQL documentation, "Frontend/
 // Backend Protocol", Message Flow and Message Formats). The target reads that message, and authenticates the client.
-type Postgres struct{ config PostgresConfig }
+type Postgres struct {
+	rules     []postgresRule
+	fallback  string
+	encrypted string // "": declined
+}
 
-// NewPostgres checks the rules. It returns the error of the first one that has no job.
+// NewPostgres compiles the rules. It returns the error of the first one that Check refuses.
 func NewPostgres(c PostgresConfig) (*Postgres, error) {
+	p := &Postgres{fallback: c.Default, encrypted: c.Encrypted}
 	for i, r := range c.Rules {
-		if r.Job == "" {
-			return nil, fmt.Errorf("compile rule %d: %w", i+1, ErrJob)
+		rule, err := r.compile()
+		if err != nil {
+			return nil, fmt.Errorf("compile rule %d: %w", i+1, err)
 		}
+		p.rules = append(p.rules, rule)
 	}
-	return &Postgres{c}, nil
+	return p, nil
 }
 
 // Session implements Application.
@@ -44,12 +93,12 @@ func (p *Postgres) SpeaksFirst() bool { return false }
 
 // job returns who serves a client, or "", and the number of the rule.
 func (p *Postgres) job(user, database string) (job string, rule int) {
-	for i, r := range p.config.Rules {
-		if (r.User == "" || r.User == user) && (r.Database == "" || r.Database == database) {
-			return r.Job, i + 1
+	for i := range p.rules {
+		if job := p.rules[i].job(user, database); job != "" {
+			return job, i + 1
 		}
 	}
-	return p.config.Default, 0
+	return p.fallback, 0
 }
 
 // Codes in the place of the protocol version.
@@ -111,8 +160,8 @@ func (s *postgresSession) encryption(message []byte) Decision {
 	switch {
 	case len(message) > 0 || s.asked > 2:
 		return s.refuse(Malformed, "malformed request for encryption")
-	case s.postgres.config.Encrypted != "":
-		return Decision{Verdict: Route, Job: s.postgres.config.Encrypted}
+	case s.postgres.encrypted != "":
+		return Decision{Verdict: Route, Job: s.postgres.encrypted}
 	}
 	return Decision{Reply: []byte{'N'}, Consumed: 8}
 }

@@ -29,8 +29,8 @@ func newPostgres(t testing.TB, c PostgresConfig) *Postgres {
 }
 
 func TestPostgresDialogue(t *testing.T) {
-	rules := []PostgresRule{{Database: "shop", User: "ann", Job: "ann's"}, {Database: "shop", Job: "shop"},
-		{User: "bob", Job: "bob's"}}
+	rules := []PostgresRule{{Database: "shop", User: "ann", Choice: to("ann's")}, {Database: "shop", Choice: to("shop")},
+		{User: "bob", Choice: to("bob's")}}
 	declined := newPostgres(t, PostgresConfig{Rules: rules})
 	encrypted := newPostgres(t, PostgresConfig{Rules: rules, Default: "rest", Encrypted: "tls"})
 	shop, tls, gss := startup(postgres3, "user eve database shop"), startup(postgresTLS, ""), startup(postgresGSS, "")
@@ -63,7 +63,7 @@ func TestPostgresDialogue(t *testing.T) {
 }
 
 func TestPostgresRefusals(t *testing.T) {
-	p := newPostgres(t, PostgresConfig{Rules: []PostgresRule{{Database: "shop", Job: "shop"}}})
+	p := newPostgres(t, PostgresConfig{Rules: []PostgresRule{{Database: "shop", Choice: to("shop")}}})
 	tls := startup(postgresTLS, "")
 	for _, row := range []struct{ name, said, outcome, code string }{
 		{"no rule", startup(postgres3, "user eve database other"), "no_match", "3D000"},
@@ -94,6 +94,45 @@ func TestPostgresRefusesEveryCause(t *testing.T) {
 	}
 }
 
+func TestPostgresByPatternMapAndHash(t *testing.T) {
+	p := newPostgres(t, PostgresConfig{Default: "rest", Rules: []PostgresRule{
+		{User: "shop-*", Choice: to("shops")},
+		{Database: "~^log[0-9]+$", Choice: to("logs")},
+		{User: "*-admin", By: "user", Choice: Choice{Map: map[string]string{"x-admin": "x"}}},
+		{Choice: Choice{Map: map[string]string{"crm": "crm", "ann": "ann's"}}},
+		{Database: "*_eu", Choice: Choice{Hash: []string{"a", "b", "c"}}},
+		{User: "tenant*", By: "user", Choice: Choice{Hash: []string{"a", "b", "c"}}},
+	}})
+	for _, row := range []struct {
+		user, database, job string
+		rule                int
+	}{
+		{"shop-1", "crm", "shops", 1}, {"eve", "log12", "logs", 2}, {"eve", "log", "rest", 0}, {"x-admin", "db", "x", 3},
+		{"y-admin", "crm", "crm", 4}, {"ann", "ann", "ann's", 4}, {"eve", "CRM", "rest", 0},
+		{"eve", "shop_eu", rendezvous([]string{"a", "b", "c"}, "shop_eu"), 5}, {"tenant1", "x", rendezvous([]string{"a", "b", "c"}, "tenant1"), 6},
+	} {
+		d := p.Session(window).Inspect([]byte(startup(postgres3, "user "+row.user+" database "+row.database)))
+		if outcome(d) != row.job || d.Rule != row.rule {
+			t.Errorf("%s at %s: %s by rule %d, want %s by %d", row.user, row.database, outcome(d), d.Rule, row.job, row.rule)
+		}
+	}
+}
+
+func TestBadPostgresRules(t *testing.T) {
+	for _, row := range []struct {
+		rule PostgresRule
+		want error
+	}{
+		{PostgresRule{User: "a*b", Choice: to("j")}, ErrUser}, {PostgresRule{Database: "~(", Choice: to("j")}, ErrDatabase},
+		{PostgresRule{By: "host", Choice: Choice{Hash: []string{"j"}}}, ErrBy}, {PostgresRule{By: "user", Choice: to("j")}, ErrBy},
+		{PostgresRule{Choice: Choice{Map: map[string]string{"": "j"}}}, ErrMap},
+	} {
+		if _, err := NewPostgres(PostgresConfig{Rules: []PostgresRule{row.rule}}); !errors.Is(err, row.want) {
+			t.Errorf("%+v: %v, want %v", row.rule, err, row.want)
+		}
+	}
+}
+
 func TestPostgresRuleWithoutJob(t *testing.T) {
 	if _, err := NewPostgres(PostgresConfig{Rules: []PostgresRule{{User: "x"}}}); !errors.Is(err, ErrJob) {
 		t.Error(err)
@@ -102,7 +141,7 @@ func TestPostgresRuleWithoutJob(t *testing.T) {
 
 func FuzzPostgres(f *testing.F) {
 	f.Add(startup(postgresTLS, "")+startup(postgres3, "user eve database shop"), 5)
-	p := newPostgres(f, PostgresConfig{Rules: []PostgresRule{{Database: "shop", Job: "shop"}}})
+	p := newPostgres(f, PostgresConfig{Rules: []PostgresRule{{Database: "shop", Choice: to("shop")}}})
 	f.Fuzz(func(t *testing.T, said string, piece int) {
 		piece = 1 + max(piece, 0)%100
 		told, whole, left := talk(p.Session(1000), said, len(said)+1)

@@ -15,37 +15,74 @@ type RedisConfig struct {
 
 // RedisRule sends clients to a job. Empty fields match everything.
 type RedisRule struct {
-	User     string // of AUTH or HELLO ... AUTH, exact; AUTH without a user means "default"
+	User     string // of AUTH or HELLO ... AUTH, as of a PostgresRule; AUTH without a user means "default"
 	Database string // of SELECT: a number
 	Command  string // the first command, in any case; with "*" at its end all that begin so
-	Job      string
+	By       string // what a map or a hash goes by: "user", which "" stands for, or "database"
+	Choice          // who says neither in the first command goes on to the next rule
 }
 
-// Check returns why the rule cannot be used, as ErrDatabase, ErrCommand or ErrJob, or nil.
+// Check returns why the rule cannot be used, as ErrUser, ErrDatabase, ErrCommand, ErrBy or an error of choices, or nil.
 func (r RedisRule) Check() error {
-	switch {
-	case r.Database != "" && !isDigits(r.Database):
-		return fmt.Errorf("%w: %q: want a number", ErrDatabase, r.Database)
-	case strings.ContainsAny(strings.TrimSuffix(r.Command, "*"), "* \r\n"):
-		return fmt.Errorf("%w: %q: want a word as in \"GET\"", ErrCommand, r.Command)
-	case r.Job == "":
-		return ErrJob
+	_, err := r.compile()
+	return err
+}
+
+// redisRule is a compiled rule.
+type redisRule struct {
+	user              pattern
+	database, command string
+	byDatabase        bool
+	Choice
+}
+
+func (r RedisRule) compile() (c redisRule, err error) {
+	c = redisRule{database: r.Database, command: strings.ToUpper(r.Command), Choice: r.Choice}
+	if c.user, err = parsePattern(r.User); err != nil {
+		return c, fmt.Errorf("%w: %w", ErrUser, err)
 	}
-	return nil
+	by, err := r.goesBy(r.By, "user", "database")
+	c.byDatabase = by == 1
+	switch {
+	case err != nil:
+		return c, err
+	case r.Database != "" && !isDigits(r.Database):
+		return c, fmt.Errorf("%w: %q: want a number", ErrDatabase, r.Database)
+	case strings.ContainsAny(strings.TrimSuffix(r.Command, "*"), "* \r\n"):
+		return c, fmt.Errorf("%w: %q: want a word as in \"GET\"", ErrCommand, r.Command)
+	}
+	return c, r.check()
+}
+
+// job returns who serves a client with such a first command, "" if that is another rule's business.
+func (r *redisRule) job(user, database, command string) string {
+	switch {
+	case !r.user.matches(user) || r.database != "" && r.database != database || !matchesCommand(r.command, command):
+		return ""
+	case r.byDatabase:
+		return r.ofValue(database)
+	}
+	return r.ofValue(user)
 }
 
 // Redis routes connections of the Redis protocol (RESP, redis.io/docs/reference/protocol-spec) by their first command,
 // which the target answers.
-type Redis struct{ config RedisConfig }
+type Redis struct {
+	rules    []redisRule
+	fallback string
+}
 
-// NewRedis checks the rules. It returns the error of the first one that Check refuses.
+// NewRedis compiles the rules. It returns the error of the first one that Check refuses.
 func NewRedis(c RedisConfig) (*Redis, error) {
+	app := &Redis{fallback: c.Default}
 	for i, r := range c.Rules {
-		if err := r.Check(); err != nil {
+		rule, err := r.compile()
+		if err != nil {
 			return nil, fmt.Errorf("compile rule %d: %w", i+1, err)
 		}
+		app.rules = append(app.rules, rule)
 	}
-	return &Redis{c}, nil
+	return app, nil
 }
 
 // Session implements Application.
@@ -61,13 +98,12 @@ func (r *Redis) job(words []string) (job string, number int) {
 	if command == "SELECT" && len(words) == 2 {
 		database = words[1]
 	}
-	for i, rule := range r.config.Rules {
-		if (rule.User == "" || rule.User == user) && (rule.Database == "" || rule.Database == database) &&
-			matchesCommand(strings.ToUpper(rule.Command), command) {
-			return rule.Job, i + 1
+	for i := range r.rules {
+		if job := r.rules[i].job(user, database, command); job != "" {
+			return job, i + 1
 		}
 	}
-	return r.config.Default, 0
+	return r.fallback, 0
 }
 
 func matchesCommand(pattern, command string) bool {

@@ -26,8 +26,8 @@ func newRedis(t testing.TB, c RedisConfig) *Redis {
 }
 
 func TestFirstRedisCommandDecides(t *testing.T) {
-	app := newRedis(t, RedisConfig{Default: "rest", Rules: []RedisRule{{User: "ann", Job: "ann's"},
-		{User: "default", Job: "old"}, {Database: "3", Job: "three"}, {Command: "get", Job: "reads"}, {Command: "H*", Job: "hashes"}}})
+	app := newRedis(t, RedisConfig{Default: "rest", Rules: []RedisRule{{User: "ann", Choice: to("ann's")},
+		{User: "default", Choice: to("old")}, {Database: "3", Choice: to("three")}, {Command: "get", Choice: to("reads")}, {Command: "H*", Choice: to("hashes")}}})
 	for _, row := range []struct{ name, said, want string }{
 		{"AUTH", resp("AUTH", "ann", "secret"), "ann's"},
 		{"case", resp("auth", "ann", "secret"), "ann's"},
@@ -69,11 +69,35 @@ func TestWhatIsNoRedisCommandIsRefused(t *testing.T) {
 	}
 }
 
+func TestRedisByPatternMapAndHash(t *testing.T) {
+	shards := []string{"a", "b", "c"}
+	app := newRedis(t, RedisConfig{Default: "rest", Rules: []RedisRule{
+		{User: "shop-*", Choice: to("shops")},
+		{Choice: Choice{Map: map[string]string{"ann": "ann's", "default": "old"}}},
+		{By: "database", Choice: Choice{Map: map[string]string{"3": "three"}}},
+		{By: "database", Choice: Choice{Hash: shards}},
+		{Choice: Choice{Hash: shards}},
+	}})
+	for _, row := range []struct {
+		said, job string
+		rule      int
+	}{
+		{resp("AUTH", "shop-1", "x"), "shops", 1}, {resp("AUTH", "ann", "x"), "ann's", 2}, {resp("AUTH", "x"), "old", 2},
+		{resp("SELECT", "3"), "three", 3}, {resp("SELECT", "7"), rendezvous(shards, "7"), 4},
+		{resp("HELLO", "3", "AUTH", "eve", "x"), rendezvous(shards, "eve"), 5}, {resp("GET", "ann"), "rest", 0},
+	} {
+		if d := app.Session(window).Inspect([]byte(row.said)); outcome(d) != row.job || d.Rule != row.rule {
+			t.Errorf("%q: %s by rule %d, want %s by %d", row.said, outcome(d), d.Rule, row.job, row.rule)
+		}
+	}
+}
+
 func TestBadRedisRules(t *testing.T) {
 	for _, row := range []struct {
 		rule RedisRule
 		want error
-	}{{RedisRule{Database: "x", Job: "j"}, ErrDatabase}, {RedisRule{Command: "GET x", Job: "j"}, ErrCommand}, {RedisRule{}, ErrJob}} {
+	}{{RedisRule{Database: "x", Choice: to("j")}, ErrDatabase}, {RedisRule{Command: "GET x", Choice: to("j")}, ErrCommand}, {RedisRule{}, ErrJob},
+		{RedisRule{User: "*x*", Choice: to("j")}, ErrUser}, {RedisRule{By: "key", Choice: Choice{Hash: []string{"j"}}}, ErrBy}} {
 		if _, err := NewRedis(RedisConfig{Rules: []RedisRule{row.rule}}); !errors.Is(err, row.want) {
 			t.Errorf("%+v: %v", row.rule, err)
 		}
@@ -83,7 +107,7 @@ func TestBadRedisRules(t *testing.T) {
 func FuzzRedis(f *testing.F) {
 	f.Add(resp("AUTH", "ann", "secret"), 5)
 	f.Add("GET x\r\n", 2)
-	app := newRedis(f, RedisConfig{Default: "rest", Rules: []RedisRule{{User: "ann", Job: "a"}}})
+	app := newRedis(f, RedisConfig{Default: "rest", Rules: []RedisRule{{User: "ann", Choice: to("a")}}})
 	f.Fuzz(func(t *testing.T, said string, piece int) {
 		piece = 1 + max(piece, 0)%100
 		_, whole, _ := talk(app.Session(1<<20), said, len(said)+1)
