@@ -1,7 +1,7 @@
 # What a newcomer needs is `make test`; everything else is a part of it, or a tool for the work on Baton.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan tsan fuzz test-migrate cover mutants peers judge-selftest c-target go-apps e2e soak-reject bench-transfer bench-fastpath sim fmt clean
+.PHONY: build setup demo test lint generate check-generated unit unit-dpdk asan tsan fuzz test-migrate cover mutants peers judge-selftest c-apps go-apps e2e soak-reject bench-transfer bench-fastpath sim fmt clean
 
 # Hugepages (2 MiB) that the demo and the scenarios reserve, and give back; 0 runs them without.
 HUGEPAGES ?= 160
@@ -85,14 +85,16 @@ judge-selftest: ## one built capture per rule that must fail under its name
 pktgen: ## packet generator and sink, for floods, throughput and latency over any DPDK port
 	go build -tags dpdk -o bin/pktgen ./bench/pktgen
 
-c-target: ## the library for applications in C, and its example
+c-apps: bin/c-target bin/c-router ## the library for applications in C, and its examples
+
+bin/c-%: control/app/c/%.c control/app/c/baton_app.c control/app/c/baton_app.h
 	mkdir -p bin
-	gcc -std=gnu11 -O2 -g -Wall -Wextra -Werror -fsanitize=address,undefined -o bin/c-target control/app/c/*.c -ljson-c
+	gcc -std=gnu11 -O2 -g -Wall -Wextra -Werror -fsanitize=address,undefined -o $@ $(filter %.c,$^) -ljson-c
 
 go-apps: ## the examples of applications in Go
 	CGO_ENABLED=0 go build -o bin/ ./control/app/examples/...
 
-e2e: build pktgen c-target go-apps ## scenarios in network namespaces, judged; ONLY=regex picks some
+e2e: build pktgen c-apps go-apps ## scenarios in network namespaces, judged; ONLY=regex picks some
 	go build -o bin/baton-demo ./bench/demo
 	go build -o bin/baton-e2e ./bench/e2e
 	timeout --signal=INT 1200 bin/baton-e2e -hugepages $(HUGEPAGES) $(AGAIN) -only '$(ONLY)'

@@ -230,7 +230,14 @@ var appScenarios = []Scenario{
 			"another's connection over with its state",
 		Shape:  Shape{Cluster: authenticated(), Server: targetInGo},
 		Expect: Expect{Connections: 1, Transferred: 1},
-		Run:    runRouterInGo,
+		Run:    authenticatingBy("go-router"),
+	},
+	{
+		Name:   "c-router",
+		Doc:    "a routing application with the library for C does the same",
+		Shape:  Shape{Cluster: authenticated(), Server: targetInGo},
+		Expect: Expect{Connections: 1, Transferred: 1},
+		Run:    authenticatingBy("c-router"),
 	},
 	{
 		Name:  "peer-not-allowed",
@@ -300,25 +307,28 @@ func runTargetInGo(e *Env) error {
 	return errors.Join(err, e.Target(1).Process("go-target").Says(e.Ctx, "for ada from front"))
 }
 
-// runRouterInGo logs in as eve, whose mailbox is locked, and then as ada, whose next commands are under way already.
-func runRouterInGo(e *Env) error {
-	path, err := filepath.Abs(filepath.Join(e.bin, "go-router"))
-	if err != nil {
-		return err
+// authenticatingBy logs in as eve, whose mailbox is locked, and then as ada, whose next commands are under way already.
+// The routing application is a program that make has built.
+func authenticatingBy(program string) func(*Env) error {
+	return func(e *Env) error {
+		path, err := filepath.Abs(filepath.Join(e.bin, program))
+		if err != nil {
+			return err
+		}
+		p, err := e.Lab.Router.AuthenticateBy(e.Ctx, path, "front", "eve:x=mail", "ada:lovelace=mail")
+		if err != nil {
+			return err
+		}
+		defer p.Stop()
+		d, err := e.login("eve", "x")
+		if err != nil {
+			return err
+		}
+		err = d.talk("", "-ERR application: application: the mailbox of eve is locked", "USER ada", "+OK",
+			"PASS lovelace\r\nSTAT\r\nQUIT", "+OK * has the mailbox of ada", "", "+OK 0 0", "", "+OK bye")
+		return errors.Join(err, d.end(), p.Says(e.Ctx, "transfer eve mail rejected"),
+			p.Says(e.Ctx, "transfer ada mail accepted"), e.Target(1).Process("go-target").Says(e.Ctx, "for ada from front"))
 	}
-	p, err := e.Lab.Router.AuthenticateInGo(e.Ctx, path, "front", "eve:x=mail", "ada:lovelace=mail")
-	if err != nil {
-		return err
-	}
-	defer p.Stop()
-	d, err := e.login("eve", "x")
-	if err != nil {
-		return err
-	}
-	err = d.talk("", "-ERR application: application: the mailbox of eve is locked", "USER ada", "+OK",
-		"PASS lovelace\r\nSTAT\r\nQUIT", "+OK * has the mailbox of ada", "", "+OK 0 0", "", "+OK bye")
-	return errors.Join(err, d.end(), p.Says(e.Ctx, "transfer eve mail rejected"), p.Says(e.Ctx, "transfer ada mail accepted"),
-		e.Target(1).Process("go-target").Says(e.Ctx, "for ada from front"))
 }
 
 // forNobody is authenticated whose applications belong to another user.

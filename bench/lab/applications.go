@@ -18,8 +18,8 @@ func (h *Host) Authenticate(ctx context.Context, name string, users ...string) (
 	return h.router(ctx, "pop3_router.py", name, users)
 }
 
-// AuthenticateInGo is Authenticate by the example in Go, the program at path.
-func (h *Host) AuthenticateInGo(ctx context.Context, path, name string, users ...string) (*Process, error) {
+// AuthenticateBy is Authenticate by the example in Go or in C, the program at path.
+func (h *Host) AuthenticateBy(ctx context.Context, path, name string, users ...string) (*Process, error) {
 	p, err := h.Start(name, append([]string{path, h.ControlSocket(), service(), name}, users...)...)
 	if err != nil {
 		return nil, err

@@ -109,16 +109,27 @@ static void baton_text(struct json_object *object, const char *key, const char *
 		json_object_object_add(object, key, json_object_new_string(text));
 }
 
-int baton_app_register(struct baton_app *app, const char *job, const char *service, const char *name)
+static int baton_register(struct baton_app *app, const char *role, const char *job, const char *service,
+			  const char *name)
 {
 	struct json_object *object = json_object_new_object();
 
 	baton_text(object, "type", "register");
-	baton_text(object, "role", "target");
+	baton_text(object, "role", role);
 	baton_text(object, "job", job);
 	baton_text(object, "service", service);
 	baton_text(object, "name", name);
 	return baton_send(app, object, NULL);
+}
+
+int baton_app_register(struct baton_app *app, const char *job, const char *service, const char *name)
+{
+	return baton_register(app, "target", job, service, name);
+}
+
+int baton_app_register_router(struct baton_app *app, const char *service, const char *name)
+{
+	return baton_register(app, "router", NULL, service, name);
 }
 
 static int baton_answer(struct baton_app *app, const char *type, uint64_t transfer, const char *detail)
@@ -139,6 +150,14 @@ int baton_app_accept(struct baton_app *app, uint64_t transfer)
 int baton_app_reject(struct baton_app *app, uint64_t transfer, const char *reason)
 {
 	return baton_answer(app, "reject", transfer, reason);
+}
+
+int baton_app_connection_take(struct baton_app_message *message)
+{
+	int connection = message->connection;
+
+	message->connection = -1;
+	return connection;
 }
 
 static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -188,28 +207,25 @@ static void baton_file(struct json_object *names, struct baton_files *files, con
 	files->fds[files->count++] = fd;
 }
 
-int baton_app_give(struct baton_app *app, int connection, const char *job, const char *host, const void *state,
-		   size_t state_size, uint64_t seq)
+// baton_request_state sends a request, and frees it, with a connection (-1: none) and state.
+static int baton_request_state(struct baton_app *app, struct json_object *object, int connection, const void *state,
+			       size_t state_size)
 {
-	struct json_object *object, *names;
+	struct json_object *names = json_object_new_array();
 	struct baton_files files = {.count = 0};
-	int memfd = -1, error;
+	int memfd = -1, error = 0;
 
 	if (state_size > BATON_APP_STATE_MAX)
-		return -EMSGSIZE;
-	if (state_size > INLINE_MAX && (memfd = baton_memfd(state, state_size)) < 0)
-		return memfd;
-	object = json_object_new_object();
-	names = json_object_new_array();
-	baton_file(names, &files, "connection", connection);
+		error = -EMSGSIZE;
+	else if (state_size > INLINE_MAX)
+		error = (memfd = baton_memfd(state, state_size)) < 0 ? memfd : 0;
+	else
+		error = baton_octets(object, "state", state, state_size);
+	if (connection >= 0)
+		baton_file(names, &files, "connection", connection);
 	if (memfd >= 0)
 		baton_file(names, &files, "state", memfd);
-	baton_text(object, "type", "give");
-	json_object_object_add(object, "seq", json_object_new_uint64(seq));
-	baton_text(object, "job", job);
-	baton_text(object, "host", host);
 	json_object_object_add(object, "files", names);
-	error = memfd < 0 ? baton_octets(object, "state", state, state_size) : 0;
 	if (error)
 		json_object_put(object);
 	else
@@ -217,6 +233,31 @@ int baton_app_give(struct baton_app *app, int connection, const char *job, const
 	if (memfd >= 0)
 		close(memfd);
 	return error;
+}
+
+int baton_app_give(struct baton_app *app, int connection, const char *job, const char *host, const void *state,
+		   size_t state_size, uint64_t seq)
+{
+	struct json_object *object = json_object_new_object();
+
+	baton_text(object, "type", "give");
+	json_object_object_add(object, "seq", json_object_new_uint64(seq));
+	baton_text(object, "job", job);
+	baton_text(object, "host", host);
+	return baton_request_state(app, object, connection, state, state_size);
+}
+
+int baton_app_transfer(struct baton_app *app, uint64_t conn, const struct baton_app_wish *wish)
+{
+	struct json_object *object = json_object_new_object();
+
+	baton_text(object, "type", "transfer");
+	json_object_object_add(object, "conn", json_object_new_uint64(conn));
+	baton_text(object, "job", wish->job);
+	baton_text(object, "host", wish->host);
+	baton_text(object, "when", wish->quiescent ? "quiescent" : "now");
+	json_object_object_add(object, "unconditional", json_object_new_boolean(wish->unconditional));
+	return baton_request_state(app, object, -1, wish->state, wish->state_size);
 }
 
 int baton_app_send(struct baton_app *app, const struct baton_app_party *to, const char *tag, const void *data,
@@ -260,8 +301,10 @@ static void baton_files_take(struct baton_files *files, struct msghdr *header)
 
 static void baton_files_close(struct baton_files *files)
 {
-	for (size_t i = 0; i < files->count; i++)
-		close(files->fds[i]);
+	for (size_t i = 0; i < files->count; i++) {
+		if (files->fds[i] >= 0)
+			close(files->fds[i]);
+	}
 }
 
 // baton_packet_receive reads a packet; 0 octets are the end.
@@ -299,9 +342,10 @@ static enum baton_app_type baton_type(const char *word)
 		const char *word;
 		enum baton_app_type type;
 	} types[] = {
-	    {"registered", BATON_APP_REGISTERED}, {"offer", BATON_APP_OFFER}, {"arrived", BATON_APP_ARRIVED},
-	    {"canceled", BATON_APP_CANCELED},     {"error", BATON_APP_ERROR}, {"given", BATON_APP_GIVEN},
-	    {"rejected", BATON_APP_REJECTED},     {"ended", BATON_APP_ENDED}, {"message", BATON_APP_MESSAGE},
+	    {"registered", BATON_APP_REGISTERED}, {"offer", BATON_APP_OFFER},       {"arrived", BATON_APP_ARRIVED},
+	    {"canceled", BATON_APP_CANCELED},     {"error", BATON_APP_ERROR},       {"given", BATON_APP_GIVEN},
+	    {"rejected", BATON_APP_REJECTED},     {"ended", BATON_APP_ENDED},       {"message", BATON_APP_MESSAGE},
+	    {"connection", BATON_APP_CONNECTION}, {"accepted", BATON_APP_ACCEPTED},
 	};
 
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
@@ -364,21 +408,35 @@ static int baton_decode(struct baton_app_message *message, const char *text, siz
 	return 0;
 }
 
+// baton_file_take takes the file descriptor of that name out of those beside a message; -1: there is none.
+static int baton_file_take(struct json_object *object, struct baton_files *files, const char *wanted)
+{
+	struct json_object *names;
+
+	if (!json_object_object_get_ex(object, "files", &names) || !json_object_is_type(names, json_type_array))
+		return -1;
+	for (size_t i = 0; i < files->count; i++) {
+		const char *name = json_object_get_string(json_object_array_get_idx(names, i));
+
+		if (name && !strcmp(name, wanted)) {
+			int file = files->fds[i];
+
+			files->fds[i] = -1;
+			return file;
+		}
+	}
+	return -1;
+}
+
 // baton_state finds the state of a message, beside it or in it.
 static int baton_state(struct baton_app_message *message, struct json_object *object, struct baton_files *files)
 {
-	struct json_object *names;
-	int error;
+	int error, memfd = baton_file_take(object, files, "state");
 
-	if (json_object_object_get_ex(object, "files", &names) && json_object_is_type(names, json_type_array)) {
-		if (json_object_array_length(names) != files->count)
-			return -EBADMSG;
-		for (size_t i = 0; i < files->count; i++) {
-			const char *name = json_object_get_string(json_object_array_get_idx(names, i));
-
-			if (name && !strcmp(name, "state"))
-				return baton_state_read(message, files->fds[i]);
-		}
+	if (memfd >= 0) {
+		error = baton_state_read(message, memfd);
+		close(memfd);
+		return error;
 	}
 	error = baton_decode(message, baton_field(object, "state"), &message->state_size);
 	message->state = message->octets;
@@ -417,6 +475,8 @@ static int baton_message(struct baton_app_message *message, struct json_object *
 	message->type = baton_type(baton_field(object, "type"));
 	message->seq = baton_number(object, "seq");
 	message->transfer = baton_number(object, "transfer");
+	message->conn = baton_number(object, "conn");
+	message->connection = baton_file_take(object, files, "connection");
 	message->client = baton_field(object, "client");
 	message->service = baton_field(object, "service");
 	message->job = baton_field(object, "job");
@@ -454,7 +514,7 @@ int baton_app_receive(struct baton_app *app, struct baton_app_message *message)
 	ssize_t size = baton_packet_receive(app, &files);
 	int error = size < 0 ? (int)size : 0;
 
-	memset(message, 0, sizeof(*message));
+	*message = (struct baton_app_message){.connection = -1};
 	if (size > 0) {
 		message->json = baton_parse(app->in, size);
 		error = message->json ? baton_message(message, message->json, &files) : -EBADMSG;
@@ -469,5 +529,7 @@ void baton_app_message_release(struct baton_app_message *message)
 {
 	json_object_put(message->json);
 	free(message->octets);
-	memset(message, 0, sizeof(*message));
+	if (message->connection >= 0)
+		close(message->connection);
+	*message = (struct baton_app_message){.connection = -1};
 }
