@@ -39,8 +39,9 @@
 //
 // Octets that were peeked (MSG_PEEK) but not read stay in the connection: the target reads them. Octets that were read
 // are the application's; it may put what matters into the state. Between transfer and its answer the application must
-// not read. A connection that it closes without a transfer is closed towards the client; if it has not answered what the
-// client said last, the daemon first refuses the client as the service's protocol does.
+// not read; what it writes meanwhile reaches the client after a rejection, and nobody after a success. A connection that it
+// closes without a transfer is closed towards the client; if it has not answered what the client said last, the daemon
+// first refuses the client as the service's protocol does.
 //
 // "registered" is said when clients' handshakes are answered. Several applications may register for one service: connections
 // are dealt out in turn. While none is registered, the

@@ -78,6 +78,7 @@ type external struct {
 	stream    Stream
 	delivered int       // octets from the start of tcp.Peek that it has been given
 	answered  bool      // it has said something since the client did
+	said      []byte    // during a transfer: nobody's if that succeeds
 	ended     bool      // it let go of the connection during a transfer
 	eof       bool      // the stream was told of the client's end
 	look      time.Time // when the stream is looked at next, without anything new; zero: no need
@@ -138,16 +139,28 @@ func (r *Router) attach(c *conn, from Origin) bool {
 }
 
 func (r *Router) appWrote(c *conn, octets []byte, room chan<- struct{}) {
-	if c == nil || c.app == nil || c.stage != reading {
+	switch {
+	case c == nil || c.app == nil || c.stage == closing:
 		close(room)
+		return
+	case c.stage == handing:
+		c.app.said = append(c.app.said, octets...)
+		c.app.blocked = append(c.app.blocked, room)
 		return
 	}
 	c.by = r.now.Add(c.service.RequestTimeout)
+	c.app.blocked = append(c.app.blocked, room)
+	r.pass(c, octets)
+	r.arm(c)
+}
+
+// pass sends what an application says.
+func (r *Router) pass(c *conn, octets []byte) {
 	c.app.answered = true
 	r.act(c, c.tcp.Write(octets, r.now))
-	c.app.blocked = append(c.app.blocked, room)
-	c.app.unblock(c.tcp.Queued())
-	r.arm(c)
+	if c.app != nil { // else that was the end
+		c.app.unblock(c.tcp.Queued())
+	}
 }
 
 // unblock lets writers go on when few octets are under way to the client.
@@ -278,13 +291,19 @@ func (r *Router) settle(c *conn) {
 // rejected lets the application of a connection that nobody took go on.
 func (r *Router) rejected(c *conn, f transfer.Failure) {
 	c.stage, c.handover = reading, nil
-	if c.app.ended {
-		r.abandoned(c)
-		return
+	if said := c.app.said; said != nil {
+		c.app.said = nil
+		r.pass(c, said)
 	}
-	c.by = r.now.Add(c.service.RequestTimeout)
-	r.cfg.Applications.Rejected(c.id, rejectionOf(f))
-	r.relay(c)
+	switch {
+	case c.stage != reading: // that was the end
+	case c.app.ended:
+		r.abandoned(c)
+	default:
+		c.by = r.now.Add(c.service.RequestTimeout)
+		r.cfg.Applications.Rejected(c.id, rejectionOf(f))
+		r.relay(c)
+	}
 }
 
 func rejectionOf(f transfer.Failure) Rejection {

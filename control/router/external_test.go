@@ -234,6 +234,41 @@ func TestApplicationThatClosedDuringATransferClosesAfterItsRejection(t *testing.
 	w.wantStatus(c, "503") // nobody has answered
 }
 
+// What an application says during a transfer is for the client, unless that has another owner then.
+func TestWordsDuringATransferWaitForItsResult(t *testing.T) {
+	for _, closes := range []bool{false, true} {
+		w, c, a, _ := externalWorld(t)
+		w.cluster.reply["t1"] = nil
+		w.wish(c, AppTransfer{Job: "web-a", Host: "t1"})
+		room := w.say(c, "wait")
+		w.say(c, " a moment\n")
+		if closes {
+			w.router.appClosed(w.router.conns[c.flow])
+		}
+		if len(c.got) > 0 || isClosed(room) {
+			t.Fatalf("client got %q while a target may take it; room %t", c.got, isClosed(room))
+		}
+		w.advance(time.Second) // nobody has answered
+		if string(c.got) != "wait a moment\n" || c.fin != closes || !isClosed(room) {
+			t.Errorf("closes %t: client got %q, fin %t, room %t; told %v", closes, c.got, c.fin, isClosed(room), a.told)
+		}
+	}
+}
+
+func TestWordsDuringATransferThatSucceedsAreNobodys(t *testing.T) {
+	w, c, _, _ := externalWorld(t)
+	w.plane.slow = true
+	w.wish(c, AppTransfer{Job: "web-a"})
+	room := w.say(c, "wait")
+	w.plane.slow = false
+	w.plane.report()
+	w.run()
+	w.wantGiven(c, "t1")
+	if len(c.got) > 0 || !isClosed(room) {
+		t.Errorf("client got %q, room %t", c.got, isClosed(room))
+	}
+}
+
 func TestWithoutAnApplicationTheClientIsTold(t *testing.T) {
 	w := newWorld(t)
 	w.router.cfg.Applications = &applications{absent: true}
