@@ -189,16 +189,44 @@ func (l *lab) next(t testing.TB, d time.Duration) (f wire.Frame, ok bool) {
 	for deadline := time.Now().Add(d); ; {
 		poll := []unix.PollFd{{Fd: int32(l.nic.fd), Events: unix.POLLIN}}
 		wait := max(time.Until(deadline), 0)
-		if n, _ := unix.Poll(poll, int(wait.Milliseconds())); n == 0 {
+		n, err := unix.Poll(poll, int(wait.Milliseconds()))
+		if n == 0 {
 			return wire.Frame{}, false
 		}
-		n, err := unix.Read(l.nic.fd, buf)
+		if err != nil { // a signal: to read now would be to wait for ever
+			continue
+		}
+		n, err = unix.Read(l.nic.fd, buf)
 		if err != nil {
 			continue
 		}
 		if f, err := wire.ParseTCP(buf[:n]); err == nil {
 			return f, true
 		}
+	}
+}
+
+// A signal, as of a child that ends, must not have the tests wait for a frame for ever.
+func TestSilenceEndsDespiteASignal(t *testing.T) {
+	l := newLab(t)
+	l.sysctl(t, "net/ipv6/conf/"+l.dev+"/disable_ipv6", "1") // no chatter
+	thread, ended := make(chan int, 1), make(chan bool, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		thread <- unix.Gettid()
+		_, ok := l.next(t, 200*time.Millisecond)
+		ended <- ok
+	}()
+	id := <-thread
+	time.Sleep(50 * time.Millisecond)
+	if err := unix.Tgkill(os.Getpid(), id, unix.SIGURG); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(answerTimeout):
+		t.Fatal("still waiting")
 	}
 }
 
