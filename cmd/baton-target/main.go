@@ -97,8 +97,7 @@ type targetHost struct {
 // serve runs the agent with its admin socket and metrics until ctx ends or one of them fails.
 func (h *targetHost) serve(ctx context.Context, m *metrics.Target, socket net.Listener) error {
 	return daemon.Together(ctx,
-		func(ctx context.Context) error { h.agent.Run(ctx); return nil },
-		h.apps.Run,
+		daemon.While(h.agent.Run, h.apps.Run), // applications hear what became of their gifts
 		func(ctx context.Context) error { return admin.Serve(ctx, socket, h.source()) },
 		func(ctx context.Context) error { return metrics.Serve(ctx, h.config.Metrics.Listen, m.Registry()) },
 	)

@@ -58,6 +58,7 @@ type Agent struct {
 
 	backs        map[transfer.ID]*back // connections on their way back
 	backID       transfer.ID           // the next one
+	backOver     chan struct{}         // one of them is settled
 	outcomesBack map[string]uint64
 }
 
@@ -75,7 +76,7 @@ func New(c Config, im Importer) (*Agent, error) {
 		wake: make(chan struct{}, 1), lookNow: make(chan struct{}, 1),
 		running: make(map[attempt]context.CancelFunc), ready: make(map[Job]Readiness),
 		outcomes: make(map[string]uint64),
-		backs:    make(map[transfer.ID]*back), outcomesBack: make(map[string]uint64),
+		backs:    make(map[transfer.ID]*back), outcomesBack: make(map[string]uint64), backOver: make(chan struct{}, 1),
 		// A restarted agent must not repeat the IDs that routing hosts remember of its predecessor.
 		backID:   transfer.ID(time.Now().UnixNano()),
 		stopping: context.Background(),
@@ -109,15 +110,21 @@ func limits(c config.Limits) transfer.Limits {
 	return l
 }
 
-// Run serves routing hosts until ctx ends. The connections go on then, as far as the Importer lets them.
+// Run serves routing hosts until ctx ends, and then as long as it takes to learn what comes of connections that are on their
+// way back, at most stopTime. The others go on then, as far as the Importer lets them.
 func (a *Agent) Run(ctx context.Context) {
 	a.mu.Lock()
 	a.stopping = ctx
 	a.mu.Unlock()
+	streams, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer hangUp()
 	var parts sync.WaitGroup
-	parts.Go(func() { a.dialer.Run(ctx) })
-	parts.Go(func() { a.keepTime(ctx) })
+	parts.Go(func() { a.dialer.Run(streams) })
+	parts.Go(func() { a.keepTime(streams) })
 	parts.Go(func() { a.keepLooking(ctx) })
+	<-ctx.Done()
+	a.settleBacks()
+	hangUp()
 	parts.Wait()
 	a.imports.Wait()
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -33,6 +34,7 @@ type fake struct {
 	to          Reporter
 	live, ended []transfer.Flow
 	imported    func(context.Context, *transfer.Import) (Imported, *Problem)
+	exported    func() (Export, *Problem)
 
 	mu    sync.Mutex
 	ready map[Job]Readiness
@@ -59,8 +61,9 @@ func (f *fake) Check(*transfer.Offer) *Problem {
 func (f *fake) Import(ctx context.Context, i *transfer.Import) (Imported, *Problem) {
 	return f.imported(ctx, i)
 }
-func (f *fake) Forget(wire.Incarnation) {}
-func (f *fake) Flows() []admin.Flow     { return nil }
+func (f *fake) Export(*os.File) (Export, *Problem) { return f.exported() }
+func (f *fake) Forget(wire.Incarnation)            {}
+func (f *fake) Flows() []admin.Flow                { return nil }
 
 // rig is an agent with a routing host of the test's own.
 type rig struct {
@@ -70,6 +73,14 @@ type rig struct {
 	server *xcf.Server
 	heard  chan *xcf.Envelope
 	hangUp func() // ends the routing host
+	stop   func() // ends the agent
+}
+
+// stops is not nil once the agent ends.
+func (a *Agent) stops() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stopping.Err()
 }
 
 func (r *rig) Up(*xcf.Peer)                         {}
@@ -121,7 +132,7 @@ func newRigWith(t *testing.T, f *fake, apps Applications, change ...func(*Config
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.serve(t, r.agent.Run)
+	r.stop = r.serve(t, r.agent.Run)
 	return r
 }
 

@@ -9,6 +9,9 @@ import (
 	"baton/control/xcf"
 )
 
+// stopTime is how long an agent that ends waits for a routing host to say whether it has taken a connection.
+const stopTime = 2 * time.Second
+
 // back is a connection of this host on its way back to the routing host that gave it.
 type back struct {
 	giver  *transfer.Giver
@@ -23,7 +26,7 @@ func (a *Agent) Back(r transfer.Record, settle func(left bool)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	flow, live := a.taker.Flow(r.Inc)
-	if !live || flow.Host == "" {
+	if !live || flow.Host == "" || a.stopping.Err() != nil {
 		settle(false)
 		return
 	}
@@ -56,6 +59,7 @@ func (a *Agent) stepBack(b *back, e transfer.Event) {
 	}
 	if b.giver.State().Final() {
 		delete(a.backs, b.giver.Transfer())
+		poke(a.backOver)
 	}
 	poke(a.wake)
 }
@@ -81,6 +85,7 @@ func (a *Agent) doBack(b *back, action transfer.Action) transfer.Event {
 		a.log.Info("connection does not go back", "client", client, "host", action.Host, "cause", action.Cause,
 			"detail", action.Detail)
 	case transfer.Abort: // it may have another owner, and nobody says
+		b.why = action.Failure
 		a.leave(b)
 		a.outcomesBack["aborted"]++
 		a.log.Warn("connection given up on its way back", "client", client, "host", action.Host, "detail", action.Detail)
@@ -159,4 +164,33 @@ func (a *Agent) deadline() time.Time {
 		}
 	}
 	return first
+}
+
+// settleBacks waits until it is known what comes of the connections on their way back; no others begin any more. What is not
+// known in time may have another owner: it must not be heard from this host again.
+func (a *Agent) settleBacks() {
+	late := time.After(stopTime)
+	for a.backsLeft() > 0 {
+		select {
+		case <-a.backOver:
+		case <-late:
+			a.abandonBacks()
+		}
+	}
+}
+
+func (a *Agent) backsLeft() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.backs)
+}
+
+func (a *Agent) abandonBacks() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, b := range a.backs {
+		why := transfer.Failure{Host: b.giver.Host(), Cause: transfer.CauseNoAnswer, Detail: "the agent ends"}
+		a.doBack(b, transfer.Abort{Failure: why})
+		delete(a.backs, id)
+	}
 }

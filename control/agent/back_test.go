@@ -133,3 +133,38 @@ func TestConnectionOfNobodyStays(t *testing.T) {
 		t.Error("it left")
 	}
 }
+
+// An agent that ends hears what becomes of a connection on its way, as two owners, or none, would be worse than to wait.
+func TestEndingAgentWaitsForTheRoutingHost(t *testing.T) {
+	for name, answer := range map[string]*transfer.Confirm{
+		"taken":        {Imported: true, RcvNxt: 100},
+		"not_imported": {Reason: transfer.ReasonHost, Detail: "no"},
+		"aborted":      nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newClosing(t)
+			a := hear[transfer.Assign](b.rig)
+			ended := make(chan struct{})
+			go func() {
+				b.stop()
+				close(ended)
+			}()
+			late := make(chan bool, 1)
+			for b.agent.stops() == nil {
+				time.Sleep(time.Millisecond)
+			}
+			b.to.Back(transfer.Record{Epoch: 1, Inc: inc}, func(left bool) { late <- left })
+			if <-late {
+				t.Error("another connection left meanwhile")
+			}
+			if answer != nil {
+				answer.Transfer = a.Offer.Transfer
+				b.say(*answer)
+			}
+			b.wantSettled(name != "not_imported")
+			b.wantCounted(name)
+			<-ended
+		})
+	}
+}

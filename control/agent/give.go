@@ -77,6 +77,8 @@ func (a *Agent) Give(g Gift) {
 func (a *Agent) mayGive(g *Gift, inc wire.Incarnation) (transfer.Flow, *Problem) {
 	flow, live := a.taker.Flow(inc)
 	switch {
+	case a.stopping.Err() != nil:
+		return flow, &Problem{transfer.ReasonDraining, "the agent ends"}
 	case !live || flow.Host == "":
 		return flow, &Problem{transfer.ReasonReservation, "the connection is not known to have come from a routing host"}
 	case !slices.Contains(g.Jobs, Job{flow.Job, inc.Service}):

@@ -84,7 +84,13 @@
 // the job and host where it is.
 //
 // The connection arrives by accept() on the listening socket of the job; its peer address is the offer's client. The
-// application binds and listens as ever, but clients' SYNs never reach it: only transfers do.
+// application binds and listens as ever, but clients' SYNs never reach it: only transfers do. Its listening socket must not be
+// one of Multipath TCP, to which no connection can be handed over; the job is not ready then, and says so. In Go net.Listen
+// makes such a one; this makes one of TCP:
+//
+//	var c net.ListenConfig
+//	c.SetMultipathTCP(false)
+//	l, err := c.Listen(ctx, "tcp", "10.77.0.10:110")
 //
 // # Messages between applications
 //

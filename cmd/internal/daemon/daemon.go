@@ -64,3 +64,21 @@ func Together(ctx context.Context, parts ...func(context.Context) error) error {
 	}
 	return nil
 }
+
+// While makes a part of two: run ends with the part's context, and serve once run has ended, so that run can still be heard.
+// An error of serve ends both.
+func While(run func(context.Context), serve func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		outer, end := context.WithCancel(context.WithoutCancel(ctx))
+		inner, stop := context.WithCancel(ctx)
+		var running sync.WaitGroup
+		running.Go(func() {
+			defer end()
+			run(inner)
+		})
+		err := serve(outer)
+		stop()
+		running.Wait()
+		return err
+	}
+}

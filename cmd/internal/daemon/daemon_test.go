@@ -47,3 +47,32 @@ func TestTogetherEndsAllWithTheFirstError(t *testing.T) {
 		t.Errorf("after an orderly end: %v", err)
 	}
 }
+
+func TestWhileServesUntilTheOtherHasEnded(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var said []string
+	serve := make(chan string)
+	run := func(ctx context.Context) {
+		cancel()
+		<-ctx.Done()
+		serve <- "last words"
+	}
+	err := While(run, func(ctx context.Context) error {
+		for {
+			select {
+			case s := <-serve:
+				said = append(said, s)
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})(ctx)
+	if err != nil || len(said) != 1 {
+		t.Errorf("heard %q, error %v", said, err)
+	}
+	boom := errors.New("boom")
+	err = While(func(ctx context.Context) { <-ctx.Done() }, func(context.Context) error { return boom })(context.Background())
+	if !errors.Is(err, boom) {
+		t.Errorf("error %v, want boom", err)
+	}
+}
