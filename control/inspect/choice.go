@@ -71,6 +71,28 @@ func (c *Choice) ofValue(value string) string {
 	return c.of(value)
 }
 
+// normal is the choice with a map whose keys a parser has brought into the form that is compared.
+func (c Choice) normal(parse func(string) (string, error)) (Choice, error) {
+	if c.Map == nil {
+		return c, nil
+	}
+	normal, first := make(map[string]string, len(c.Map)), make(map[string]string, len(c.Map))
+	for _, key := range slices.Sorted(maps.Keys(c.Map)) {
+		n, err := parse(key)
+		switch other, twice := first[n]; {
+		case err != nil:
+			return c, fmt.Errorf("%w: %w", ErrMap, err)
+		case n == "":
+			return c, fmt.Errorf("%w: %q: a regular expression cannot be looked up", ErrMap, key)
+		case twice:
+			return c, fmt.Errorf("%w: %q and %q are the same", ErrMap, other, key)
+		}
+		first[n], normal[n] = key, c.Map[key]
+	}
+	c.Map = normal
+	return c, nil
+}
+
 // of returns the job for a key, "" if the map does not have it.
 func (c *Choice) of(key string) string {
 	switch {

@@ -105,7 +105,8 @@ func (r SMTPRule) among(one, other string) UserRule {
 	if other != "" {
 		return UserRule{Choice: Choice{Map: map[string]string{}}}
 	}
-	return UserRule{normalName(one), r.normalNames()}
+	normal, _ := UserRule{one, r.Choice}.normal() // which Check has seen
+	return normal
 }
 
 // Session implements Application.

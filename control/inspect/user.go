@@ -3,8 +3,6 @@ package inspect
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 )
 
@@ -35,20 +33,8 @@ func (r UserRule) Check() error {
 	if err := r.check(); err != nil {
 		return err
 	}
-	return r.sameNames()
-}
-
-// sameNames returns why the map names someone twice: a host would send them here or there.
-func (c Choice) sameNames() error {
-	first := make(map[string]string, len(c.Map))
-	for _, name := range slices.Sorted(maps.Keys(c.Map)) {
-		normal := normalName(name)
-		if other, twice := first[normal]; twice {
-			return fmt.Errorf("%w: %q and %q are the same name", ErrMap, other, name)
-		}
-		first[normal] = name
-	}
-	return nil
+	_, err := r.normal()
+	return err
 }
 
 // checkName returns why no user, mailbox or the like could match a pattern.
@@ -91,17 +77,16 @@ func (c *Choice) ofName(name string) string {
 	return job
 }
 
-// normalNames is the choice with the keys of its map in the form that is compared.
-func (c Choice) normalNames() Choice {
-	if c.Map == nil {
-		return c
-	}
-	normal := make(map[string]string, len(c.Map))
-	for name, job := range c.Map {
-		normal[normalName(name)] = job
-	}
-	c.Map = normal
-	return c
+// normalNames is the choice with a map whose keys are in the form that is compared. The error is that it names someone
+// twice: a host would send them here or there.
+func (c Choice) normalNames() (Choice, error) {
+	return c.normal(func(name string) (string, error) { return normalName(name), nil })
+}
+
+// normal is the rule in the form that is compared.
+func (r UserRule) normal() (UserRule, error) {
+	choice, err := r.normalNames()
+	return UserRule{normalName(r.User), choice}, err
 }
 
 // users are compiled rules.
@@ -117,7 +102,8 @@ func newUsers(c UserConfig) (users, error) {
 		if err := r.Check(); err != nil {
 			return u, fmt.Errorf("compile rule %d: %w", i+1, err)
 		}
-		u.rules = append(u.rules, UserRule{normalName(r.User), r.normalNames()})
+		normal, _ := r.normal() // which Check has seen
+		u.rules = append(u.rules, normal)
 	}
 	return u, nil
 }
