@@ -141,10 +141,13 @@
 // daemon does not know (any more): the application registers anew, in a new session.
 //
 // No descriptors can be passed. State is in the message, up to 32 KiB: more is rejected, or goes to an application at the
-// Unix socket. "give" and registration by a listening socket need the Unix socket as well. A routing application names
-// in "stream", when it registers, the absolute path of a Unix stream socket at which it listens. Before it says "connection",
-// the daemon connects there and writes one line, "conn 7" with the connection's number; from then on the stream is what is
-// passed otherwise, MSG_PEEK included. The kernel must say that the user of the token listens there (SO_PEERCRED).
+// Unix socket. "give" and registration by a listening socket need the Unix socket as well.
+//
+// A routing application names in "stream", when it registers, a Unix stream socket at which it listens: "@" and an abstract
+// name, which like UDP on loopback belongs to the network namespace, or an absolute path that the daemon sees as well. Before it says "connection", the daemon
+// connects there and writes one line, "conn 7" with the connection's number; from then on the stream is what is passed
+// otherwise, MSG_PEEK included. The kernel must say that the user of the token listens there (SO_PEERCRED), and the
+// application does well to take streams from root only. The library for C knows the Unix socket only.
 //
 // Units: lengths in octets, addresses as text ("10.77.0.10:80", "[2001:db8::1]:80"), octets in JSON as base64.
 package app

@@ -87,7 +87,7 @@ type Message struct {
 	Service string `json:"service,omitempty"` // DVIPA and port
 	Job     string `json:"job,omitempty"`
 	Host    string `json:"host,omitempty"`
-	Stream  string `json:"stream,omitempty"` // path of the Unix socket at which a routing application takes its connections
+	Stream  string `json:"stream,omitempty"` // Unix socket at which a routing application takes its connections: a path, or "@" and an abstract name
 	Lease   int64  `json:"lease,omitempty"`  // of a control socket over UDP, milliseconds
 
 	Conn     uint64 `json:"conn,omitempty"`     // a connection in a routing application's hands

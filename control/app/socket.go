@@ -49,8 +49,10 @@ func (s *Socket) Close() error { return s.conn.Close() }
 func (s *Socket) SetReadDeadline(t time.Time) error { return s.conn.SetReadDeadline(t) }
 
 // Credentials are the peer's, as of when it connected.
-func (s *Socket) Credentials() (*unix.Ucred, error) {
-	raw, err := s.conn.SyscallConn()
+func (s *Socket) Credentials() (*unix.Ucred, error) { return credentials(s.conn) }
+
+func credentials(c *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 )
@@ -109,15 +108,11 @@ type meeting struct {
 	streams  map[uint64]*os.File // that came before their message, by connection
 }
 
-// meet opens a Unix socket in a directory that is the application's.
+// meet opens a Unix socket by an abstract name. Like UDP on loopback that belongs to the network namespace: it needs no
+// directory that both can see, and leaves nothing behind.
 func meet(x *Exchange) (*meeting, error) {
-	dir, err := os.MkdirTemp("", "baton-") // mode 0700
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: "@baton-" + rand.Text(), Net: "unix"})
 	if err != nil {
-		return nil, fmt.Errorf("streams: %w", err)
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "streams"), Net: "unix"})
-	if err != nil {
-		os.Remove(dir)
 		return nil, fmt.Errorf("streams: %w", err)
 	}
 	return &meeting{x, l, map[uint64]*os.File{}}, nil
@@ -128,7 +123,6 @@ func (m *meeting) path() string { return m.listener.Addr().String() }
 // Close ends the session, and with it the streams that nobody has met.
 func (m *meeting) Close() error {
 	m.listener.Close()
-	os.Remove(filepath.Dir(m.path()))
 	return m.Exchange.Close()
 }
 
@@ -174,8 +168,15 @@ func (m *meeting) stream(conn uint64) *os.File {
 	return f
 }
 
-// introduced reads the line with which a stream begins, and not more.
-func introduced(c net.Conn) (conn uint64, err error) {
+// introduced reads the line with which a stream begins, and not more. Only root and the application's own user are believed.
+func introduced(c *net.UnixConn) (conn uint64, err error) {
+	cred, err := credentials(c)
+	if err != nil {
+		return 0, err
+	}
+	if cred.Uid != 0 && cred.Uid != uint32(os.Geteuid()) {
+		return 0, fmt.Errorf("%w: from user %d", ErrMalformed, cred.Uid)
+	}
 	_ = c.SetReadDeadline(time.Now().Add(meetTime))
 	var line []byte
 	for b := make([]byte, 1); len(line) < maxIntroduction; line = append(line, b[0]) {

@@ -429,3 +429,27 @@ func TestAddressInUseIsAnError(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMessagesBetweenApplicationsGoOverUDP both ways, of any length.
+func TestMessagesBetweenApplicationsGoOverUDP(t *testing.T) {
+	s, told, path := serveTarget(t, me(), mail)
+	where, _ := overUDP(t, s, time.Minute)
+	distant, _ := listening(t, where, nil)
+	told.want(t, "look")
+	local, _ := listening(t, path, nil)
+	told.want(t, "look")
+	data := make([]byte, app.MaxData)
+	if _, err := local.Send(app.Party{Name: "pop3d"}, "question", data); err != nil { // the older one of this name
+		t.Fatal(err)
+	}
+	question := <-distant.Messages()
+	if question.Tag != "question" || len(question.Data) != app.MaxData || question.From.ID == 0 {
+		t.Errorf("%s, %d octets from %+v, %s", question.Tag, len(question.Data), question.From, question.Code)
+	}
+	if _, err := distant.Send(question.From, "answer", data); err != nil {
+		t.Fatal(err)
+	}
+	if answer := <-local.Messages(); answer.Tag != "answer" || len(answer.Data) != app.MaxData {
+		t.Errorf("%s, %d octets, %s", answer.Tag, len(answer.Data), answer.Code)
+	}
+}

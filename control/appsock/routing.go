@@ -147,15 +147,15 @@ func (a *Routing) register(p *Peer, m app.Message, files []*os.File) {
 	case !p.May(service.String()):
 		p.Error(m.Seq, app.CodeNotAllowed, "applications.allow does not let this user register for "+service.String())
 		return
-	case m.Stream == "" && p.udp || m.Stream != "" && !filepath.IsAbs(m.Stream):
-		p.Error(m.Seq, app.CodeMalformed, "no connection can be passed over UDP: stream is the absolute path of the Unix socket "+
-			"at which the application takes them")
+	case m.Stream == "" && p.udp || m.Stream != "" && !filepath.IsAbs(m.Stream) && m.Stream[0] != '@':
+		p.Error(m.Seq, app.CodeMalformed, "no connection can be passed over UDP: stream is the Unix socket at which the "+
+			"application takes them, an absolute path or @ and an abstract name")
 		return
 	}
 	a.opening.Lock()
 	defer a.opening.Unlock()
 	a.mu.Lock()
-	p.path = m.Stream
+	p.meets = m.Stream
 	p.Name = cmp.Or(m.Name, p.Name)
 	first := len(a.members[service]) == 0
 	if !slices.Contains(a.members[service], p) {
@@ -297,8 +297,8 @@ func (a *Routing) Open(id flow.ID, client, service netip.AddrPort, from router.O
 
 // openStream makes a connection's stream to an application: one that it is passed, or takes where it listens.
 func openStream(p *Peer, id flow.ID) (*stream, []*os.File, error) {
-	if p.path != "" {
-		s, err := meetStream(p.path, p.right.UID, uint64(id))
+	if p.meets != "" {
+		s, err := meetStream(p.meets, p.right.UID, uint64(id))
 		return s, nil, err
 	}
 	s, theirs, err := newStream()

@@ -89,7 +89,7 @@ type Peer struct {
 	right Right
 	link  link
 	udp   bool   // no files can be passed, and only small state
-	path  string // of the Unix socket at which it takes connections; "": they are passed. Routing's
+	meets string // Unix socket at which it takes connections; "": they are passed. Routing's
 	out   chan outgoing
 }
 

@@ -1,14 +1,13 @@
 """The control socket over UDP, with nothing but sockets and JSON: messages, each of which arrives once and in order, of
 datagrams, which may be lost, repeated and reordered. The protocol is that of baton/control/app."""
 
-import atexit
 import base64
 import json
 import os
 import queue
 import secrets
-import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -20,7 +19,7 @@ PING = 1.0  # seconds; the shortest lease has three
 
 class Datagrams:
     """A control socket at udp://ADDRESS:PORT/FILE, where FILE has the token. It is used like Control; no file can be sent,
-    and a routing application gets its connections at a Unix socket in the current directory."""
+    and a routing application gets its connections at a Unix socket that it opens."""
 
     def __init__(self, where):
         url = urllib.parse.urlsplit(where)
@@ -115,19 +114,21 @@ class Datagrams:
         self.changed.notify_all()
 
     def meet(self):
-        """Listens for connections, whose streams the daemon connects to it, and returns the path."""
-        path = os.path.abspath(f"streams-{os.getpid()}")
+        """Listens for connections, whose streams the daemon connects to it, and returns where: a name of Linux' abstract Unix
+        sockets, which like UDP on loopback belong to the network namespace."""
+        name = "baton-" + secrets.token_hex(16)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.listener.bind(path)
+        self.listener.bind("\0" + name)
         self.listener.listen(128)
-        atexit.register(os.unlink, path)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        return path
+        return "@" + name
 
     def stream(self, conn):
         """Returns the stream of a connection; it was connected before its message was sent."""
         while conn not in self.streams:
             stream, _ = self.listener.accept()
+            _, uid, _ = struct.unpack("3i", stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+            if uid not in (0, os.geteuid()):
+                continue
             line = b""
             while not line.endswith(b"\n"):
                 octet = stream.recv(1)  # and not more: the rest is the client's
