@@ -185,7 +185,7 @@ func (s *soak) soak(ctx context.Context) error {
 	return s.settled(ctx, before, warm)
 }
 
-// watch reports how far it is, until it is finished, and returns what the daemons use after the first step.
+// watch reports how far it is, until it is finished or there was a reset, and returns what the daemons use after the first step.
 func (s *soak) watch(ctx context.Context, finished <-chan struct{}) (warm use, err error) {
 	began, step := time.Now(), 1
 	for {
@@ -193,6 +193,9 @@ func (s *soak) watch(ctx context.Context, finished <-chan struct{}) (warm use, e
 		case <-finished:
 			return warm, nil
 		case <-time.After(100 * time.Millisecond):
+		}
+		if err := s.noReset(); err != nil {
+			return warm, err
 		}
 		done := int(s.done.Load())
 		if done < step*s.connections/steps {
