@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -91,14 +90,8 @@ func (m *Mover) attach(index int, program *ebpf.Program, where ebpf.AttachType) 
 	return err
 }
 
-// flowKeyOf names a flow for the program.
-func flowKeyOf(t wire.Tuple) *bpf.MoveBatonFlow {
-	return &bpf.MoveBatonFlow{
-		ClientBe:     words(netip.AddrFrom16(t.Client.Addr().As16())),
-		ServiceBe:    words(netip.AddrFrom16(t.Service.Addr().As16())),
-		ClientPortBe: swap16(t.Client.Port()), ServicePortBe: swap16(t.Service.Port()),
-	}
-}
+// moveKey names a connection for the program.
+func moveKey(t wire.Tuple) *bpf.MoveBatonFlow { return (*bpf.MoveBatonFlow)(playKey(t)) }
 
 // Follow has the program follow a connection that is about to be imported. window is what its next owner can promise
 // the client, octets: more is not announced.
@@ -111,7 +104,7 @@ func (m *Mover) follow(r *transfer.Record, move bpf.MoveBatonMove) error {
 	move.Request.Next, move.Response.Next = uint32(r.ReadFrom), uint32(r.SndNxt)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.objects.Moves.Put(flowKeyOf(r.Inc.Tuple), &move); err != nil {
+	if err := m.objects.Moves.Put(moveKey(r.Inc.Tuple), &move); err != nil {
 		return fmt.Errorf("follow %v: %w", r.Inc.Tuple, err)
 	}
 	m.flows[r.Inc.Tuple] = origin{inc: r.Inc, epoch: r.Epoch, shake: r.Handshake, tsOffset: r.TSOffset}
@@ -126,7 +119,7 @@ func (m *Mover) Forget(inc wire.Incarnation) error {
 		return nil
 	}
 	delete(m.flows, inc.Tuple)
-	if err := m.objects.Moves.Delete(flowKeyOf(inc.Tuple)); err != nil {
+	if err := m.objects.Moves.Delete(moveKey(inc.Tuple)); err != nil {
 		return fmt.Errorf("forget %v: %w", inc.Tuple, err)
 	}
 	return nil
@@ -171,7 +164,7 @@ func (m *Mover) setPhase(inc wire.Incarnation, from, to bpf.MoveBatonPhase) erro
 	if m.flows[inc.Tuple].inc != inc {
 		return ErrNotFollowed
 	}
-	wish := bpf.MoveBatonChange{Flow: *flowKeyOf(inc.Tuple), From: from, To: to}
+	wish := bpf.MoveBatonChange{Flow: *moveKey(inc.Tuple), From: from, To: to}
 	changed, err := m.objects.BatonMoveChange.Run(&ebpf.RunOptions{Context: &wish})
 	if err != nil {
 		return fmt.Errorf("freeze or thaw %v: %w", inc.Tuple, err)
@@ -186,7 +179,7 @@ func (m *Mover) setPhase(inc wire.Incarnation, from, to bpf.MoveBatonPhase) erro
 // that the last segment, which was dropped, echoes.
 func (m *Mover) Promised(t wire.Tuple) (acked, edge seq.Value, echoes uint32, err error) {
 	var move bpf.MoveBatonMove
-	if err := m.objects.Moves.Lookup(flowKeyOf(t), &move); err != nil {
+	if err := m.objects.Moves.Lookup(moveKey(t), &move); err != nil {
 		return 0, 0, 0, fmt.Errorf("%w: %w", ErrNotFollowed, err)
 	}
 	return seq.Value(move.Acked), seq.Value(move.Edge), move.Tsecr, nil
@@ -219,7 +212,7 @@ func (m *Mover) read(log *slog.Logger, taken func(transfer.Record)) {
 func (m *Mover) record(t *bpf.MoveBatonTaken) (transfer.Record, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	o, known := m.flows[movedTuple(&t.Flow)]
+	o, known := m.flows[tupleOf((*bpf.LockstepBatonFlow)(&t.Flow))]
 	var move bpf.MoveBatonMove
 	err := m.objects.Moves.Lookup(&t.Flow, &move)
 	if !known || err != nil || move.Phase != bpf.MoveBatonPhaseBATON_PHASE_TAKEN {
@@ -232,22 +225,6 @@ func (m *Mover) record(t *bpf.MoveBatonTaken) (transfer.Record, bool) {
 		SndUna: sndNxt, SndNxt: sndNxt, SndWnd: t.SndWnd, SndMaxWnd: t.SndWnd, SndWL1: seq.Value(t.SndWl1), SndWL2: sndNxt,
 		TSOffset: o.tsOffset, TSLast: t.Tsval, TSRecent: t.Tsecr,
 	}, true
-}
-
-func movedTuple(f *bpf.MoveBatonFlow) wire.Tuple {
-	return wire.Tuple{
-		Client:  netip.AddrPortFrom(addressOf(f.ClientBe), swap16(f.ClientPortBe)),
-		Service: netip.AddrPortFrom(addressOf(f.ServiceBe), swap16(f.ServicePortBe)),
-	}
-}
-
-// addressOf is the reverse of words, of an address that may be IPv4-mapped.
-func addressOf(w [4]uint32) netip.Addr {
-	var octets [16]byte
-	for i := range w {
-		binary.NativeEndian.PutUint32(octets[4*i:], w[i])
-	}
-	return netip.AddrFrom16(octets).Unmap()
 }
 
 // Closes are totals since the Mover was opened.

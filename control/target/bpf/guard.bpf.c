@@ -14,7 +14,7 @@
 // and link are pinned.
 #include "kernel.h"
 
-#include "packet.h"
+#include "play.h"
 
 enum {
 	IPPROTO_HOPOPTS = 0,
@@ -28,7 +28,6 @@ enum {
 	TCP_FLAG_ACK = 0x10,
 	TCP_HEADER = 20,           // octets, without options
 	EXTENSION_HEADERS_MAX = 4, // as many as a routing host follows
-	IP_FRAGMENT = 0x3fff,      // more fragments, or an offset
 	IP_OFFSET = 0x1fff,
 	IPV6_FRAGMENT = 0xfff9, // the same of a fragment header
 	IPV6_OFFSET = 0xfff8,
@@ -258,7 +257,7 @@ static __always_inline int baton_cookie(struct __sk_buff *skb, const struct bato
 }
 
 // baton_played_to says whether the segment's connection is not the client's yet.
-static __always_inline int baton_played_to(const struct baton_packet *p, const struct tcp_ports_flags *tcp)
+static __always_inline int baton_played_to(const struct baton_packet *p, const struct tcphdr *tcp)
 {
 	struct baton_flow flow = {.client_port_be = tcp->source, .service_port_be = tcp->dest};
 	struct baton_play *play;
@@ -427,7 +426,7 @@ SEC("tc")
 int baton_guard(struct __sk_buff *skb)
 {
 	struct baton_packet p = {};
-	struct tcp_ports_flags tcp;
+	struct tcphdr tcp;
 	enum baton_mode *mode;
 	int syn;
 

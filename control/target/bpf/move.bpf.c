@@ -21,11 +21,9 @@
 // The programs are attached only while there is an agent, so a connection that nobody looks after ends as ever.
 #include "kernel.h"
 
+#include "packet.h"
+
 enum {
-	ETH_P_IP = 0x0800,
-	ETH_P_IPV6 = 0x86DD,
-	IPPROTO_TCP = 6,
-	IP_FRAGMENT = 0x3fff, // more fragments, or an offset
 	TCP_FLAG_FIN = 0x01,
 	TCP_FLAG_SYN = 0x02,
 	TCP_FLAG_RST = 0x04,
@@ -68,14 +66,6 @@ enum baton_phase {
 	BATON_PHASE_TAKEN = 1, // its FIN was
 	BATON_PHASE_LEFT = 2,  // a FIN has passed, or will
 	BATON_PHASE_WAITS = 3, // for the client's acknowledgment: then its FIN is decided about
-};
-
-// struct baton_flow names a flow. IPv4 addresses are IPv4-mapped.
-struct baton_flow {
-	__be32 client_be[4];
-	__be32 service_be[4];
-	__be16 client_port_be;
-	__be16 service_port_be;
 };
 
 // struct baton_stream: how far the messages of one direction were followed.
@@ -170,39 +160,10 @@ struct {
 	__uint(max_entries, 2); // [0] in, [1] out: one may interrupt the other
 } heads SEC(".maps");
 
-struct ipv4 {
-	__u8 version_ihl;
-	__u8 tos;
-	__be16 total;
-	__be16 id;
-	__be16 fragment;
-	__u8 ttl;
-	__u8 protocol;
-	__u16 check;
-	__be32 source, destination;
-};
-
-struct ipv6 {
-	__be32 class_flow;
-	__be16 payload;
-	__u8 next;
-	__u8 hops;
-	__be32 source[4], destination[4];
-};
-
-struct tcp {
-	__be16 source, destination;
-	__be32 seq, ack;
-	__u8 offset;
-	__u8 flags;
-	__be16 window;
-};
-
 // struct baton_segment is where things are in a packet.
 struct baton_segment {
-	__be32 source[4], destination[4];
-	struct tcp tcp;
-	__u32 tcp_offset;
+	struct baton_ends ends;
+	struct tcphdr tcp;
 	__u32 payload_offset;
 	__u32 length; // of the payload
 	__u32 seq, ack;
@@ -248,42 +209,20 @@ static __always_inline __u32 baton_later(__u32 a, __u32 b)
 	return baton_after(a, b) ? a : b;
 }
 
-// baton_parse finds the TCP segment of a packet. Returns -1 for what is none, or is followed by nobody: fragments, and
-// IPv6 with extension headers.
+// baton_parse fills s, which must be zero. Returns -1 for what is followed by nobody.
 static __always_inline int baton_parse(struct __sk_buff *skb, struct baton_segment *s)
 {
-	const __u32 eth = 14;
-	struct ipv4 ip;
-	struct ipv6 ip6;
 	__u32 end;
 
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		if (bpf_skb_load_bytes(skb, eth, &ip, sizeof(ip)) || ip.protocol != IPPROTO_TCP ||
-		    ip.fragment & bpf_htons(IP_FRAGMENT))
-			return -1;
-		s->source[2] = s->destination[2] = bpf_htonl(0xffff);
-		s->source[3] = ip.source;
-		s->destination[3] = ip.destination;
-		s->tcp_offset = eth + (ip.version_ihl & 0xf) * 4;
-		end = eth + bpf_ntohs(ip.total);
-	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		if (bpf_skb_load_bytes(skb, eth, &ip6, sizeof(ip6)) || ip6.next != IPPROTO_TCP)
-			return -1;
-		__builtin_memcpy(s->source, ip6.source, sizeof(ip6.source));
-		__builtin_memcpy(s->destination, ip6.destination, sizeof(ip6.destination));
-		s->tcp_offset = eth + sizeof(ip6);
-		end = s->tcp_offset + bpf_ntohs(ip6.payload);
-	} else {
+	if (baton_ends_find(skb, &s->ends) || bpf_skb_load_bytes(skb, s->ends.tcp_offset, &s->tcp, sizeof(s->tcp)))
 		return -1;
-	}
-	if (bpf_skb_load_bytes(skb, s->tcp_offset, &s->tcp, sizeof(s->tcp)))
-		return -1;
-	s->payload_offset = s->tcp_offset + (s->tcp.offset >> 4) * 4;
+	s->payload_offset = s->ends.tcp_offset + (s->tcp.doff >> 4) * 4;
+	end = s->ends.end;
 	if (s->payload_offset > end) // more than 64 KiB, whose length is not in the header
 		end = skb->len;
 	s->length = end > s->payload_offset ? end - s->payload_offset : 0;
 	s->seq = bpf_ntohl(s->tcp.seq);
-	s->ack = bpf_ntohl(s->tcp.ack);
+	s->ack = bpf_ntohl(s->tcp.ack_seq);
 	return 0;
 }
 
@@ -291,13 +230,13 @@ static __always_inline int baton_parse(struct __sk_buff *skb, struct baton_segme
 static __always_inline struct baton_move *baton_find(const struct baton_segment *s, int from_client,
 						     struct baton_flow *f)
 {
-	const __be32 *client = from_client ? s->source : s->destination;
-	const __be32 *service = from_client ? s->destination : s->source;
+	const __be32 *client = from_client ? s->ends.source_be : s->ends.destination_be;
+	const __be32 *service = from_client ? s->ends.destination_be : s->ends.source_be;
 
 	__builtin_memcpy(f->client_be, client, sizeof(f->client_be));
 	__builtin_memcpy(f->service_be, service, sizeof(f->service_be));
-	f->client_port_be = from_client ? s->tcp.source : s->tcp.destination;
-	f->service_port_be = from_client ? s->tcp.destination : s->tcp.source;
+	f->client_port_be = from_client ? s->tcp.source : s->tcp.dest;
+	f->service_port_be = from_client ? s->tcp.dest : s->tcp.source;
 	return bpf_map_lookup_elem(&moves, f);
 }
 
@@ -560,8 +499,8 @@ static __always_inline void baton_window(struct __sk_buff *skb, struct baton_mov
 
 	if (window > most) {
 		cut = bpf_htons(most);
-		bpf_l4_csum_replace(skb, s->tcp_offset + TCP_CHECK, s->tcp.window, cut, sizeof(cut));
-		bpf_skb_store_bytes(skb, s->tcp_offset + TCP_WINDOW, &cut, sizeof(cut), 0);
+		bpf_l4_csum_replace(skb, s->ends.tcp_offset + TCP_CHECK, s->tcp.window, cut, sizeof(cut));
+		bpf_skb_store_bytes(skb, s->ends.tcp_offset + TCP_WINDOW, &cut, sizeof(cut), 0);
 		window = most;
 	}
 	m->acked = baton_later(m->acked, s->ack);
@@ -604,8 +543,9 @@ static __attribute__((noinline)) void baton_timestamps(struct __sk_buff *skb, co
 	__be32 option[3];
 
 	t->tsval = t->tsecr = 0;
-	if (s->payload_offset < s->tcp_offset + 20 + sizeof(option) ||
-	    bpf_skb_load_bytes(skb, s->tcp_offset + 20, option, sizeof(option)) || option[0] != bpf_htonl(0x0101080a))
+	if (s->payload_offset < s->ends.tcp_offset + 20 + sizeof(option) ||
+	    bpf_skb_load_bytes(skb, s->ends.tcp_offset + 20, option, sizeof(option)) ||
+	    option[0] != bpf_htonl(0x0101080a))
 		return;
 	t->tsval = bpf_ntohl(option[1]);
 	t->tsecr = bpf_ntohl(option[2]);
