@@ -327,6 +327,9 @@ func (r *Router) detach(c *conn, host, why string) {
 	c.app.release()
 	c.app.stream.Close()
 	if host != "" {
+		if n := len(c.app.said); n > 0 {
+			r.log.Warn("what an application has said during a transfer is nobody's", "client", c.inc.Client, "octets", n)
+		}
 		r.cfg.Applications.Accepted(c.id, host)
 	} else {
 		r.cfg.Applications.Ended(c.id, why)
