@@ -157,6 +157,7 @@ func TestWhatCannotGoOnStaysWithItsGiver(t *testing.T) {
 		"the application would greet again": {change: toJob(""), want: transfer.ReasonHost, config: func(c *Config) {
 			c.Services[0].Greets = true
 		}},
+		"no room": {change: toJob("web-b"), want: transfer.ReasonCapacity, config: func(c *Config) { c.MaxConns = 0 }},
 		"no routing application": {change: toJob(""), want: transfer.ReasonNotListening, config: func(c *Config) {
 			c.Services[0].External, c.Applications = true, &applications{absent: true}
 		}},
@@ -173,6 +174,36 @@ func TestWhatCannotGoOnStaysWithItsGiver(t *testing.T) {
 				t.Errorf("owner %d, %d takes, %d connections", c.owner, len(w.router.back.takes), len(w.router.conns))
 			}
 		})
+	}
+}
+
+// What is unsent needs a way to the client, which only the router's own memory knows.
+func TestUnsentOctetsWithoutAWayToTheClientStay(t *testing.T) {
+	w := newWorld(t)
+	c := w.served()
+	w.router.past = newMemory(1)
+	w.wantConfirm("t1", w.handBack("t1", c, toJob("web-b"), unsent), false, transfer.ReasonHost)
+	w.wantConfirm("t1", w.handBack("t1", c, toJob("web-b")), true, transfer.ReasonNone)
+}
+
+// A forwarder that does not answer leaves the connection with its giver; an answer that comes later changes nothing.
+func TestSilentForwarderLeavesTheConnectionWithItsGiver(t *testing.T) {
+	w := newWorld(t)
+	c := w.served()
+	w.plane.mute = true
+	id := w.handBack("t1", c, toJob("web-b"))
+	if _, told := last[transfer.Confirm](w.cluster, "t1"); told {
+		t.Fatal("the giver was told before the forwarder had answered")
+	}
+	w.advance(transfer.DefaultLimits().Import + time.Millisecond)
+	w.wantConfirm("t1", id, false, transfer.ReasonHost)
+	w.plane.mute = false
+	if err := w.plane.Adopt(0, c.inc, w.router.targets["t1"].owner); err != nil {
+		t.Fatal(err)
+	}
+	w.run()
+	if len(w.router.conns) != 0 || len(w.router.back.takes) != 0 || !c.closed {
+		t.Errorf("%d connections, %d takes, flow closed %t", len(w.router.conns), len(w.router.back.takes), c.closed)
 	}
 }
 
