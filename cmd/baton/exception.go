@@ -16,7 +16,7 @@ import (
 func (d *routingHost) openExceptions(rc *router.Config) error {
 	d.kernel = map[uint16]*exception.Path{}
 	for i, port := range d.forwarder.Ports() {
-		if d.cfg.Data.Ports[i].Exception != "tap" {
+		if !d.cfg.Data.Ports[i].TAP() {
 			continue
 		}
 		path, err := exception.Open(fmt.Sprintf("baton%d", i), port.MAC, port.FrameMax-ethernetLen)

@@ -124,7 +124,7 @@ func portsConfig(d config.Data) (fastpath.Config, error) {
 	}
 	for _, p := range d.Ports {
 		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address, VLAN: p.VLAN,
-			Exception: p.Exception == "tap"})
+			Exception: p.TAP()})
 	}
 	return c, err
 }

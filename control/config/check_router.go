@@ -57,7 +57,7 @@ func (d *Data) check(to *report) {
 		to.notEmpty(key+".device", p.Device, "a DPDK device string as in net_af_xdp0,iface=data0 or 0000:01:00.0")
 		to.once(devices, key+".device", p.Device)
 		to.unicast(key+".address", p.Address.Addr())
-		if p.Exception == "tap" && strings.Contains(p.Device, "af_packet") {
+		if p.TAP() && strings.Contains(p.Device, "af_packet") {
 			to.failf(key+".exception", "the kernel gets all frames of an af_packet port anyway: want drop")
 		}
 		if p.Address.Bits() < p.Address.Addr().BitLen()-1 && p.Address == p.Address.Masked() {

@@ -11,7 +11,7 @@ func (t *UserTarget) check(to *report) {
 	to.hostName("host", t.Host)
 	t.Data.check(to)
 	for i, p := range t.Data.Ports {
-		if p.Exception == "tap" {
+		if p.TAP() {
 			to.failf(at("data.ports", i)+".exception", "only a routing host has exception paths: want drop")
 		}
 	}

@@ -47,6 +47,9 @@ type DataPort struct {
 	Exception string `yaml:"exception" default:"drop" oneof:"drop|tap"`
 }
 
+// TAP reports whether they go to the host's kernel by a TAP.
+func (p *DataPort) TAP() bool { return p.Exception == "tap" }
+
 // Idle says what the poll loop does without packets.
 type Idle struct {
 	Spin  Duration `yaml:"spin" default:"50us" range:"0s..1s"`
