@@ -96,7 +96,7 @@ func measure(ctx context.Context, o options) (err error) {
 	result.Machine.LoadAfter = machine.Load()
 	result.judge()
 	result.print(os.Stdout)
-	return result.write(o.out)
+	return write(o.out, result)
 }
 
 // measureWay measures in a laboratory of its own.

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"regexp"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -113,7 +111,7 @@ func measureReroute(ctx context.Context, o options) (err error) {
 		return err
 	}
 	r.print(os.Stdout)
-	return r.write(o.rerouteOut)
+	return write(o.rerouteOut, r)
 }
 
 // start starts two servers, Baton before them, and HAProxy beside them.
@@ -266,25 +264,11 @@ func (r *rerouted) readBack(b *bench) error {
 }
 
 func (r *rerouted) print(out io.Writer) {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "us\tn\tp50\tp99\tmin\tmax\t")
-	for _, row := range []row{
+	printRows(out, []row{
 		{"request re-routed by Baton", r.Series.Baton},
 		{"by HAProxy, http-server-close", r.Series.Close},
 		{"by HAProxy, http-reuse always", r.Series.Reuse},
 		{"request directly", r.Series.Direct},
 		{"close -> taken back", r.Series.Back},
-	} {
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t\n", row.name, len(row.s),
-			show(row.s.Quantile(0.5)), show(row.s.Quantile(0.99)), show(row.s.Quantile(0)), show(row.s.Quantile(1)))
-	}
-	_ = w.Flush() // to standard output
-}
-
-func (r *rerouted) write(path string) error {
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, joinNumbers(append(text, '\n')), 0o644)
+	})
 }

@@ -71,16 +71,9 @@ func (r *Result) print(out io.Writer) {
 	m := r.Machine
 	fmt.Fprintf(out, "%s, %d cores, Linux %s, %s, %s, hugepages %d, load %s -> %s\n\n", m.CPU, m.Cores, m.Kernel, m.DPDK,
 		m.Device, m.Hugepages, m.LoadBefore, m.LoadAfter)
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "us\tn\tp50\tp99\tmin\tmax\t")
 	rows := r.Series.rows()
 	rows = append(rows, r.Asked.briefly("asked application")...)
-	rows = append(rows, r.Unconditional.briefly("unconditional")...)
-	for _, row := range rows {
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t\n", row.name, len(row.s),
-			show(row.s.Quantile(0.5)), show(row.s.Quantile(0.99)), show(row.s.Quantile(0)), show(row.s.Quantile(1)))
-	}
-	_ = w.Flush() // to standard output
+	printRows(out, append(rows, r.Unconditional.briefly("unconditional")...))
 	fmt.Fprintln(out)
 	for _, a := range r.Aims {
 		verdict := "missed"
@@ -91,15 +84,26 @@ func (r *Result) print(out io.Writer) {
 	}
 }
 
+// printRows shows quantities to people.
+func printRows(out io.Writer, rows []row) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "us\tn\tp50\tp99\tmin\tmax\t")
+	for _, row := range rows {
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t\n", row.name, len(row.s),
+			show(row.s.Quantile(0.5)), show(row.s.Quantile(0.99)), show(row.s.Quantile(0)), show(row.s.Quantile(1)))
+	}
+	_ = w.Flush() // to standard output
+}
+
 func show(d time.Duration) string { return fmt.Sprintf("%.1f", inMicros(d)) }
 
-// write writes the file: indented JSON, but all samples of a series on one line.
-func (r *Result) write(path string) error {
+// write writes a result's file: indented JSON, but all samples of a series on one line.
+func write(path string, result any) error {
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	if err := e.Encode(r); err != nil {
+	if err := e.Encode(result); err != nil {
 		return err
 	}
 	return os.WriteFile(path, joinNumbers(text.Bytes()), 0o644)

@@ -134,7 +134,7 @@ func TestFileHasEverySampleOnOneLine(t *testing.T) {
 	r := Result{Commit: "c", Series: s, Asked: s, Unconditional: s}
 	r.judge()
 	path := filepath.Join(t.TempDir(), "r.json")
-	if err := r.write(path); err != nil {
+	if err := write(path, &r); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(path)
