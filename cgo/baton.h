@@ -471,6 +471,12 @@ struct baton_port_ops {
 	int (*alloc)(struct baton_port *p, struct baton_buf *buf);
 	void (*free)(struct baton_port *p, struct baton_buf *bufs, uint16_t n);
 	void (*close)(struct baton_port *p);
+	/* Of ports with receive interrupts, else NULL: watch adds the interrupt to an epoll set, once; arm turns it on or
+	 * off, and one that is on tells of every frame that comes from then on. */
+	int (*watch)(struct baton_port *p, int epoll);
+	int (*arm)(struct baton_port *p, bool on);
+	/* wait is epoll_wait(2) for such a set; ports without frames of their own have it as well. */
+	void (*wait)(int epoll, int ms);
 };
 
 struct baton_port {
@@ -648,7 +654,7 @@ struct baton_config {
 	/* When a target's flow is idle, s without a segment of the client; at most BATON_IDLE_MAX. 0: never */
 	uint32_t target_idle_s, ended_idle_s; /* baton_ages */
 	uint32_t evict_idle_s;                /* so that a new flow may have its place in a full table */
-	uint32_t pad;
+	uint32_t interrupts;                  /* 1: ports are opened with receive interrupts, where they have them */
 };
 static_assert(sizeof(struct baton_config) == 120, "shared with Go");
 
@@ -699,6 +705,9 @@ int baton_poll(struct baton_forwarder *f);
  * are queued and sends what is staged. Call it on the polling thread, with signals blocked. */
 int baton_run(struct baton_forwarder *f);
 void baton_stop(struct baton_forwarder *f);
+/* baton_watch makes the idle loop wait for receive interrupts, as soon as it has been idle for long; before baton_run, for
+ * ports that were opened with interrupts. A port that has none makes the loop nap as ever: the port's index + 1. */
+int baton_watch(struct baton_forwarder *f);
 /* baton_start runs baton_run on a thread of its own, pinned to cpu (-1: anywhere); baton_join waits for its end. */
 int baton_start(struct baton_forwarder *f, int cpu);
 void baton_join(struct baton_forwarder *f);
@@ -745,6 +754,7 @@ struct baton_pace {
 	baton_word gap_ns;           /* longest of the last whole second */
 	baton_word gap_max_ns;       /* longest of all */
 	baton_word busy_ppm;         /* share of the last whole second, in millionths */
+	baton_word waits;            /* for an interrupt; up to date at any time */
 };
 const struct baton_pace *baton_pace_of(struct baton_forwarder *f);
 const struct baton_crt *baton_crt_of(struct baton_forwarder *f, bool ipv6);

@@ -85,7 +85,7 @@ type Config struct {
 	HalfOpen                 uint32
 	TargetIdleS, EndedIdleS  uint32
 	EvictIdleS               uint32
-	_                        uint32
+	Interrupts               uint32
 }
 
 // The kinds of Command: enum baton_command_kind.
@@ -413,11 +413,22 @@ func (f *Forwarder) Counter(i int) (group, name, help string, value uint64, ok b
 		uint64(C.baton_counter_read(f.c, C.uint(i))), true
 }
 
+// Watch makes the idle loop wait for receive interrupts. The first port that has none, if it is not -1, makes it nap
+// instead. Before the loop starts, with ports that were opened with Config.Interrupts.
+func (f *Forwarder) Watch() (port int, err error) {
+	n := C.baton_watch(f.c)
+	if n < 0 {
+		return -1, errno(n)
+	}
+	return int(n) - 1, nil
+}
+
 // Pace is struct baton_pace.
 type Pace struct {
 	Polls           uint64
 	BusyNS, IdleNS  uint64
 	GapNS, GapMaxNS uint64
+	Waits           uint64  // for an interrupt
 	Busy            float64 // share of the last whole second, 0-1
 }
 
@@ -427,7 +438,7 @@ func (f *Forwarder) Pace() Pace {
 	read := func(w *C.baton_word) uint64 { return loadWord(unsafe.Pointer(w)) }
 	return Pace{
 		Polls: read(&p.polls), BusyNS: read(&p.busy_ns), IdleNS: read(&p.idle_ns),
-		GapNS: read(&p.gap_ns), GapMaxNS: read(&p.gap_max_ns), Busy: float64(read(&p.busy_ppm)) / 1e6,
+		GapNS: read(&p.gap_ns), GapMaxNS: read(&p.gap_max_ns), Waits: read(&p.waits), Busy: float64(read(&p.busy_ppm)) / 1e6,
 	}
 }
 

@@ -248,6 +248,8 @@ struct baton_forwarder {
 
 	/* loop.c */
 	uint32_t idle_spin_us, idle_sleep_us;
+	bool interrupts;    /* ports are to have them */
+	int epoll, wake_fd; /* wait.c; -1: the idle loop naps */
 	_Atomic bool stop;
 	baton_word clock_ms;   /* test clock; written by the test's thread */
 	baton_word now_shared; /* now_ms for others */
@@ -396,10 +398,19 @@ void fragments_free(struct baton_forwarder *f);
 
 /* secrets_take takes over secrets that were set. */
 void secrets_take(struct baton_forwarder *f);
-/* loop_wake ends the nap of the loop, if it takes one. */
+/* loop_wake ends the nap or wait of the loop, if it takes one. */
 void loop_wake(struct baton_forwarder *f);
 /* frames_release gives every frame that waits back to its port. The loop must have ended. */
 void frames_release(struct baton_forwarder *f);
+
+/* ---- wait.c: for loops with baton_watch */
+
+/* interrupt_wait polls once more and, if that finds nothing, sleeps until a frame, a command or another shard's frame
+ * comes, but not for long. It returns whether the poll found something. */
+bool interrupt_wait(struct baton_forwarder *f);
+/* wait_ring ends such a sleep; any thread. */
+void wait_ring(struct baton_forwarder *f);
+void watch_close(struct baton_forwarder *f);
 
 /* ---- shard.c: frames on their way between shards. Only for forwarders that are not alone. */
 

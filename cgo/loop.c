@@ -50,6 +50,7 @@ static int forwarder_init(struct baton_forwarder *f, const struct baton_config *
 	f->usual_way = (struct owner){.known = true}.way;
 	f->idle_spin_us = c->idle_spin_us;
 	f->idle_sleep_us = c->idle_sleep_us;
+	f->interrupts = c->interrupts;
 	for (uint32_t i = 0; i < BATON_BURST; i++)
 		f->every[i] = &f->burst[i].lookup;
 	for (uint32_t i = 0; i < BATON_MAX_PORTS; i++) {
@@ -76,7 +77,7 @@ struct baton_forwarder *baton_open(const struct baton_config *c, const struct ba
 		return NULL;
 	}
 	memset(f, 0, sizeof(*f));
-	f->punt_fd = -1;
+	f->punt_fd = f->epoll = f->wake_fd = -1;
 	*err = forwarder_init(f, c, services);
 	if (*err == 0)
 		return f;
@@ -120,6 +121,7 @@ void baton_close(struct baton_forwarder *f)
 	free(f->locals);
 	if (f->punt_fd >= 0)
 		close(f->punt_fd);
+	watch_close(f);
 	free(f);
 }
 
@@ -174,7 +176,11 @@ static inline void cpu_relax(void)
 
 void loop_wake(struct baton_forwarder *f)
 {
-	if (baton_ring_wake(&f->commands))
+	if (!baton_ring_wake(&f->commands))
+		return;
+	if (f->epoll >= 0)
+		wait_ring(f);
+	else
 		syscall(SYS_futex, &f->commands.sleeping, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
@@ -196,8 +202,8 @@ struct idle {
 	unsigned int polls;
 };
 
-/* back_off is called after each poll that found nothing: spin first, then nap longer and longer. It returns how long it
- * meant to sleep, ns. */
+/* back_off is called after each poll that found nothing: spin first, then nap longer and longer, or wait for interrupts. It
+ * returns how long it meant to sleep, ns. */
 static uint64_t back_off(struct baton_forwarder *f, struct idle *idle)
 {
 	uint64_t longest = f->idle_sleep_us * 1000ull;
@@ -211,6 +217,11 @@ static uint64_t back_off(struct baton_forwarder *f, struct idle *idle)
 		idle->since_ns = now;
 	if (now - idle->since_ns < f->idle_spin_us * 1000ull)
 		return 0;
+	if (f->epoll >= 0 && now - idle->since_ns > DEEP_AFTER_MS * 1000000ull) {
+		if (interrupt_wait(f))
+			*idle = (struct idle){0};
+		return monotonic_ns() - now;
+	}
 	if (now - idle->since_ns > DEEP_AFTER_MS * 1000000ull)
 		longest *= DEEP_FACTOR;
 	idle->nap_ns = idle->nap_ns ? idle->nap_ns * 2 : FIRST_SLEEP_NS;

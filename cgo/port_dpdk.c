@@ -11,6 +11,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_interrupts.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <signal.h>
@@ -102,6 +103,28 @@ static void dpdk_free(struct baton_port *p, struct baton_buf *bufs, uint16_t n)
 	mbuf_free_all(bufs, n);
 }
 
+static int dpdk_watch(struct baton_port *p, int epoll)
+{
+	const struct device *d = p->device;
+
+	return rte_eth_dev_rx_intr_ctl_q(d->port_id, d->queue, epoll, RTE_INTR_EVENT_ADD, NULL);
+}
+
+static int dpdk_arm(struct baton_port *p, bool on)
+{
+	const struct device *d = p->device;
+
+	return on ? rte_eth_dev_rx_intr_enable(d->port_id, d->queue)
+		  : rte_eth_dev_rx_intr_disable(d->port_id, d->queue);
+}
+
+static void dpdk_wait(int epoll, int ms)
+{
+	struct rte_epoll_event events[BATON_MAX_PORTS];
+
+	(void)rte_epoll_wait(epoll, events, BATON_MAX_PORTS, ms);
+}
+
 /* dpdk_close: the device is the first shard's; the others only used it. */
 static void dpdk_close(struct baton_port *p)
 {
@@ -121,6 +144,9 @@ static const struct baton_port_ops dpdk_ops = {
     .alloc = dpdk_alloc,
     .free = dpdk_free,
     .close = dpdk_close,
+    .watch = dpdk_watch,
+    .arm = dpdk_arm,
+    .wait = dpdk_wait,
 };
 
 /* dpdk_elsewhere_ops are of a port whose frames come and go by the first shard. */
@@ -130,6 +156,7 @@ static const struct baton_port_ops dpdk_elsewhere_ops = {
     .alloc = dpdk_alloc,
     .free = dpdk_free,
     .close = dpdk_close,
+    .wait = dpdk_wait,
 };
 
 enum { RSS_KEY_MAX = 64 };
@@ -137,6 +164,7 @@ enum { RSS_KEY_MAX = 64 };
 
 /* plan is how the shards share a device. */
 struct plan {
+	bool interrupts; /* of reception */
 	uint16_t queues; /* the first so many shards have one */
 	bool rss;        /* the device puts each frame into the queue of its shard */
 	uint8_t key_len;
@@ -192,7 +220,7 @@ static int queues_setup(const struct device *d, const struct plan *plan)
 static int device_start(const struct device *d, const struct plan *plan, const struct baton_shards *shards)
 {
 	uint8_t key[RSS_KEY_MAX] = {0};
-	struct rte_eth_conf conf = {0};
+	struct rte_eth_conf conf = {.intr_conf.rxq = plan->interrupts};
 	int err;
 
 	if (plan->rss) {
@@ -262,10 +290,16 @@ int baton_port_dpdk_open(struct baton_forwarder *f, uint16_t index, const char *
 	if (!d.pool)
 		return -rte_errno;
 	plan = plan_make(&info, shards);
+	plan.interrupts = f->interrupts;
 	err = device_start(&d, &plan, f->shards);
+	if (err && plan.interrupts) { /* it has none; baton_watch will say so */
+		(void)rte_eth_dev_stop(d.port_id);
+		plan.interrupts = false;
+		err = device_start(&d, &plan, f->shards);
+	}
 	if (err && plan.rss) { /* it does not take the hash after all */
 		(void)rte_eth_dev_stop(d.port_id);
-		plan = (struct plan){.queues = 1};
+		plan = (struct plan){.queues = 1, .interrupts = plan.interrupts};
 		err = device_start(&d, &plan, f->shards);
 	}
 	for (uint32_t i = 0; i < shards && !err; i++)

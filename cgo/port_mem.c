@@ -8,6 +8,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 enum {
 	MEM_BUFFERS = 2 * HELD_TOTAL,
@@ -31,6 +34,8 @@ struct mem {
 	struct slot *stack[MEM_BUFFERS];
 	uint32_t free;
 	_Atomic uint32_t in_use;
+	int event; /* eventfd: the interrupt; -1: nobody watches */
+	_Atomic bool armed;
 };
 
 static int mem_buf(struct mem *m, struct baton_buf *buf, uint32_t len)
@@ -109,9 +114,37 @@ static void mem_close(struct baton_port *p)
 
 	baton_ring_free(&m->in);
 	baton_ring_free(&m->out);
+	if (m->event >= 0)
+		close(m->event);
 	free(m->memory);
 	free(m);
 	p->ops = NULL;
+}
+
+static int mem_watch(struct baton_port *p, int epoll)
+{
+	struct mem *m = p->device;
+	struct epoll_event e = {.events = EPOLLIN | EPOLLET};
+
+	m->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	return m->event < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, m->event, &e) ? -errno : 0;
+}
+
+/* mem_arm: as in baton_ring_announce, either the poll thread sees a frame or mem_inject sees that it is armed. */
+static int mem_arm(struct baton_port *p, bool on)
+{
+	struct mem *m = p->device;
+
+	atomic_store_explicit(&m->armed, on, memory_order_seq_cst);
+	atomic_thread_fence(memory_order_seq_cst);
+	return 0;
+}
+
+static void mem_wait(int epoll, int ms)
+{
+	struct epoll_event events[BATON_MAX_PORTS];
+
+	(void)!epoll_wait(epoll, events, BATON_MAX_PORTS, ms);
 }
 
 static const struct baton_port_ops mem_ops = {
@@ -120,6 +153,9 @@ static const struct baton_port_ops mem_ops = {
     .alloc = mem_alloc,
     .free = mem_free,
     .close = mem_close,
+    .watch = mem_watch,
+    .arm = mem_arm,
+    .wait = mem_wait,
 };
 
 static void mem_leave(struct baton_port *p)
@@ -134,6 +170,7 @@ static const struct baton_port_ops mem_elsewhere_ops = {
     .alloc = mem_alloc,
     .free = mem_free,
     .close = mem_leave,
+    .wait = mem_wait,
 };
 
 static int mem_init(struct mem *m, bool pool)
@@ -163,6 +200,7 @@ static int mem_make(struct baton_port *p, bool pool, uint16_t head)
 		return -ENOMEM;
 	memset(m, 0, sizeof(*m));
 	m->head = head;
+	m->event = -1;
 	p->device = m;
 	p->ops = &mem_ops;
 	err = mem_init(m, pool);
@@ -206,6 +244,9 @@ int baton_port_mem_inject(struct baton_forwarder *f, uint16_t index, const uint8
 	if (len > 0) /* an empty frame may have no address */
 		memcpy(to, frame, len);
 	baton_ring_publish(&m->in);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load_explicit(&m->armed, memory_order_seq_cst))
+		eventfd_write(m->event, 1);
 	return 0;
 }
 

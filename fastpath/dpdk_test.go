@@ -23,11 +23,16 @@ func TestDPDKPort(t *testing.T) {
 		Services:  []Service{{ID: 7, Addr: service4, OwnMSS: 1460, Window: window, Scale: 7}},
 		Hugepages: HugepagesNever,
 		MemoryMB:  96,
+		// The ring has none, which must not matter.
+		Interrupts: true,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
+	if f.NoInterrupts() != "net_ring0" {
+		t.Errorf("without interrupts: %q", f.NoInterrupts())
+	}
 	if err := f.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -69,13 +74,4 @@ func receiveOne(t *testing.T, f *Forwarder) flow.Punt {
 		return f.Receive(punts[:]) == 1
 	})
 	return punts[0]
-}
-
-func waitFor(t *testing.T, done func() bool) {
-	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !done(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("nothing happened for 5 s")
-		}
-	}
 }

@@ -50,6 +50,9 @@ type Config struct {
 	// IdleSleep is the longest sleep between two polls; a loop that has been idle for 100 ms sleeps up to 3 times as
 	// long. A command ends every sleep. Default 100 us; negative: never sleep.
 	IdleSleep time.Duration
+	// Interrupts makes a loop that has been idle for 100 ms wait for an interrupt of its ports, or a command. If a port has
+	// none (NoInterrupts), its loops sleep as above.
+	Interrupts bool
 
 	// Lcores is how many poll loops share the ports and connections, each on a CPU of its own: default 1, at most 16.
 	// CPUs names them; empty: the last ones of the affinity mask (memory ports: any).
@@ -99,7 +102,8 @@ type Forwarder struct {
 	serving  map[netip.AddrPort]serving
 	served   uint64 // number of the last Serve
 	dpdk     bool
-	started  int // loops
+	naps     string // device without interrupts that they were asked of
+	started  int    // loops
 
 	bell  *os.File      // the loop's eventfd
 	woken chan struct{} // holds one: Wait has a reason to return
@@ -165,6 +169,9 @@ func Open(config Config) (*Forwarder, error) {
 	}
 	f.shards, f.loops = shards, shards.All
 	err = f.openPorts()
+	if err == nil && config.Interrupts {
+		err = f.watch()
+	}
 	if err == nil {
 		err = f.openBell()
 	}
@@ -174,6 +181,23 @@ func Open(config Config) (*Forwarder, error) {
 	}
 	return f, nil
 }
+
+// watch has the loops wait for interrupts, as far as their ports have them.
+func (f *Forwarder) watch() error {
+	for i, l := range f.loops {
+		port, err := l.Watch()
+		if err != nil {
+			return fmt.Errorf("make loop %d wait for interrupts: %w", i, err)
+		}
+		if port >= 0 {
+			f.naps = f.config.Ports[port].Device
+		}
+	}
+	return nil
+}
+
+// NoInterrupts is a device of which Config.Interrupts wanted interrupts, and which has none; "": there is none.
+func (f *Forwarder) NoInterrupts() string { return f.naps }
 
 // check refuses what C would refuse with a number only.
 func (c Config) check() error {
@@ -250,11 +274,19 @@ func (c Config) layout() *cgo.Config {
 		SourcePunts:  uint32(c.SourcePunts),
 		Punts:        uint32(c.Punts),
 		HalfOpen:     uint32(max(0, c.HalfOpen)),
+		Interrupts:   oneIf(c.Interrupts),
 	}
 }
 
 func milliseconds(d time.Duration) uint32 { return uint32(max(0, d.Milliseconds())) }
 func microseconds(d time.Duration) uint32 { return uint32(max(0, d.Microseconds())) }
+
+func oneIf(b bool) uint32 {
+	if b {
+		return 1
+	}
+	return 0
+}
 
 func serviceLayouts(services []Service) []cgo.Service {
 	out := make([]cgo.Service, len(services))

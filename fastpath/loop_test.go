@@ -32,6 +32,15 @@ func (r *rig) await() []byte {
 	return nil
 }
 
+func waitFor(t *testing.T, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("nothing happened for 15 s")
+		}
+	}
+}
+
 func TestLoopServesWhileOperatorsLook(t *testing.T) {
 	r := startRig(t)
 	var operators sync.WaitGroup
@@ -103,6 +112,35 @@ func TestCommandEndsTheLoopsNap(t *testing.T) {
 	if d := time.Since(start); d > 100*time.Millisecond {
 		t.Errorf("a command waited %v", d)
 	}
+}
+
+// TestIdleLoopWaitsForInterrupts has frames, commands and the end reach a loop that waits, and counts its polls meanwhile:
+// a loop that naps makes 3000 a second.
+func TestIdleLoopWaitsForInterrupts(t *testing.T) {
+	r := startRig(t, func(c *Config) { c.Interrupts = true })
+	if d := r.NoInterrupts(); d != "" {
+		t.Fatalf("port %s has no interrupts", d)
+	}
+	waits := func(n uint64) LoopInfo {
+		from := r.Loops()[0].Waits
+		waitFor(t, func() bool { return r.Loops()[0].Waits >= from+n })
+		return r.Loops()[0]
+	}
+	for i := range uint16(3) {
+		waits(3)
+		r.must(r.Inject(0, r.peer(netip.AddrPortFrom(client4.Addr(), i+1), 5).syn()))
+		if f, err := wire.ParseTCP(r.await()); err != nil || f.Segment.Flags != wire.SYN|wire.ACK {
+			t.Fatalf("answer %+v, %v", f.Segment, err)
+		}
+		waits(3)
+		r.must(r.Transmit(0, make([]byte, 60)))
+		r.await()
+	}
+	before := waits(150)
+	if after := waits(300); after.Polls-before.Polls > 2*(after.Waits-before.Waits) {
+		t.Errorf("%d polls in %d waits", after.Polls-before.Polls, after.Waits-before.Waits)
+	}
+	r.stop()
 }
 
 func TestLoopsDoWhatTheyWereToldBeforeTheyStop(t *testing.T) {

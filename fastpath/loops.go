@@ -14,6 +14,7 @@ type LoopInfo struct {
 	// Gap is the longest time from one poll to the next in the last whole second, and GapMax since Start, without what
 	// the loop slept on purpose: so long a frame may have waited, as something else ran on the loop's CPU.
 	Gap, GapMax time.Duration
+	Waits       uint64 // for a receive interrupt, since Start
 	Flows       int    // connections of this loop that the router owns
 	Entries     uint64 // in this loop's part of the CRT
 	Counters    []Counter
@@ -31,7 +32,7 @@ func (f *Forwarder) Loops() []LoopInfo {
 		p := l.Pace()
 		all[i] = LoopInfo{
 			Polls: p.Polls, Busy: time.Duration(p.BusyNS), Idle: time.Duration(p.IdleNS), Share: p.Busy,
-			Gap: time.Duration(p.GapNS), GapMax: time.Duration(p.GapMaxNS),
+			Gap: time.Duration(p.GapNS), GapMax: time.Duration(p.GapMaxNS), Waits: p.Waits,
 			Flows: l.Flows(), Entries: l.Table(false).Used() + l.Table(true).Used(),
 			Counters: counters([]*cgo.Forwarder{l}),
 		}

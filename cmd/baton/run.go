@@ -140,6 +140,7 @@ func (d *routingHost) open() error {
 	if d.forwarder, err = fastpath.Open(fc); err != nil {
 		return fmt.Errorf("open data ports: %w", err)
 	}
+	warnNoInterrupts(d.forwarder, d.log)
 	if err := d.openExceptions(&rc); err != nil {
 		_ = d.forwarder.Close()
 		return err

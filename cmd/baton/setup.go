@@ -111,16 +111,24 @@ func fastpathConfig(cfg *config.Router) (fastpath.Config, error) {
 	return c, nil
 }
 
+// warnNoInterrupts tells of a port that has not what the configuration asks of it.
+func warnNoInterrupts(f *fastpath.Forwarder, log *slog.Logger) {
+	if device := f.NoInterrupts(); device != "" {
+		log.Warn("data port has no receive interrupts: the idle poll loop naps", "device", device)
+	}
+}
+
 // portsConfig is the part of a forwarder's configuration that hosts of both roles have.
 func portsConfig(d config.Data) (fastpath.Config, error) {
 	hugepages, err := fastpath.ParseHugepages(d.Hugepages)
 	c := fastpath.Config{
-		IdleSpin:  orZero(d.Idle.Spin),
-		IdleSleep: orNever(d.Idle.Sleep),
-		Lcores:    d.Lcores,
-		CPUs:      d.CPUs,
-		Hugepages: hugepages,
-		MemoryMB:  d.Memory,
+		IdleSpin:   orZero(d.Idle.Spin),
+		IdleSleep:  orNever(d.Idle.Sleep),
+		Interrupts: d.Idle.Long == "interrupt",
+		Lcores:     d.Lcores,
+		CPUs:       d.CPUs,
+		Hugepages:  hugepages,
+		MemoryMB:   d.Memory,
 	}
 	for _, p := range d.Ports {
 		c.Ports = append(c.Ports, fastpath.PortConfig{Device: p.Device, Address: p.Address, VLAN: p.VLAN,

@@ -86,6 +86,7 @@ func (h *targetHost) open() error {
 	if h.forwarder, err = fastpath.Open(fc); err != nil {
 		return fmt.Errorf("open data ports: %w", err)
 	}
+	warnNoInterrupts(h.forwarder, h.log)
 	h.links = &links{ports: h.forwarder.Ports, log: h.log}
 	if err := h.connect(); err != nil {
 		_ = h.forwarder.Close()

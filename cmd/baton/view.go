@@ -282,7 +282,7 @@ func (d *routingHost) sample() metrics.RouterSample {
 	}
 	for _, l := range d.forwarder.Loops() {
 		s.Lcores = append(s.Lcores, metrics.Lcore{Share: l.Share, Busy: l.Busy, Idle: l.Idle, Polls: l.Polls, Gap: l.Gap,
-			GapMax: l.GapMax})
+			GapMax: l.GapMax, Waits: l.Waits})
 	}
 	for _, t := range d.forwarder.Tables() {
 		s.Tables = append(s.Tables, metrics.Table(t))

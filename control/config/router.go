@@ -54,6 +54,8 @@ func (p *DataPort) TAP() bool { return p.Exception == "tap" }
 type Idle struct {
 	Spin  Duration `yaml:"spin" default:"50us" range:"0s..1s"`
 	Sleep Duration `yaml:"sleep" default:"100us" range:"0s..100ms"` // 0: never
+	// Long says what it does after 100 ms without.
+	Long string `yaml:"long" default:"nap" oneof:"nap|interrupt"`
 }
 
 // CRT bounds the connection routing table.

@@ -27,6 +27,7 @@ type Lcore struct {
 	Busy, Idle  time.Duration
 	Polls       uint64
 	Gap, GapMax time.Duration // longest wait for a poll: in the last second, and ever
+	Waits       uint64        // for a receive interrupt
 }
 
 // Table is the fill of one connection routing table.
@@ -132,6 +133,7 @@ var (
 	pollsDesc    = desc("baton_polls_total", "Bursts that a poll loop asked its ports for.", "lcore")
 	gapDesc      = desc("baton_poll_gap_seconds", "Longest wait for a poll in the last second, without intended sleep.", "lcore")
 	gapMaxDesc   = desc("baton_poll_gap_max_seconds", "Longest wait for a poll since the start, without intended sleep.", "lcore")
+	waitsDesc    = desc("baton_interrupt_waits_total", "Times that an idle poll loop began to wait for an interrupt.", "lcore")
 	flowsDesc    = desc("baton_router_connections", "Connections that the router owns at the moment.")
 	eventsDesc   = desc("baton_router_events_total", "What happened in the router, by event.", "event")
 	messagesDesc = desc("baton_app_messages_total", "Messages between applications, by what became of them at this host.", "result")
@@ -147,7 +149,7 @@ type routerCollector struct{ read func() RouterSample }
 // Describe implements prometheus.Collector.
 func (c *routerCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{packetsDesc, bytesDesc, linkDesc, linksDesc, dropsDesc, puntsDesc, shakesDesc,
-		actsDesc, commandsDesc, tableDesc, entriesDesc, roomDesc, busyDesc, spentDesc, pollsDesc, gapDesc, gapMaxDesc,
+		actsDesc, commandsDesc, tableDesc, entriesDesc, roomDesc, busyDesc, spentDesc, pollsDesc, gapDesc, gapMaxDesc, waitsDesc,
 		sharesDesc, weightDesc, readyDesc, flowsDesc, eventsDesc, messagesDesc, peerDesc, rttDesc} {
 		ch <- d
 	}
@@ -182,6 +184,7 @@ func (c *routerCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- counter(pollsDesc, l.Polls, lcore)
 		ch <- gauge(gapDesc, l.Gap.Seconds(), lcore)
 		ch <- gauge(gapMaxDesc, l.GapMax.Seconds(), lcore)
+		ch <- counter(waitsDesc, l.Waits, lcore)
 	}
 	ch <- gauge(flowsDesc, float64(s.Flows))
 	counters(ch, eventsDesc, s.Events)
