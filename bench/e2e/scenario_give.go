@@ -146,8 +146,15 @@ func (e *Env) overwhelm(d *dialogue) error {
 		return err
 	}
 	deaf.Stop()
-	err = lab.Until(e.Ctx, "t2 misses its application", func() error { return d.talk("TELL t2 gone", "-ERR unknown application") })
-	return errors.Join(err, e.refusedMessages(e.Target(2), "unknown_application"), d.talk("QUIT", "bye"), d.end())
+	err = lab.Until(e.Ctx, "t2 misses its application", func() error { // until then it would be given messages
+		apps, err := e.Target(2).Admin().Applications(e.Ctx)
+		if err == nil && len(apps) > 0 {
+			err = errors.New("it is registered")
+		}
+		return err
+	})
+	return errors.Join(err, d.talk("TELL t2 gone", "-ERR unknown application", "QUIT", "bye"), d.end(),
+		e.refusedMessages(e.Target(2), "unknown_application"))
 }
 
 // quizzes hands connections over to t1, one after the other.

@@ -106,3 +106,12 @@ class Answers:
         with self.changed:
             self.changed.wait_for(lambda: key in self.answers, timeout)
             return self.answers.pop(key, None)
+
+
+printing = threading.Lock()
+
+
+def report(*words):
+    """Prints a line, in one piece, whichever threads print at the same time."""
+    with printing:
+        print(*words, flush=True)

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 
-from baton_app import Answers, connect
+from baton_app import Answers, connect, report
 
 
 def authenticate(lines, reply, users):
@@ -60,8 +60,7 @@ def serve(control, answers, message, fd, users):
             control.send(type="transfer", conn=conn, job=job.lstrip("!"), when="quiescent", unconditional=job.startswith("!"),
                          state=state_of(user, octets))
             answer = answers.take(conn)
-            print("transfer", user, job, answer["type"], answer.get("host", ""), answer.get("by", ""), answer.get("code", ""),
-                  flush=True)
+            report("transfer", user, job, answer["type"], answer.get("host", ""), answer.get("by", ""), answer.get("code", ""))
             if answer["type"] != "rejected":
                 return
             reply(f"-ERR {answer['by']}: {answer['code']}: {answer.get('detail', '')}")
@@ -83,7 +82,7 @@ def main():
             sys.exit("the daemon is gone")
         kind = message["type"]
         if kind == "registered":
-            print("registered", message["host"], flush=True)
+            report("registered", message["host"])
         elif kind == "connection":
             arguments = (control, answers, message, files["connection"], users)
             threading.Thread(target=serve, args=arguments, daemon=True).start()

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 
-from baton_app import Answers, connect
+from baton_app import Answers, connect, report
 
 
 def decide(control, offer, words, states):
@@ -23,7 +23,7 @@ def decide(control, offer, words, states):
     transfer = offer["transfer"]
     user = json.loads(offer["state"] or b"{}").get("user", "")
     word = words.get(user, "here")
-    print("offer", offer["client"], user, len(offer["state"]), "octets from", offer["from"].get("name", ""), flush=True)
+    report("offer", offer["client"], user, len(offer["state"]), "octets from", offer["from"].get("name", ""))
     if word == "slow":
         return
     if word == "locked":
@@ -85,15 +85,15 @@ def main():
             sys.exit("the daemon is gone")
         kind = message["type"]
         if kind == "registered":
-            print("registered", message["service"], flush=True)
+            report("registered", message["service"])
         elif kind == "offer":
             decide(control, message, words, states)
         elif kind == "arrived":
-            print("arrived", message["client"], flush=True)
+            report("arrived", message["client"])
             if message["state"]:  # of a connection that was assigned, without an offer
                 states.put(message["client"], message["state"])
         elif kind == "canceled":
-            print("canceled", message["client"], flush=True)
+            report("canceled", message["client"])
             states.take(message["client"], timeout=0)
         elif kind == "error":
             sys.exit(f"{message['code']}: {message['detail']}")

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 
-from baton_app import Answers, connect
+from baton_app import Answers, connect, report
 
 MAX = 65536
 INTERIM = 50  # responses: more than a client's first window holds
@@ -63,7 +63,7 @@ def serve(control, answers, message, fd, rules):
         for job in rules.get(host, ["none"]):
             control.send(type="transfer", conn=message["conn"], job=job, when=when)
             answer = answers.take(message["conn"])
-            print("transfer", message["client"], job, answer["type"], answer.get("code", ""), flush=True)
+            report("transfer", message["client"], job, answer["type"], answer.get("code", ""))
             if answer["type"] != "rejected":
                 return
         refuse(connection, f"{answer['by']}: {answer['code']}: {answer.get('detail', '')}")
@@ -83,7 +83,7 @@ def main():
             sys.exit("the daemon is gone")
         kind = message["type"]
         if kind == "registered":
-            print("registered", message["host"], flush=True)
+            report("registered", message["host"])
         elif kind == "connection":
             arguments = (control, answers, message, files["connection"], rules)
             threading.Thread(target=serve, args=arguments, daemon=True).start()
@@ -91,7 +91,7 @@ def main():
             answers.put(message["conn"], message)
         elif kind == "dpt":
             for row in message.get("targets", []):
-                print("dpt", row["job"], row["host"], "ready" if row["ready"] else row["reason"], flush=True)
+                report("dpt", row["job"], row["host"], "ready" if row["ready"] else row["reason"])
         elif kind == "error":
             sys.exit(f"{message['code']}: {message['detail']}")
 
