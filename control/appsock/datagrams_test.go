@@ -453,3 +453,45 @@ func TestMessagesBetweenApplicationsGoOverUDP(t *testing.T) {
 		t.Errorf("%s, %d octets, %s", answer.Tag, len(answer.Data), answer.Code)
 	}
 }
+
+// TestNextRouterTakesConnectionsOfOneThatIsGone: it does not listen for streams any more, and its registration ends.
+func TestNextRouterTakesConnectionsOfOneThatIsGone(t *testing.T) {
+	a, told, _ := serve(t, me())
+	where, _ := overUDP(t, a, time.Minute)
+	gone, err := app.DialUDP(where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gone.Close()
+	err = gone.Send(app.Message{Type: app.TypeRegister, Role: app.RoleRouter, Service: service.String(),
+		Stream: filepath.Join(t.TempDir(), "gone")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told.want(t, "serve")
+	a.Serving(service)
+	r, err := app.NewRouter(where, app.Registration{Service: service.String(), Name: "front"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if s := a.Open(7, client, service, router.Origin{}); s == nil {
+		t.Fatal("no stream")
+	}
+	if c, err := r.Accept(); err != nil || c.Address != client {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for err == nil {
+		_, _, err = gone.Receive()
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+	for range 1000 { // the application hears of it first
+		if left := a.Registered(); len(left) == 1 && left[0].Name == "front" {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("%+v", a.Registered())
+}

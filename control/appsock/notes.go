@@ -77,10 +77,14 @@ func (n *Notes) count(what string) {
 	n.counts[what]++
 }
 
-// join makes a registration of an application known. All those of one control socket have one ID.
-func (n *Notes) join(p *Peer, name string, role app.Role, job string) {
+// join makes a registration of an application known, and tells it so in the same moment: no note comes before, and none for
+// who is told fails to find it. All registrations of one control socket have one ID.
+func (n *Notes) join(p *Peer, name string, role app.Role, job string, told ...app.Message) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	for _, m := range told {
+		p.Send(m)
+	}
 	party := app.Party{Host: n.host, Name: name, Role: role, Job: job, ID: n.last + 1}
 	if i := n.index(p); i >= 0 {
 		party.ID = n.members[i].party.ID

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -223,8 +224,7 @@ func TestApplicationsAreFoundWhileTheyAreRegistered(t *testing.T) {
 }
 
 func TestLibrariesWriteToEachOther(t *testing.T) {
-	s, told, path := serveTarget(t, me(), mail)
-	s.notes.Use(wires{})
+	_, told, path := serveTarget(t, me(), mail)
 	l, _ := listening(t, path, nil)
 	told.want(t, "look")
 	for i, to := range []app.Party{{Name: "pop3d"}, {Host: "t9", Job: "mail"}, {ID: 5}} {
@@ -296,4 +296,28 @@ func FuzzNotes(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestRegisteredIsSaidWhenTheApplicationIsFound: not while the directory is busy, and before any message.
+func TestRegisteredIsSaidWhenTheApplicationIsFound(t *testing.T) {
+	notes := NewNotes("t1", []string{"rh1"}, slog.New(slog.DiscardHandler))
+	s := NewServing("t1", []agent.Job{mail}, notes, slog.New(slog.DiscardHandler))
+	s.Begin(make(decisions, 4))
+	p := newPeer("pop3d", me(), nil, false)
+	notes.mu.Lock()
+	done := make(chan struct{})
+	go func() {
+		s.register(p, app.Message{Type: app.TypeRegister, Role: app.RoleTarget, Job: "mail"})
+		close(done)
+	}()
+	select {
+	case o := <-p.out:
+		t.Errorf("told %s while nobody finds it", o.message.Type)
+	case <-time.After(50 * time.Millisecond):
+	}
+	notes.mu.Unlock()
+	<-done
+	if len(p.out) != 1 || notes.index(p) < 0 {
+		t.Errorf("%d messages, known at %d", len(p.out), notes.index(p))
+	}
 }

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"baton/control/admin"
 	"baton/control/app"
 	"baton/control/router"
@@ -183,9 +185,9 @@ func (a *Routing) Serving(service netip.AddrPort) {
 // confirm tells the applications that wait for it that they are registered. Called with mu held.
 func (a *Routing) confirm(service netip.AddrPort) {
 	for _, r := range a.waiting[service] {
-		r.peer.Send(app.Message{Type: app.TypeRegistered, Seq: r.seq, Host: a.host, Service: service.String()})
-		r.peer.Send(a.tableOf(0, []netip.AddrPort{service}))
-		a.notes.join(r.peer, r.peer.Name, app.RoleRouter, "")
+		a.notes.join(r.peer, r.peer.Name, app.RoleRouter, "",
+			app.Message{Type: app.TypeRegistered, Seq: r.seq, Host: a.host, Service: service.String()},
+			a.tableOf(0, []netip.AddrPort{service}))
 	}
 	delete(a.waiting, service)
 }
@@ -266,19 +268,9 @@ func (a *Routing) Present(service netip.AddrPort) bool {
 func (a *Routing) Open(id flow.ID, client, service netip.AddrPort, from router.Origin) router.Stream {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	members := a.members[service]
-	i := slices.IndexFunc(members, func(p *Peer) bool { return p.Carries(len(from.State)) })
-	if i < 0 {
-		return nil
-	}
-	p := members[i]
-	copy(members[i:], members[i+1:])
-	members[len(members)-1] = p
 	a.confirm(service) // an lcore serves already, and the others are about to: registered is the first that is heard
-	s, files, err := openStream(p, id)
-	if err != nil {
-		a.log.Error("no stream for a routing application", "name", p.Name, "error", err)
-		p.Error(0, app.CodeNotAllowed, err.Error())
+	p, s, files := a.deal(service, id, len(from.State))
+	if p == nil {
 		return nil
 	}
 	a.conns[id] = dealt{p, s}
@@ -293,6 +285,40 @@ func (a *Routing) Open(id flow.ID, client, service netip.AddrPort, from router.O
 	p.Send(m, files...)
 	go a.listen(id, s)
 	return s
+}
+
+// deal makes a connection's stream to the application whose turn it is, or else the next one; nil: nobody takes it. Who does
+// not listen any more for streams has left, and need not be waited for until its lease is over. Called with mu held.
+func (a *Routing) deal(service netip.AddrPort, id flow.ID, state int) (*Peer, *stream, []*os.File) {
+	for range a.members[service] {
+		p := a.next(service, state)
+		if p == nil {
+			break
+		}
+		s, files, err := openStream(p, id)
+		if err == nil {
+			return p, s, files
+		}
+		a.log.Error("no stream for a routing application", "name", p.Name, "error", err)
+		p.Error(0, app.CodeNotAllowed, err.Error())
+		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
+			p.hangUp()
+		}
+	}
+	return nil, nil, nil
+}
+
+// next is the application whose turn it is, among those that can be told so many octets of state. Called with mu held.
+func (a *Routing) next(service netip.AddrPort, state int) *Peer {
+	members := a.members[service]
+	i := slices.IndexFunc(members, func(p *Peer) bool { return p.Carries(state) })
+	if i < 0 {
+		return nil
+	}
+	p := members[i]
+	copy(members[i:], members[i+1:])
+	members[len(members)-1] = p
+	return p
 }
 
 // openStream makes a connection's stream to an application: one that it is passed, or takes where it listens.

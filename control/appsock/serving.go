@@ -261,8 +261,8 @@ func (s *Serving) register(p *Peer, m app.Message) {
 		s.log.Info("target application is registered", "name", name, "job", job.Name, "service", job.Service)
 	}
 	s.mu.Unlock()
-	p.Send(app.Message{Type: app.TypeRegistered, Seq: m.Seq, Host: s.host, Job: job.Name, Service: job.Service.String()})
-	s.notes.join(p, cmp.Or(m.Name, p.Name), app.RoleTarget, job.Name)
+	s.notes.join(p, cmp.Or(m.Name, p.Name), app.RoleTarget, job.Name,
+		app.Message{Type: app.TypeRegistered, Seq: m.Seq, Host: s.host, Job: job.Name, Service: job.Service.String()})
 	s.to.LookAgain()
 }
 

@@ -104,6 +104,7 @@ func TestApplicationGivesAConnection(t *testing.T) {
 func serveTarget(t *testing.T, right Right, jobs ...agent.Job) (*Serving, decisions, string) {
 	t.Helper()
 	s := NewServing("t1", jobs, NewNotes("t1", []string{"rh1"}, slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler))
+	s.notes.Use(wires{})
 	told := make(decisions, 4*maxOffers)
 	s.Begin(told)
 	path := filepath.Join(t.TempDir(), "s")
