@@ -191,6 +191,9 @@ func (s *soak) watch(ctx context.Context, finished <-chan struct{}) (warm use, e
 	for {
 		select {
 		case <-finished:
+			if warm.daemons == nil { // it was too short to look before
+				return s.use(ctx)
+			}
 			return warm, nil
 		case <-time.After(100 * time.Millisecond):
 		}

@@ -95,7 +95,9 @@ static int baton_packet_send(struct baton_app *app, const char *text, size_t siz
 static int baton_send(struct baton_app *app, struct json_object *object, const struct baton_files *files)
 {
 	size_t size;
-	const char *text = json_object_to_json_string_length(object, JSON_C_TO_STRING_PLAIN, &size);
+	// A slash is a digit of base64: escaped, some state would be too long for a packet.
+	const int flags = JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE;
+	const char *text = json_object_to_json_string_length(object, flags, &size);
 	int error = text ? baton_packet_send(app, text, size, files) : -ENOMEM;
 
 	json_object_put(object);
@@ -358,10 +360,11 @@ static enum baton_app_type baton_type(const char *word)
 // baton_state_read reads a memfd that its sender cannot change any more.
 static int baton_state_read(struct baton_app_message *message, int fd)
 {
+	int seals = fcntl(fd, F_GET_SEALS); // -1: it can have none
 	struct stat about;
 	ssize_t size;
 
-	if ((fcntl(fd, F_GET_SEALS) & SEALS) != SEALS || fstat(fd, &about) || about.st_size > BATON_APP_STATE_MAX)
+	if (seals < 0 || (seals & SEALS) != SEALS || fstat(fd, &about) || about.st_size > BATON_APP_STATE_MAX)
 		return -EBADMSG;
 	message->octets = malloc(about.st_size + 1);
 	if (!message->octets)

@@ -11,6 +11,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,21 +54,32 @@ static void say(int connection, const char *line)
 		perror("write");
 }
 
-// decide answers an offer.
-static int decide(struct baton_app *app, const struct baton_app_message *m)
+// expect remembers the state of a connection that is to come; NULL: there are too many.
+static struct waiting *expect(const struct baton_app_message *m)
 {
 	struct waiting *place = find("");
 	size_t size = m->state_size < STATE_MAX ? m->state_size : STATE_MAX;
 
 	if (!place)
-		return baton_app_reject(app, m->transfer, "too many connections");
+		return NULL;
 	memcpy(place->state, m->state, size);
 	place->state[size] = 0;
-	printf("offer %s %zu octets from %s\n", m->client, m->state_size, m->from.name);
-	if (strstr(place->state, "locked"))
-		return baton_app_reject(app, m->transfer, "the mailbox is locked");
 	snprintf(place->client, sizeof(place->client), "%s", m->client);
-	return baton_app_accept(app, m->transfer);
+	return place;
+}
+
+// decide answers an offer.
+static int decide(struct baton_app *app, const struct baton_app_message *m)
+{
+	struct waiting *of = expect(m);
+
+	if (!of)
+		return baton_app_reject(app, m->transfer, "too many connections");
+	printf("offer %s %zu octets from %s\n", m->client, m->state_size, m->from.name);
+	if (!strstr(of->state, "locked"))
+		return baton_app_accept(app, m->transfer);
+	of->client[0] = 0;
+	return baton_app_reject(app, m->transfer, "the mailbox is locked");
 }
 
 // settle notes the answer to a request.
@@ -118,6 +130,8 @@ static bool hear(struct baton_app *app)
 		break;
 	case BATON_APP_ARRIVED:
 		printf("arrived %s\n", m.client);
+		if (!find(m.client)) // it was assigned without an offer
+			expect(&m);
 		break;
 	case BATON_APP_CANCELED:
 		of = find(m.client);
@@ -280,6 +294,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: %s SOCKET JOB PORT NAME\n", argv[0]);
 		return 2;
 	}
+	signal(SIGPIPE, SIG_IGN); // a client that leaves early is an error of write()
 	self = argv[4];
 	listener = listen_on(argv[3]);
 	app = open_control(argv[1]);
