@@ -99,6 +99,10 @@ func decode(decoder *crypt.Decoder, text string) (algorithm.Digest, error) {
 	return d, nil
 }
 
+// maxPassword is the length of a password that is hashed, octets: the cost of SHA-2's hashes grows with it, and libcrypt
+// takes no longer one (crypt(3), CRYPT_MAX_PASSPHRASE_SIZE).
+const maxPassword = 511
+
 // check compares a password with the user's hash. Of a user whom the file does not have it is another one's, the same each
 // time, so that refusals of unknown users take as long as those of known ones.
 func (t *table) check(user string, password inspect.Secret) (inspect.Outcome, error) {
@@ -106,7 +110,7 @@ func (t *table) check(user string, password inspect.Secret) (inspect.Outcome, er
 	if !known && len(t.all) > 0 {
 		hash = t.all[maphash.String(t.seed, user)%uint64(len(t.all))]
 	}
-	if hash == nil {
+	if hash == nil || len(password) > maxPassword {
 		return inspect.Wrong, nil
 	}
 	match, err := hash.MatchAdvanced(string(password))

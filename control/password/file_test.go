@@ -85,6 +85,22 @@ func TestUnknownUsersTakeAsMuchWork(t *testing.T) {
 	}
 }
 
+// Hashing takes longer the longer they are, and clients choose that.
+func TestLongPasswordsAreNotHashed(t *testing.T) {
+	table, err := parse("x", []byte("ann:"+sha512+"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	table.hashes["ann"] = counted{table.hashes["ann"], &n}
+	for _, length := range []int{maxPassword, maxPassword + 1, 4096} {
+		got, err := table.check("ann", inspect.Secret(strings.Repeat("x", length)))
+		if got != inspect.Wrong || err != nil || n != 1 {
+			t.Errorf("%d octets: %d, %v, %d comparisons", length, got, err, n)
+		}
+	}
+}
+
 func TestBadLinesAreNamed(t *testing.T) {
 	for _, row := range []struct {
 		name, line, want string
