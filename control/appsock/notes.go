@@ -78,7 +78,8 @@ func (n *Notes) count(what string) {
 }
 
 // join makes a registration of an application known, and tells it so in the same moment: no note comes before, and none for
-// who is told fails to find it. All registrations of one control socket have one ID.
+// who is told fails to find it. All registrations of one control socket have one ID; one that is repeated under another name
+// takes the place of the first.
 func (n *Notes) join(p *Peer, name string, role app.Role, job string, told ...app.Message) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -89,10 +90,14 @@ func (n *Notes) join(p *Peer, name string, role app.Role, job string, told ...ap
 	if i := n.index(p); i >= 0 {
 		party.ID = n.members[i].party.ID
 	}
-	if c := (correspondent{p, party}); !slices.Contains(n.members, c) {
-		n.members = append(n.members, c)
-	}
 	n.last = max(n.last, party.ID)
+	for i, c := range n.members {
+		if c.peer == p && c.party.Role == role && c.party.Job == job {
+			n.members[i].party = party
+			return
+		}
+	}
+	n.members = append(n.members, correspondent{p, party})
 }
 
 // leave forgets an application.

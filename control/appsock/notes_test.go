@@ -223,6 +223,18 @@ func TestApplicationsAreFoundWhileTheyAreRegistered(t *testing.T) {
 	c.say(t, "rh1", app.Party{Host: "t1", Job: "mail"}, "t1", "to the one that is left")
 }
 
+func TestAnotherNameTakesThePlaceOfTheFirst(t *testing.T) {
+	n := NewNotes("t1", nil, slog.New(slog.DiscardHandler))
+	p := newPeer("pop3d", me(), nil, false)
+	for i := range 10 {
+		n.join(p, fmt.Sprint("name ", i), app.RoleTarget, "mail")
+	}
+	n.join(p, "name 9", app.RoleTarget, "news")
+	if len(n.members) != 2 || n.members[0].party.Name != "name 9" || n.members[0].party.ID != n.members[1].party.ID {
+		t.Errorf("%+v", n.members)
+	}
+}
+
 func TestLibrariesWriteToEachOther(t *testing.T) {
 	_, told, path := serveTarget(t, me(), mail)
 	l, _ := listening(t, path, nil)
