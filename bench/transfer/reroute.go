@@ -244,7 +244,7 @@ func cameBack(ctx context.Context, b *bench, n int) error {
 	})
 }
 
-var wentBack = regexp.MustCompile(`msg="idle connection went back" .*took=(\S+)`)
+var wentBack = regexp.MustCompile(`msg="connection went back" .*took=(\S+)`)
 
 // readBack reads from the agents' logs how long the hand-backs took.
 func (r *rerouted) readBack(b *bench) error {
